@@ -1,0 +1,28 @@
+"""The three exception types of speechscale.
+
+    ValueError
+    |-- DataError     something the user gave (file, item, field) cannot be used
+    |-- StaleStep     a step's recipe differs from the one its record was made with
+    ImportError
+    |-- MissingExtra  an optional feature is not installed
+
+Every message says who, what came, what was allowed and what to do.
+"""
+
+from __future__ import annotations
+
+
+class DataError(ValueError):
+    """Input that cannot be used; the message names the item and the remedy."""
+
+
+class StaleStep(ValueError):
+    """A recorded result belongs to another recipe; the message lists the differing fields."""
+
+
+class MissingExtra(ImportError):
+    """An optional dependency is missing; the message gives the command that installs it."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs the extra '{extra}'; install it with: pip install 'speechscale[{extra}]'")
+        self.extra = extra

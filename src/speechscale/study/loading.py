@@ -1,0 +1,216 @@
+"""Read a study file: TOML -> merged parts -> `Study`, with errors that name the key and the nearest known one.
+
+Enters: a shipped study's name or a file. Leaves: a resolved `Study`.
+The one decision worth knowing: the top-level sections are what the parts share; a `[parts.NAME]` table overrides any of
+them key by key. A study without parts has one, named "main".
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from speechscale.errors import DataError
+from speechscale.study.spec import (
+    SLUG,
+    Arm,
+    Evals,
+    Fit,
+    FolderCorpus,
+    Grid,
+    Interleave,
+    InventoryCorpus,
+    Section,
+    StoryworldCorpus,
+    Study,
+    StudyHeader,
+    Text,
+    TextLM,
+    Train,
+    Units,
+    Vocoder,
+)
+
+PART_SECTIONS = ("corpus", "units", "text", "interleave", "arms", "text_lm", "grid", "train", "evals", "vocoder", "fit")
+SECTIONS: dict[str, type[Section]] = {
+    "study": StudyHeader,
+    "units": Units,
+    "text": Text,
+    "interleave": Interleave,
+    "text_lm": TextLM,
+    "grid": Grid,
+    "train": Train,
+    "evals": Evals,
+    "vocoder": Vocoder,
+    "fit": Fit,
+}
+
+
+def shipped_studies() -> dict[str, Path]:
+    """Names and files of the studies that come with the package."""
+    folder = Path(str(resources.files("speechscale") / "studies"))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def load_study(name_or_file: str, overrides: Mapping[str, Any] | None = None) -> Study:
+    """Read a shipped study by name, or a study file; `overrides` maps dotted keys to values.
+
+    Raises:
+        DataError: no such study, broken TOML, unknown or mistyped key, a value that is not allowed.
+    """
+    shipped = shipped_studies()
+    path = shipped.get(name_or_file, Path(name_or_file))
+    if not path.is_file():
+        nearest = difflib.get_close_matches(name_or_file, shipped, n=1)
+        hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+        raise DataError(f"no study '{name_or_file}': neither a file nor one of {', '.join(shipped)}{hint}")
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a TOML file: {error}") from error
+    for key, value in (overrides or {}).items():
+        _override(data, key, value)
+    return resolve(data, source=str(path))
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Read one KEY=VALUE of the command line; the value is TOML, or a plain string.
+
+    Example: "grid.seeds=[0, 1]" -> ("grid.seeds", [0, 1]); "corpus.path=my/dir" -> ("corpus.path", "my/dir")
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not all(key.split(".")):
+        raise DataError(f"--set {text}: expected KEY=VALUE with a dotted key, e.g. corpus.path=my/dir")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+
+
+def _override(data: dict[str, Any], key: str, value: Any) -> None:
+    *tables, last = key.split(".")
+    for table in tables:
+        data = data.setdefault(table, {})
+        if not isinstance(data, dict):
+            raise DataError(f"--set {key}: '{table}' is a value, not a table")
+    data[last] = value
+
+
+def resolve(data: Mapping[str, Any], source: str = "study") -> Study:
+    """Merge shared sections into the parts, validate everything, refuse what cannot be.
+
+    Example: {"grid": {"seeds": [0]}, "parts": {"a": {"grid": {"sizes": ["1M"]}}}} -> part a has both keys of grid
+    """
+    data = dict(data)
+    known = ["study", "parts", *PART_SECTIONS]
+    for key in data:
+        if key not in known:
+            raise DataError(f"{source}: unknown section [{key}]{_nearest(key, known)}")
+    header = data.pop("study", {})
+    parts = data.pop("parts", None) or {"main": {}}
+    merged = {}
+    for name, part in parts.items():
+        if not SLUG.fullmatch(name):
+            raise DataError(f"{source}: part name '{name}': use lower-case letters, digits, '.', '_' and '-'")
+        merged[name] = _merge_part(name, part, data, header.get("seed", 0), source)
+    try:
+        study = Study.model_validate({"study": header, "parts": merged})
+    except ValidationError as error:
+        raise DataError(_explain(error, source)) from error
+    _refuse_name_clashes(study, source)
+    return study
+
+
+def _merge_part(
+    name: str, part: Mapping[str, Any], shared: Mapping[str, Any], seed: int, source: str
+) -> dict[str, Any]:
+    for key in part:
+        if key not in (*PART_SECTIONS, "title", "use_arms"):
+            raise DataError(f"{source}: unknown key parts.{name}.{key}{_nearest(key, [*PART_SECTIONS, 'use_arms'])}")
+    merged: dict[str, Any] = {"title": part.get("title", name), "seed": seed}
+    for section in PART_SECTIONS:
+        merged[section] = _deep(shared.get(section, {}), part.get(section, {}))
+    merged["corpus"].setdefault("kind", "storyworld")
+    if "use_arms" in part:
+        unknown = [arm for arm in part["use_arms"] if arm not in merged["arms"]]
+        if unknown:
+            raise DataError(f"{source}: parts.{name}.use_arms: no arm '{unknown[0]}'; arms: {sorted(merged['arms'])}")
+        merged["arms"] = {arm: merged["arms"][arm] for arm in part["use_arms"]}
+    return merged
+
+
+def _deep(base: Any, over: Any) -> Any:
+    """Merge tables key by key; an inner value (also a list or a mixture) replaces the shared one."""
+    if not (isinstance(base, Mapping) and isinstance(over, Mapping)):
+        return over
+    out = dict(base)
+    for key, value in over.items():
+        both = isinstance(out.get(key), Mapping) and isinstance(value, Mapping) and key != "mixture"
+        out[key] = _deep(out[key], value) if both else value
+    return out
+
+
+def _nearest(key: str, allowed: list[str]) -> str:
+    match = difflib.get_close_matches(key, allowed, n=1)
+    return f"; did you mean '{match[0]}'?" if match else f"; allowed: {', '.join(allowed)}"
+
+
+def _fields_at(path: list[str], kind: str) -> list[str]:
+    corpora: dict[str, type[Section]] = {
+        "storyworld": StoryworldCorpus,
+        "folder": FolderCorpus,
+        "inventory": InventoryCorpus,
+    }
+    section = path[0] if path else ""
+    if section == "corpus":
+        return list(corpora[kind].model_fields) if kind in corpora else list(corpora)
+    if section == "arms":
+        return list(Arm.model_fields)
+    return list(SECTIONS[section].model_fields) if section in SECTIONS else []
+
+
+def _explain(error: ValidationError, source: str) -> str:
+    """One line per problem: key, what came, what is allowed."""
+    lines = []
+    for issue in error.errors():
+        location = [str(entry) for entry in issue["loc"]]
+        part = ""
+        if location[:1] == ["parts"]:
+            part, location = f"part {location[1]}: ", location[2:]
+        kind = ""
+        if location[:1] == ["corpus"] and len(location) > 1:
+            kind = location.pop(1)
+        key = ".".join(location)
+        if issue["type"] == "extra_forbidden":
+            text = f"unknown key{_nearest(location[-1], _fields_at(location, kind))}"
+        elif issue["type"] == "missing":
+            text = "is missing; give it a value"
+        else:
+            text = f"{issue['msg'].removeprefix('Value error, ')} (got {issue['input']!r:.80})"
+        lines.append(f"  {part}{key}: {text}")
+    return f"{source}: the study file cannot be used\n" + "\n".join(lines)
+
+
+def _refuse_name_clashes(study: Study, source: str) -> None:
+    """A name stands for one recipe: two parts may share a corpus or units only if they are equal."""
+    seen: dict[tuple[str, str], tuple[str, Section]] = {}
+    for part_name, part in study.parts.items():
+        named: list[tuple[str, str, Section]] = [
+            ("corpus", part.corpus.name, part.corpus),
+            ("units", f"{part.corpus.name}-{part.units.name}", part.units),
+        ]
+        for what, name, section in named:
+            if not SLUG.fullmatch(name):
+                raise DataError(f"{source}: {what} name '{name}': use lower-case letters, digits, '.', '_' and '-'")
+            other = seen.setdefault((what, name), (part_name, section))
+            if other[1] != section:
+                raise DataError(
+                    f"{source}: parts '{other[0]}' and '{part_name}' both name their {what} '{name}' but differ; "
+                    f"give one of them another {what}.name"
+                )

@@ -1,0 +1,273 @@
+"""The sections of a study file: frozen, strictly validated.
+
+Enters: plain tables. Leaves: `Study`, whose parts are complete; nothing downstream knows a default.
+The one decision worth knowing: a field is here if it can change a number; jobs, paths of outputs and devices are not.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Stream = Literal["text", "speech", "interleaved"]
+Direction = Literal["ss", "st", "ts", "tt"]
+SLUG = re.compile(r"[a-z0-9][a-z0-9._-]*")
+
+
+class Section(BaseModel):
+    """A frozen table of the study file; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+
+class StudyHeader(Section):
+    """What is asked, and by which paper."""
+
+    name: str
+    question: str
+    seed: int = Field(0, ge=0)
+    paper: str = ""
+    cost: str = ""
+    expect: str = ""
+
+    @field_validator("name")
+    @classmethod
+    def _slug(cls, name: str) -> str:
+        if not SLUG.fullmatch(name):
+            raise ValueError("use lower-case letters, digits, '.', '_' and '-' (it names a folder)")
+        return name
+
+
+class StoryworldCorpus(Section):
+    """Stories made and spoken on the spot; every fact is known, so knowledge can be placed."""
+
+    kind: Literal["storyworld"] = "storyworld"
+    name: str = "main"
+    characters: int = Field(60, ge=8)
+    relations: int = Field(6, ge=2)
+    values_per_relation: int = Field(6, ge=2)
+    read_only_share: float = Field(0.0, ge=0, lt=1, description="share of the facts that occur in text only")
+    lexicon: Literal["small", "large"] = "small"
+    event_share: float = Field(0.3, ge=0, le=1)
+    speech_hours: float = Field(0.5, gt=0)
+    text_stories: int = Field(20_000, ge=1)
+    select_stories: int = Field(60, ge=1)
+    test_stories: int = Field(100, ge=1)
+    voices: int = Field(8, ge=1, description="training voices, in the order of the list of voices")
+    item_voices: int = Field(2, ge=1, description="held-out voices that speak the items")
+    shard_stories: int = Field(500, ge=1)
+
+
+class FolderCorpus(Section):
+    """Recordings with transcripts and word times in a folder of your own."""
+
+    kind: Literal["folder"] = "folder"
+    name: str = "folder"
+    path: str
+    alignments: Literal["auto", "textgrid", "json", "none"] = "auto"
+    splits: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    shards: int = Field(1, ge=1)
+
+
+class InventoryItem(Section):
+    """One corpus of a planned study: what a paper says it holds."""
+
+    name: str
+    hours: float = Field(ge=0)
+    units: float = Field(ge=0, description="deduplicated units")
+    text_tokens: float = Field(0, ge=0)
+
+
+class InventoryCorpus(Section):
+    """A list of corpora by size only: enough to plan and to bill, not to run."""
+
+    kind: Literal["inventory"] = "inventory"
+    name: str = "inventory"
+    sources: tuple[InventoryItem, ...]
+
+
+Corpus = Annotated[StoryworldCorpus | FolderCorpus | InventoryCorpus, Field(discriminator="kind")]
+
+
+class Units(Section):
+    """Which tokenizer turns speech into units."""
+
+    name: str = ""
+    encoder: str = "mfcc"
+    clusters: int = Field(100, ge=2, le=32_000)
+    frame_rate_hz: float = Field(25.0, gt=0)
+    fit_hours: float = Field(0.3, gt=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive_name(cls, data: Any) -> Any:
+        if isinstance(data, dict) and not data.get("name"):
+            data = {**data, "name": data.get("encoder", "mfcc")}
+        return data
+
+    @property
+    def oracle(self) -> bool:
+        return self.encoder == "phones"
+
+
+class Text(Section):
+    """The text side of the vocabulary."""
+
+    tokenizer: Literal["words", "bpe"] | str = "words"
+    size: int = Field(2_000, ge=16)
+
+
+class Interleave(Section):
+    """How speech and text alternate inside one sequence (SIMS: words, Poisson(10), 30 % speech words)."""
+
+    level: Literal["word"] = "word"
+    method: Literal["poisson"] = "poisson"
+    mean_span_words: float = Field(10.0, gt=0)
+    speech_share: float = Field(0.3, gt=0, lt=1, description="a floor: spans are added until it is reached")
+    redraw_each_epoch: bool = True
+
+
+class Arm(Section):
+    """One side of the comparison."""
+
+    start: Literal["warm", "scratch"]
+    mixture: dict[Stream, float]
+    learning_rates: tuple[float, ...] = Field(min_length=1)
+
+    @field_validator("mixture")
+    @classmethod
+    def _shares(cls, mixture: dict[str, float]) -> dict[str, float]:
+        if not mixture or any(share <= 0 for share in mixture.values()):
+            raise ValueError("give each stream of {text, speech, interleaved} that is used a share above 0")
+        total = sum(mixture.values())
+        return {name: share / total for name, share in sorted(mixture.items())}
+
+    @field_validator("learning_rates")
+    @classmethod
+    def _rates(cls, rates: tuple[float, ...]) -> tuple[float, ...]:
+        if any(rate <= 0 for rate in rates) or len(set(rates)) != len(rates):
+            raise ValueError("learning rates must be positive and different")
+        return tuple(sorted(rates))
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        return tuple(self.mixture)
+
+    @property
+    def vocabulary(self) -> Literal["textless", "text", "joint"]:
+        """Which ids the arm's model has: units only, text only, or both."""
+        if set(self.mixture) == {"speech"}:
+            return "textless"
+        return "text" if set(self.mixture) == {"text"} else "joint"
+
+
+class TextLM(Section):
+    """The text model that warm arms start from: trained here, or a released one per size."""
+
+    budget_flops: float = Field(3e11, gt=0)
+    learning_rates: tuple[float, ...] = (4e-3,)
+    pretrained: dict[str, str] = Field(default_factory=dict, description="size -> hub name or local folder")
+    pretrained_flops: dict[str, float] = Field(default_factory=dict)
+
+
+class Grid(Section):
+    """Sizes x budgets x seeds."""
+
+    sizes: tuple[str, ...] = Field(min_length=1)
+    budgets_flops: tuple[float, ...] = Field((), description="isoFLOP budgets, under the convention `flops`")
+    tokens_per_param: tuple[float, ...] = Field((), description="instead of budgets: D = ratio x N (Cuervo)")
+    flops: Literal["exact", "6nd_total", "6nd_non_embedding"] = "exact"
+    seeds: tuple[int, ...] = (0,)
+    min_steps: int = Field(20, ge=1)
+
+    @model_validator(mode="after")
+    def _one_axis(self) -> Grid:
+        if bool(self.budgets_flops) == bool(self.tokens_per_param):
+            raise ValueError("give exactly one of budgets_flops and tokens_per_param")
+        for name in ("sizes", "budgets_flops", "tokens_per_param", "seeds"):
+            values = getattr(self, name)
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name} has an entry twice: {values}")
+        if any(value <= 0 for value in self.budgets_flops + self.tokens_per_param):
+            raise ValueError("budgets_flops and tokens_per_param must be positive")
+        return self
+
+
+class Train(Section):
+    """Optimizer, schedule, batch."""
+
+    context: int = Field(256, ge=8)
+    batch_rows: int = Field(16, ge=1)
+    learning_rate_scaling: Literal["none", "sqrt_dim"] = "sqrt_dim"
+    final_lr_fraction: float = Field(0.1, ge=0, le=1)
+    warmup_fraction: float = Field(0.05, ge=0, lt=1)
+    weight_decay: float = Field(0.1, ge=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip_norm: float = Field(1.0, gt=0)
+    schedule: Literal["cosine", "linear"] = "cosine"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    checks: int = Field(6, ge=1, description="validations along each run; the early-stopped loss is chosen among them")
+    new_rows: Literal["gaussian", "mean"] = "gaussian"
+
+
+class Evals(Section):
+    """Which forced choices are scored, in which directions, with how many symmetric pairs."""
+
+    sets: tuple[str, ...] = ()
+    directions: tuple[Direction, ...] = ("ss",)
+    pairs: int = Field(100, ge=1)
+    largest_budget_only: bool = False
+
+
+class Vocoder(Section):
+    """Units -> speech without weights from outside; off where no audio samples are wanted."""
+
+    enabled: bool = False
+    hours: float = Field(0.3, gt=0)
+    steps: int = Field(300, ge=1)
+    samples: int = Field(3, ge=1)
+
+
+class Fit(Section):
+    """Laws and intervals."""
+
+    replicates: int = Field(1000, ge=100)
+    baseline: str = "textless"
+
+
+class Part(Section):
+    """One complete experiment of a study."""
+
+    title: str = ""
+    seed: int = 0
+    corpus: Corpus
+    units: Units
+    text: Text
+    interleave: Interleave
+    arms: dict[str, Arm] = Field(min_length=1)
+    text_lm: TextLM
+    grid: Grid
+    train: Train
+    evals: Evals
+    vocoder: Vocoder
+    fit: Fit
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Part:
+        if self.fit.baseline not in self.arms:
+            nearest = sorted(self.arms)
+            raise ValueError(f"fit.baseline '{self.fit.baseline}' is not an arm of this part; arms: {nearest}")
+        if self.units.oracle and self.corpus.kind == "folder":
+            raise ValueError("units.encoder 'phones' is an oracle of the speech engine; recordings need 'mfcc'")
+        if self.corpus.kind == "folder" and self.evals.sets:
+            raise ValueError("evals.sets need the storyworld, whose facts are known; set evals.sets = [] for a folder")
+        return self
+
+
+class Study(Section):
+    """A resolved study: header and complete parts."""
+
+    study: StudyHeader
+    parts: dict[str, Part]

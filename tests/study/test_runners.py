@@ -1,0 +1,88 @@
+"""Would catch: lost steps after a worker's death, work repeated on a second run, a failure that stops its neighbors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from speechscale.errors import DataError, StaleStep
+from speechscale.study.runners import locked, run_graph, step_states, topological, with_inputs
+from speechscale.study.steps import Step
+
+TOY = "tests.study.toy"
+
+
+def step(name: str, value: float = 1.0, function: str = "write", inputs: tuple[str, ...] = (), **more: object) -> Step:
+    summary = bool(more.pop("summary", False))
+    return Step(
+        name=name, function=f"{TOY}:{function}", config={"value": value, **more}, inputs=inputs, summary=summary
+    )
+
+
+def chain(value: float = 1.0) -> list[Step]:
+    return [step("c", inputs=("a", "b")), step("a", value), step("b"), step("end", inputs=("c",), summary=True)]
+
+
+def test_results_flow_and_the_second_run_does_nothing(tmp_path: Path) -> None:
+    lines: list[str] = []
+    first = run_graph(chain(), tmp_path, jobs=2, say=lines.append)
+    assert set(first.done) == {"a", "b", "c", "end"}
+    assert (tmp_path / "c" / "value.txt").read_text() == "3.0"
+    assert any("[4/4]" in line for line in lines)
+    second = run_graph(chain(), tmp_path, jobs=2, say=lines.append)
+    assert second.done == ()
+    assert set(second.kept) == {"a", "b", "c", "end"}
+
+
+def test_a_changed_recipe_is_refused_before_any_work(tmp_path: Path) -> None:
+    run_graph(chain(), tmp_path, jobs=1, say=str)
+    with pytest.raises(StaleStep, match=r"value: 1\.0 -> 5\.0"):
+        run_graph(chain(5.0), tmp_path, jobs=1, say=str)
+    assert step_states(chain(5.0), tmp_path)["a"] == "stale"
+
+
+def test_a_failure_blocks_its_users_only_and_the_summary_still_comes(tmp_path: Path) -> None:
+    steps = [
+        step("bad", function="fail"),
+        step("user", inputs=("bad",)),
+        step("ok"),
+        step("sum", inputs=("ok", "user"), summary=True),
+    ]
+    outcome = run_graph(steps, tmp_path, jobs=2, say=str)
+    assert set(outcome.done) == {"ok", "sum"}
+    assert outcome.blocked == ("user",)
+    assert "item 7 is broken" in outcome.failed["bad"]
+    mended = [step("bad"), *steps[1:]]
+    outcome = run_graph(mended, tmp_path, jobs=2, say=str)
+    assert set(outcome.done) == {"bad", "user", "sum"}, "the summary is redone when an input has come"
+    assert (tmp_path / "sum" / "value.txt").read_text() == "4.0"
+
+
+def test_a_killed_worker_is_replaced_and_its_step_tried_again(tmp_path: Path) -> None:
+    steps = [step("a", function="die_once", marker=str(tmp_path / "marker")), step("b"), step("c", inputs=("a", "b"))]
+    lines: list[str] = []
+    outcome = run_graph(steps, tmp_path / "out", jobs=1, say=lines.append)
+    assert set(outcome.done) == {"a", "b", "c"}
+    assert any("worker died in a" in line for line in lines)
+
+
+def test_a_full_disk_says_so(tmp_path: Path) -> None:
+    outcome = run_graph([step("a", function="disk_full")], tmp_path, jobs=1, say=str)
+    assert outcome.failed == {"a": "the disk is full; free some space and run again"}
+
+
+def test_two_runs_on_one_folder_are_refused(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(DataError, match="in use by another run"):
+        run_graph([step("a")], tmp_path, jobs=1, say=str)
+
+
+def test_graph_errors_are_named() -> None:
+    with pytest.raises(DataError, match="'a' needs 'x', which no step makes"):
+        topological([step("a", inputs=("x",))])
+    with pytest.raises(DataError, match="circle"):
+        topological([step("a", inputs=("b",)), step("b", inputs=("a",))])
+    with pytest.raises(DataError, match="no step 'zzz'"):
+        with_inputs(chain(), "zzz")
+    assert {s.name for s in with_inputs([*chain(), step("d/x")], "c")} == {"a", "b", "c"}
+    assert {s.name for s in with_inputs([*chain(), step("d/x"), step("d/y")], "d")} == {"d/x", "d/y"}
