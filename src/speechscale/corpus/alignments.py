@@ -1,9 +1,9 @@
 """Read word times: Praat TextGrids and pocketsphinx JSON.
 
 Enters: an alignment file. Leaves: its words in order with start and end seconds; silence is left out. The one decision
-worth knowing: a TextGrid is read as what Praat says it is, a sequence of free-standing strings, numbers and flags (Praat
-manual, "TextGrid file formats"), so that the long, the short and other programs' layouts are one case, and a sign or
-an exponent is never lost. (praatio 6.2 reads a start of -0.5 as 0.5.)
+worth knowing: a TextGrid is read as Praat does it, as a sequence of free-standing strings, numbers and flags (Praat
+manual, "TextGrid file formats"), so that the long, the short and other programs' layouts are one case, and a sign or an
+exponent is never lost. (praatio 6.2 reads a start of -0.5 in the long format as 0.5.)
 """
 
 from __future__ import annotations
@@ -84,15 +84,14 @@ def textgrid_tiers(path: Path) -> list[Tier]:
     for number in range(1, tokens.count("number of tiers") + 1):
         kind, name = tokens.string(f"class of tier {number}"), tokens.string(f"name of tier {number}")
         where = f"tier '{name}'"
-        tokens.number(f"{where}: start time")
-        tokens.number(f"{where}: end time")
+        tokens.number(where, "start time")
+        tokens.number(where, "end time")
         points = kind == "TextTier"
         intervals = []
-        for index in range(1, tokens.count(f"{where}: size") + 1):
-            item = f"{where}, {'point' if points else 'interval'} {index}"
-            start = tokens.number(f"{item}: time")
-            end = start if points else tokens.number(f"{item}: end time")
-            intervals.append(Interval(start, end, tokens.string(f"{item}: label")))
+        for index in range(1, tokens.count(where, "size") + 1):
+            start = tokens.number(where, index, "time")
+            end = start if points else tokens.number(where, index, "end time")
+            intervals.append(Interval(start, end, tokens.string(where, index, "label")))
         if not points:
             tiers.append(Tier(name, tuple(intervals)))
     return tiers
@@ -186,28 +185,31 @@ class _Tokens:
         self._found = (match for match in _TOKEN.finditer(text) if match.lastindex != 4)
         self._path = path
 
-    def _next(self, group: int, what: str) -> str:
+    def _next(self, group: int, what: tuple[str | int, ...]) -> str:
         match = next(self._found, None)
         if match is None:
-            raise DataError(f"{self._path}, {what}: the file ends too early; export the TextGrid again")
+            raise DataError(f"{self._where(what)}: the file ends too early; export the TextGrid again")
         if match.lastindex != group:
             kind = {1: "a quoted string", 2: "<exists>", 3: "a number"}[group]
-            raise DataError(f"{self._path}, {what}: expected {kind}, found {match.group()[:40]!r}; {_REALIGN}")
-        return match.group(group)
+            raise DataError(f"{self._where(what)}: expected {kind}, found {match.group()[:40]!r}; {_REALIGN}")
+        return match[group]
 
-    def string(self, what: str) -> str:
+    def _where(self, what: tuple[str | int, ...]) -> str:
+        return ", ".join([self._path, *(f"entry {part}" if isinstance(part, int) else part for part in what)])
+
+    def string(self, *what: str | int) -> str:
         return self._next(1, what).replace('""', '"')
 
-    def number(self, what: str) -> float:
+    def number(self, *what: str | int) -> float:
         return float(self._next(3, what))
 
-    def flag(self, what: str) -> str:
+    def flag(self, *what: str | int) -> str:
         return self._next(2, what)
 
-    def count(self, what: str) -> int:
-        value = self.number(what)
+    def count(self, *what: str | int) -> int:
+        value = self.number(*what)
         if value < 0 or value != int(value):
-            raise DataError(f"{self._path}, {what}: {value:g} is not a count; export the TextGrid again")
+            raise DataError(f"{self._where(what)}: {value:g} is not a count; export the TextGrid again")
         return int(value)
 
 

@@ -1,8 +1,8 @@
 """Read a folder of recordings with transcripts and word times.
 
 Enters: a folder tree. Leaves: one `Utterance` per usable recording, in the order of the paths, and a reason for every
-other one. The one decision worth knowing: the folder is read twice, first to check everything and see all texts, then
-to hand out utterances one by one, so that splits are exact for tiny corpora and memory stays small for large ones.
+other one. The one decision worth knowing: there are two passes, first to check everything and see all texts, then to
+hand out utterances one by one, so that splits are exact for tiny corpora and memory stays small for large ones.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -21,6 +21,7 @@ import soundfile
 from speechscale.corpus.alignments import clip_words, read_alignment
 from speechscale.corpus.skips import Skip
 from speechscale.corpus.spelling import spell, tokens_of
+from speechscale.corpus.transcripts import Metadata, clean_text, decode_text, is_label_file
 from speechscale.errors import DataError
 from speechscale.records import Utterance, Word
 
@@ -28,6 +29,8 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")
 SPLITS = ("train", "select", "test")
 MIN_MATCH_SHARE = 0.5
 """Below this share of matching tokens an alignment belongs to another text."""
+REMEMBERED_UTTERANCES = 10_000
+"""Utterances kept from the first pass; the ones after them are read again in the second."""
 _AUDIO_FOLDERS = frozenset({"wav", "wavs", "wav48", "flac", "flacs", "mp3", "mp3s", "ogg", "opus", "audio", "clips"})
 _ALIGNMENT_FOLDERS = ("TextGrid", "TextGrids", "textgrid", "textgrids", "alignments", "alignment", "aligned", "json")
 _ALIGNMENT_SUFFIXES: dict[str, tuple[str, ...]] = {
@@ -80,7 +83,7 @@ def read_folder(
         raise DataError(f"corpus folder {root}: no such folder; give the folder that holds the recordings")
     _check_options(splits, alignments=alignments, by=by, ids=ids)
     reader = _FolderReader(root=root.resolve(), alignments=alignments, tier=tier, ids=ids, licence=licence)
-    usable: list[tuple[Path, bytes]] = []
+    usable: list[tuple[Path, bytes, Utterance | None]] = []
     read = dropped = 0
     for found in reader.entries():
         read += 1
@@ -91,14 +94,15 @@ def read_folder(
         else:
             assert isinstance(found, Path)
             key = made.speaker if by == "speaker" else " ".join(tokens_of(made.text))
-            usable.append((found, hashlib.sha256(f"{seed}\0{key}".encode()).digest()))
+            digest = hashlib.sha256(f"{seed}\0{key}".encode()).digest()
+            usable.append((found, digest, made if len(usable) < REMEMBERED_UTTERANCES else None))
     assert len(usable) + dropped == read
-    chosen = assign_splits([digest for _, digest in usable], splits)
-    for path, digest in usable:
-        again = reader.examine(path, split=chosen[digest])
+    chosen = assign_splits([digest for _, digest, _ in usable], splits)
+    for path, digest, remembered in usable:
+        again = remembered or reader.examine(path)
         if isinstance(again, Skip):
             raise DataError(f"{again.id}: the corpus changed while it was read ({again.reason}); read it again")
-        yield again
+        yield replace(again, split=chosen[digest])
 
 
 def assign_splits(digests: Sequence[bytes], splits: Sequence[float]) -> dict[bytes, str]:
@@ -148,7 +152,7 @@ class _FolderReader:
     tier: str | None
     ids: Literal["stem", "path"]
     licence: str
-    _tables: dict[Path, _Metadata | None] = field(default_factory=dict)
+    _tables: dict[Path, Metadata | None] = field(default_factory=dict)
 
     def entries(self) -> Iterator[Path | Skip]:
         """Audio files in the order of their paths, and skips for what has to stay out."""
@@ -168,8 +172,8 @@ class _FolderReader:
             assert table is not None
             yield from table.leftovers(names, self._name(folder / "metadata.csv"))
 
-    def examine(self, path: Path, *, split: str = "") -> Utterance | Skip:
-        """Read the transcript and word times of one recording."""
+    def examine(self, path: Path) -> Utterance | Skip:
+        """Read the transcript and word times of one recording; its split is still open."""
         try:
             text = self._transcript(path)
             words, problem = tuple(Word(text=word) for word in text.split()), ""
@@ -189,7 +193,7 @@ class _FolderReader:
             id=self._id(path),
             text=text,
             speaker=self._speaker(path),
-            split=split,
+            split="",
             words=words,
             audio=self._name(path),
             licence=self.licence,
@@ -213,9 +217,9 @@ class _FolderReader:
             beside = path.with_suffix(suffix)
             if beside.is_file():
                 self._must_be_inside(beside)
-                text = _decode(beside.read_bytes(), self._name(beside))
-                if not (suffix == ".lab" and _is_label_file(text)):
-                    return _clean(text, self._name(beside))
+                text = decode_text(beside.read_bytes(), self._name(beside))
+                if not (suffix == ".lab" and is_label_file(text)):
+                    return clean_text(text, self._name(beside))
         for folder in [path.parent, *path.parent.parents]:
             if not folder.is_relative_to(self.root):
                 break
@@ -223,14 +227,14 @@ class _FolderReader:
             row = table.row(path) if table is not None else None
             if row is not None:
                 where = f"{self._name(folder / 'metadata.csv')}, line {row.line}"
-                return _clean(_decode(row.text, where), where)
+                return clean_text(decode_text(row.text, where), where)
         raise DataError(f"no transcript; put {path.stem}.txt beside it or a row '{path.stem}|text' in metadata.csv")
 
-    def _metadata(self, folder: Path) -> _Metadata | None:
+    def _metadata(self, folder: Path) -> Metadata | None:
         if folder not in self._tables:
             path = folder / "metadata.csv"
             usable = path.is_file() and self._inside(path)
-            self._tables[folder] = _Metadata.read(path, self._name(path)) if usable else None
+            self._tables[folder] = Metadata.read(path, self._name(path)) if usable else None
         return self._tables[folder]
 
     def _alignment(self, path: Path) -> Path | None:
@@ -276,77 +280,6 @@ class _FolderReader:
     def _must_be_inside(self, path: Path) -> None:
         if not self._inside(path):
             raise DataError(f"{self._name(path)} is a link that leads out of the corpus folder; copy the file there")
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    line: int
-    text: bytes
-
-
-@dataclass(slots=True)
-class _Metadata:
-    """The rows of one metadata.csv in LJSpeech's form: id|raw or id|raw|normalized, no header, no quotes."""
-
-    rows: dict[str, _Row]
-    faults: list[Skip]
-
-    @classmethod
-    def read(cls, path: Path, name: str) -> _Metadata:
-        rows: dict[str, _Row] = {}
-        faults = []
-        for line, data in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
-            if not data.strip():
-                continue
-            cells = data.split(b"|")
-            id = cells[0].strip().decode("utf-8", errors="replace")
-            problem = "has no second column" if len(cells) < 2 else f"repeats '{id}'" if id in rows else ""
-            if problem and not rows:
-                remedy = "write lines 'id|text' or 'id|raw text|normalized text'"
-                return cls({}, [Skip(id=name, reason=f"{name}, line {line}: {problem}; not read", remedy=remedy)])
-            if problem:
-                faults.append(Skip(id=f"{name}:{line}", reason=f"{name}, line {line}: {problem}", remedy="correct it"))
-                continue
-            rows[id] = _Row(line, cells[2] if len(cells) > 2 and cells[2].strip() else cells[1])
-        return cls(rows, faults)
-
-    def row(self, path: Path) -> _Row | None:
-        return self.rows.get(path.stem) or self.rows.get(path.name)
-
-    def leftovers(self, names: set[str], name: str) -> Iterator[Skip]:
-        """Rows that could not be read, and rows without audio."""
-        yield from self.faults
-        for id, row in self.rows.items():
-            if id not in names:
-                reason = f"{name}, line {row.line}: no audio named '{id}' in the corpus folder"
-                yield Skip(id=id, reason=reason, remedy="add the audio file or delete the row")
-
-
-def _decode(data: bytes, name: str) -> str:
-    utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
-    try:
-        return data.decode("utf-16" if utf16 else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{name}: not UTF-8 at byte {error.start}; convert it (iconv -f latin1 -t utf-8, if it is Latin-1)"
-        ) from error
-
-
-def _clean(text: str, name: str) -> str:
-    """Collapse white space. Raises DataError for an empty, wordless or binary text."""
-    text = " ".join(text.split())
-    if not text:
-        raise DataError(f"{name}: the transcript is empty; write what is said, or delete the recording")
-    if any(ord(letter) < 32 or ord(letter) == 127 for letter in text):
-        raise DataError(f"{name}: control characters, not a text file; write what is said as UTF-8 text")
-    if not tokens_of(text):
-        raise DataError(f"{name}: the transcript has no words ('{text[:40]}'); write what is said, or delete it")
-    return text
-
-
-def _is_label_file(text: str) -> bool:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return bool(lines) and all(re.match(r"\s*[\d.]+\s", line + " ") for line in lines)
 
 
 def _duration_s(path: Path) -> float:

@@ -8,14 +8,13 @@ goes on; a silent loss is a bug of ours and trips an assert.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from speechscale.errors import DataError
+from speechscale.speech.files import complete_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +64,7 @@ class SkipLog:
 
     def write(self, path: Path) -> None:
         """Write `skips.jsonl` atomically: one object {id, reason, remedy} per line; an empty file when all is well."""
-        with replacing(path) as part:
+        with complete_file(Path(path)) as part:
             lines = (json.dumps(asdict(skip), ensure_ascii=False) + "\n" for skip in self.skips)
             with part.open("w", encoding="utf-8", newline="\n") as stream:
                 stream.writelines(lines)
@@ -80,18 +79,3 @@ def read_skips(path: Path) -> SkipLog:
         except (TypeError, ValueError) as error:
             raise DataError(f"{path}, line {number}: not a skip record ({error}); run the step again") from error
     return log
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path to write beside `path`; move it there once written, so that a half-written file is never read."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        with part.open("rb") as stream:
-            os.fsync(stream.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -1,0 +1,85 @@
+"""Utterances and items as Parquet.
+
+Enters: records. Leaves: one file of one row per record, and the same records back. The one decision worth knowing: the
+file carries the name and version of its kind, and a file of another kind is refused with its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, fields
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from speechscale.errors import DataError
+from speechscale.records import Item, Utterance, Word
+from speechscale.speech.files import complete_file
+
+_KIND_KEY = b"speechscale.kind"
+_UTTERANCES, _ITEMS = b"utterances-1", b"items-1"
+_WORD = pa.struct([("text", pa.string()), ("start_s", pa.float64()), ("end_s", pa.float64()), ("score", pa.float64())])
+_UTTERANCE_TYPES = {"words": pa.list_(_WORD), "segments": pa.list_(pa.string())}
+
+
+def write_utterances(path: Path, utterances: Iterable[Utterance], *, group_rows: int = 5000) -> int:
+    """Write utterances as they come, complete or not at all; return their number. Memory holds `group_rows`."""
+    schema = pa.schema([(f.name, _UTTERANCE_TYPES.get(f.name, pa.string())) for f in fields(Utterance)])
+    return _write(path, (asdict(u) for u in utterances), schema, _UTTERANCES, group_rows)
+
+
+def read_utterances(path: Path) -> Iterator[Utterance]:
+    """Read utterances one by one, in the order written.
+
+    Raises:
+        DataError: missing, unreadable, or another kind of file.
+    """
+    for row in _read(path, _UTTERANCES, "utterance table"):
+        row["words"] = tuple(Word(**word) for word in row["words"])
+        row["segments"] = tuple(row["segments"])
+        yield Utterance(**row)
+
+
+def write_items(path: Path, items: Iterable[Item], *, group_rows: int = 5000) -> int:
+    """Write items as they come, complete or not at all. Return their number."""
+    schema = pa.schema([(f.name, pa.string()) for f in fields(Item)])
+    return _write(path, (asdict(item) for item in items), schema, _ITEMS, group_rows)
+
+
+def read_items(path: Path) -> list[Item]:
+    """Read items in the order written. Raises DataError: missing, unreadable, or another kind of file."""
+    return [Item(**row) for row in _read(path, _ITEMS, "item table")]
+
+
+def _write(path: Path, rows: Iterable[dict[str, Any]], schema: pa.Schema, kind: bytes, group_rows: int) -> int:
+    rows, written = iter(rows), 0
+    schema = schema.with_metadata({_KIND_KEY: kind})
+    with complete_file(Path(path)) as draft, pq.ParquetWriter(draft, schema, compression="zstd") as writer:
+        while group := list(islice(rows, group_rows)):
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
+            written += len(group)
+    return written
+
+
+def _read(path: Path, kind: bytes, what: str) -> Iterator[dict[str, Any]]:
+    if not Path(path).is_file():
+        raise DataError(f"{what} {path}: no such file; run the step that makes it")
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{what} {path}: not a readable Parquet file ({error}); run the step again") from error
+    with file:
+        found = (file.schema_arrow.metadata or {}).get(_KIND_KEY, b"none")
+        if found != kind:
+            raise DataError(
+                f"{what} {path}: its kind is '{found.decode(errors='replace')}', expected '{kind.decode()}'; "
+                f"give the right file or make it again with this version"
+            )
+        try:
+            for batch in file.iter_batches(batch_size=1000):
+                yield from batch.to_pylist()
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(f"{what} {path}: damaged ({error}); run the step again") from error

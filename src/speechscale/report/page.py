@@ -1,0 +1,195 @@
+"""The report: one HTML file that needs no network, no server and no other file.
+
+Enters: the resolved study, runs.csv, laws.json, samples and provenance. Leaves: HTML text.
+The one decision worth knowing: every sentence of the verdict comes from `laws.json`; the page only lays it out.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from speechscale.report import figures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """Audio of one story: what was said and what the models make of it.
+
+    Args:
+        title: what is heard. text: the words, when known. audio: a wav file.
+    """
+
+    title: str
+    text: str
+    audio: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartMaterial:
+    """What the report needs of one part besides its runs.
+
+    Args:
+        facts: label -> value lines about the data (hours, units, voices, dropped ...).
+        curves, sweep: see `figures.curves_figure`, `figures.sweep_figure`.
+        text_lms: rows about the TextLMs.
+        samples: groups of audio, title -> samples.
+    """
+
+    title: str
+    facts: Mapping[str, str]
+    curves: Sequence[Mapping[str, Any]]
+    sweep: Sequence[Mapping[str, Any]]
+    text_lms: Sequence[Mapping[str, Any]]
+    samples: Mapping[str, Sequence[Sample]]
+
+
+def render(
+    *,
+    study: Mapping[str, Any],
+    runs: pd.DataFrame,
+    laws: Mapping[str, Any],
+    materials: Mapping[str, PartMaterial],
+    provenance: Mapping[str, str],
+    skips: Sequence[Mapping[str, Any]],
+) -> str:
+    """Write the page.
+
+    Args:
+        study: resolved study as plain data. runs: runs.csv. laws: laws.json.
+        materials: part name -> its material. provenance: label -> value.
+        skips: dropped items with reasons.
+    """
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    source = (resources.files("speechscale.report") / "assets" / "report.html.j2").read_text(encoding="utf-8")
+    parts = [_part(name, runs[runs["part"] == name], laws["parts"].get(name, {}), m) for name, m in materials.items()]
+    return environment.from_string(source).render(
+        study=study["study"],
+        parts=parts,
+        provenance=provenance,
+        skips=skips[:200],
+        skips_total=len(skips),
+        resolved=json.dumps(study, indent=1),
+        plotly_js=_script(get_plotlyjs()),
+    )
+
+
+def _script(text: str) -> str:
+    """JavaScript that can stand inside a <script> element."""
+    return text.replace("</script", "<\\/script")
+
+
+def _part(name: str, runs: pd.DataFrame, laws: Mapping[str, Any], material: PartMaterial) -> dict[str, Any]:
+    colors = figures.arm_colors(list(dict.fromkeys(runs["arm"])))
+    drawn = [
+        ("Speech loss against model size (isoFLOP)", figures.isoflop_figure(runs, colors)),
+        ("Lowest speech loss against compute (envelope)", figures.envelope_figure(runs, colors)),
+        ("Accuracy on facts, by where they were met", figures.transfer_figure(runs, colors)),
+        ("Accuracy against compute", figures.metric_figure(runs, colors)),
+        ("Loss along training, largest budget", figures.curves_figure(material.curves, colors)),
+        ("Learning-rate sweep, smallest budget (filled: chosen)", figures.sweep_figure(material.sweep, colors)),
+    ]
+    return {
+        "name": name,
+        "title": material.title,
+        "facts": material.facts,
+        "verdict": laws.get("verdict", {}),
+        "laws": law_rows(laws),
+        "figures": [(title, _div(figure)) for title, figure in drawn if figure is not None],
+        "runs": run_table(runs),
+        "metrics": metric_table(runs),
+        "text_lms": material.text_lms,
+        "samples": {
+            group: [{"title": s.title, "text": s.text, "data": _audio(s.audio)} for s in samples]
+            for group, samples in material.samples.items()
+        },
+    }
+
+
+def _div(figure: go.Figure) -> str:
+    return str(
+        figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True})
+    )
+
+
+def _audio(path: Path) -> str:
+    return "data:audio/wav;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def run_table(runs: pd.DataFrame) -> dict[str, Any]:
+    """Header and rows of the per-run table, numbers as text."""
+    columns = {
+        "arm": ("arm", str),
+        "size": ("size", str),
+        "params_non_embedding": ("N (non-emb.)", _count),
+        "budget_flops": ("C budget", figures.short_flops),
+        "flops_text_lm_exact": ("C of TextLM", lambda v: figures.short_flops(v) if v else "-"),
+        "tokens_seen": ("D tokens", _count),
+        "speech_epochs": ("speech epochs", lambda v: f"{v:.1f}"),
+        "learning_rate": ("learning rate", lambda v: f"{v:.2g}"),
+        "learning_rate_at_edge": ("rate at edge", lambda v: "edge" if v else ""),
+        "seed": ("seed", str),
+        "loss_speech_final": ("speech loss", lambda v: f"{v:.3f}"),
+        "loss_speech_best": ("early-stopped", lambda v: f"{v:.3f}"),
+        "loss_speech_se": ("s.e.", lambda v: f"{v:.3f}"),
+        "loss_text_final": ("text loss", lambda v: f"{v:.3f}"),
+        "loss_interleaved_final": ("interleaved loss", lambda v: f"{v:.3f}"),
+    }
+    used = [name for name in columns if name in runs and not runs[name].isna().all()]
+    rows = [[_cell(row[name], columns[name][1]) for name in used] for _, row in runs.iterrows()]
+    return {"header": [columns[name][0] for name in used], "rows": rows}
+
+
+def metric_table(runs: pd.DataFrame) -> dict[str, Any]:
+    """Header and rows of accuracies with standard errors, runs that were scored only."""
+    metrics = figures.metric_columns(runs)
+    if not metrics:
+        return {"header": [], "rows": []}
+    header = ["metric", "direction", "items"]
+    scored = runs.dropna(how="all", subset=[_key(m) for m in metrics])
+    scored = scored[scored["budget_flops"] == scored["budget_flops"].max()]
+    header += [f"{row['arm']} {row['size']} s{row['seed']}" for _, row in scored.iterrows()]
+    rows = []
+    for metric in metrics:
+        key = _key(metric)
+        if scored[key].isna().all():
+            continue
+        label = f"{metric[0].replace('_', ' ')}{' (' + metric[2] + ')' if metric[2] else ''}"
+        cells = [label, figures.DIRECTIONS[metric[1]], _cell(scored[f"{key}_n"].max(), _count)]
+        for _, row in scored.iterrows():
+            cells.append("" if pd.isna(row[key]) else f"{row[key]:.2f} ± {row[f'{key}_se']:.2f}")
+        rows.append(cells)
+    return {"header": header, "rows": rows}
+
+
+def _key(metric: tuple[str, str, str]) -> str:
+    return "acc_" + "_".join(word for word in metric if word)
+
+
+def _cell(value: Any, form: Any) -> str:
+    return "" if value is None or (isinstance(value, float) and np.isnan(value)) else str(form(value))
+
+
+def _count(value: float) -> str:
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.0f}"
+
+
+def law_rows(laws: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Lines 'what, arm, result' about isoFLOP optima, laws and multipliers; filled from laws.json."""
+    return [dict(row) for row in laws.get("lines", [])]

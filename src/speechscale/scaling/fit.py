@@ -1,0 +1,206 @@
+"""Fit L(N, D) = E + A/N^alpha + B/D^beta to a table of runs: global start, then damped Newton, many fits at once.
+
+Enters: N, D, loss of each run (one entry per run), optional weights. Leaves: `Fit` (point fit and how far to trust it)
+and, for bootstraps, `LossLaw`s whose fields are arrays.
+The one decision worth knowing: the objective is the SUM over runs of huber_delta(log loss - log law), solved in centred
+logarithms, so that a tolerance means the same for every table (the mean with default tolerances stops after two steps).
+
+Source: Hoffmann et al. 2022, equation 3 (objective); the start is variable projection, linear in E, A, B.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from speechscale.errors import DataError
+from speechscale.scaling.laws import LossLaw
+from speechscale.scaling.solve import Frame, flatness, huber, log_terms, make_frame, projection_starts, refine
+
+MIN_RUNS = 6
+"""One more than the five constants of the law."""
+_NAMES = ("A", "alpha", "B", "beta", "E")
+_CHUNK = 128  # replicates per batch: the working set of a batch stays in the processor's cache
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """A point fit.
+
+    Args:
+        objective: sum of Huber losses at the optimum. delta: its threshold, in log loss.
+        residuals: log loss minus log law, one per run.
+        start_objectives: what each start ended at; starts_agree: how many of them within 1e-6 (relative) of the best.
+        second_basin: objective of the best other optimum found, None when all starts agree.
+        converged: the predicted decrease of a further step is below 1e-10 of the objective.
+        at_bounds: constants that ended on the border of the search box (then they are not measured).
+        flatness: smallest eigenvalue of the scaled curvature; near 0 = some direction is hardly determined.
+        notes: plain sentences on what weakens the fit.
+    """
+
+    law: LossLaw
+    objective: float
+    delta: float
+    runs: int
+    residuals: Float[np.ndarray, "runs"]
+    start_objectives: tuple[float, ...]
+    starts_agree: int
+    second_basin: float | None
+    converged: bool
+    at_bounds: tuple[str, ...]
+    flatness: float
+    notes: tuple[str, ...]
+    theta: Float[np.ndarray, "5"] = field(repr=False)
+    frame: Frame = field(repr=False)
+    log_loss: Float[np.ndarray, "runs"] = field(repr=False)
+
+    @property
+    def residual_sd(self) -> float:
+        """Standard deviation of the log residuals, five constants counted."""
+        return float(np.sqrt(np.sum(self.residuals**2) / max(1, self.runs - 5)))
+
+
+def fit_loss_law(
+    N: Float[np.ndarray, "runs"],
+    D: Float[np.ndarray, "runs"],
+    loss: Float[np.ndarray, "runs"],
+    *,
+    delta: float = 1e-3,
+    weights: Float[np.ndarray, "runs"] | None = None,
+) -> Fit:
+    """Fit the law by log-Huber, from the three best starts of a global grid.
+
+    Example: on runs drawn from LossLaw(E=1.8, A=480, B=2100, alpha=.35, beta=.37) it returns these constants.
+
+    Args:
+        N: parameters, D: tokens, loss: nats per token; one entry per run.
+        delta: Huber threshold in log loss. weights: how often each run counts, default 1.
+
+    Raises:
+        DataError: arrays of different lengths, NaN, infinite or non-positive numbers, fewer than six runs, one size,
+            one token count, or tokens that are a fixed multiple of parameters.
+    """
+    N, D, loss = _checked_runs(N, D, loss)
+    runs = len(loss)
+    w = np.ones(runs) if weights is None else np.asarray(weights, float)
+    if w.shape != loss.shape or not np.all(np.isfinite(w)) or w.min() < 0 or w.sum() <= 0:
+        raise DataError(f"weights: need {runs} finite numbers >= 0, one per run, not all 0")
+    if not delta > 0:
+        raise DataError(f"delta {delta}: must be above 0 (in log loss)")
+    frame, y = make_frame(N, D, loss), np.log(loss)
+    starts = projection_starts(frame, loss, w)
+    theta = starts
+    for step_delta in (30 * delta, 3 * delta, delta):
+        theta, objectives, converged = refine(
+            theta, frame, np.broadcast_to(y, (len(theta), runs)), np.broadcast_to(w, (len(theta), runs)), step_delta
+        )
+    best = int(np.argmin(objectives))
+    scale = max(objectives[best], 1e-12)
+    agree = objectives - objectives[best] < 1e-6 * scale
+    others = objectives[~agree]
+    residuals = y - log_terms(theta[best : best + 1], frame)[0][0]
+    at_bounds = tuple(
+        name
+        for name, x, lo, hi in zip(_NAMES, theta[best], frame.low, frame.high, strict=True)
+        if min(x - lo, hi - x) < 1e-6
+    )
+    return Fit(
+        law=frame.law(theta[best]),
+        objective=float(objectives[best]),
+        delta=delta,
+        runs=runs,
+        residuals=residuals,
+        start_objectives=tuple(float(x) for x in objectives),
+        starts_agree=int(agree.sum()),
+        second_basin=float(others.min()) if len(others) else None,
+        converged=bool(converged[best]),
+        at_bounds=at_bounds,
+        flatness=flatness(theta[best], frame, w),
+        notes=_notes(N, D, at_bounds, int(agree.sum()), len(objectives)),
+        theta=theta[best],
+        frame=frame,
+        log_loss=y,
+    )
+
+
+def refit(
+    fit: Fit,
+    *,
+    weights: Float[np.ndarray, "replicates runs"] | None = None,
+    log_loss: Float[np.ndarray, "replicates runs"] | None = None,
+) -> tuple[LossLaw, Bool[np.ndarray, "replicates"]]:
+    """Refit many replicates of one table at once, warm-started from its point fit.
+
+    Give run weights (bootstrap by run or cluster), perturbed log losses (residual bootstrap), or both.
+
+    Returns:
+        A law whose fields have one entry per replicate, and which replicates converged.
+    """
+    assert weights is not None or log_loss is not None
+    count = len(weights) if weights is not None else len(log_loss)  # type: ignore[arg-type]
+    w = np.broadcast_to(1.0, (count, fit.runs)) if weights is None else weights
+    y = np.broadcast_to(fit.log_loss, (count, fit.runs)) if log_loss is None else log_loss
+    theta = np.tile(fit.theta, (count, 1))
+    objective = np.empty(count)
+    converged = np.zeros(count, bool)
+    for first in range(0, count, _CHUNK):
+        part = slice(first, first + _CHUNK)
+        theta[part], objective[part], converged[part] = refine(theta[part], fit.frame, y[part], w[part], fit.delta)
+    # A warm start can end in a worse basin. Replicates that stopped short or lie far above the rest are solved again
+    # through easier problems (a wide Huber is nearly quadratic) and keep the better end.
+    doubtful = np.flatnonzero(~converged | (objective > np.median(objective) * 1.6))
+    for first in range(0, len(doubtful), _CHUNK):
+        rows = doubtful[first : first + _CHUNK]
+        again = np.tile(fit.theta, (len(rows), 1))
+        for step_delta in (30 * fit.delta, 3 * fit.delta, fit.delta):
+            again, value, done = refine(again, fit.frame, y[rows], w[rows], step_delta)
+        better = (value < objective[rows]) | (done & ~converged[rows] & (value <= objective[rows] * (1 + 1e-6)))
+        theta[rows[better]], objective[rows[better]] = again[better], value[better]
+        converged[rows[better]] = done[better]
+    return fit.frame.law(theta), converged
+
+
+def log_huber(law: LossLaw, N: np.ndarray, D: np.ndarray, loss: np.ndarray, *, delta: float = 1e-3) -> float:
+    """Score any law on a table: the sum of Huber losses of log loss minus log law."""
+    return float(huber(np.log(loss) - np.log(law.predict(N, D)), delta).sum())
+
+
+def _checked_runs(N: np.ndarray, D: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    N, D, loss = np.asarray(N, float), np.asarray(D, float), np.asarray(loss, float)
+    if not (N.ndim == 1 and N.shape == D.shape == loss.shape):
+        raise DataError(f"N, D, loss: need one number per run each, got shapes {N.shape}, {D.shape}, {loss.shape}")
+    for name, values in (("N", N), ("D", D), ("loss", loss)):
+        bad = np.flatnonzero(~np.isfinite(values) | (values <= 0))
+        if len(bad):
+            raise DataError(
+                f"{name} of run {bad[0]} is {values[bad[0]]} ({len(bad)} such runs): must be finite and above 0; "
+                "drop diverged runs first and say how many"
+            )
+    if len(loss) < MIN_RUNS:
+        raise DataError(f"{len(loss)} runs: a law of five constants needs at least {MIN_RUNS}; add runs")
+    for name, values in (("sizes", N), ("token counts", D)):
+        if len(np.unique(values)) < 2:
+            raise DataError(
+                f"all runs have one value {values[0]:g} of the {name}: need at least 2 different; widen the grid"
+            )
+    if np.ptp(np.log(D / N)) < 1e-3:
+        raise DataError(
+            f"every run has the same {D[0] / N[0]:.3g} tokens per parameter: alpha, beta, E are not separable"
+        )
+    return N, D, loss
+
+
+def _notes(N: np.ndarray, D: np.ndarray, at_bounds: tuple[str, ...], agree: int, starts: int) -> tuple[str, ...]:
+    notes = []
+    correlation = float(np.corrcoef(np.log(N), np.log(D))[0, 1])
+    if abs(correlation) > 0.9:
+        notes.append(f"log N and log D are correlated ({correlation:+.2f}): alpha, beta and E are hardly separable")
+    if at_bounds:
+        notes.append(f"{', '.join(at_bounds)} ended on the border of the search: not measured by these runs")
+    if agree < starts:
+        notes.append(f"only {agree} of {starts} starts reached the best optimum")
+    if len(np.unique(N)) < 4:
+        notes.append(f"only {len(np.unique(N))} sizes")
+    return tuple(notes)

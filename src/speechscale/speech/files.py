@@ -1,0 +1,62 @@
+"""Files that are either complete or absent, and checksums.
+
+Enters: a path and something that writes it. Leaves: the finished file, or the old one untouched. The one decision worth
+knowing: everything is written beside its target under a hidden name and moved into place in one step, so that a kill
+or a full disk never leaves half a file under the real name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from speechscale.errors import DataError
+
+
+@contextmanager
+def complete_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `path`; move it to `path` if the block succeeds, else delete it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        yield draft
+        with draft.open("rb+") as file:
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write readable JSON with sorted keys, complete or not at all."""
+    with complete_file(path) as draft:
+        draft.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, what: str, remedy: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        DataError: the file is missing, is not JSON or is no object; `what` and `remedy` complete the message.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{what} {path}: the file is missing; {remedy}") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{what} {path}: not readable as JSON ({error}); {remedy}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{what} {path}: holds a JSON {type(content).__name__}, an object is needed; {remedy}")
+    return content
+
+
+def canonical_sha256(content: dict[str, Any]) -> str:
+    """Hash JSON-like content independently of key order and layout."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,295 @@
+"""The steps before training: a corpus, its text side, a tokenizer of speech, units, token stores, a vocoder.
+
+Enters: a step's config and the folders of its inputs. Leaves: files in `out` and a small result for the record.
+The one decision worth knowing: audio of a storyworld is never stored; every step that needs it speaks it again, which
+is about a thousand times faster than real time and bit-identical.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import TypeAdapter
+
+from speechscale.corpus.encode import FileLoader, Loader, VoiceLoader, encode_corpus, sample_waveforms
+from speechscale.corpus.items import items
+from speechscale.corpus.readers import read_folder
+from speechscale.corpus.skips import SkipLog
+from speechscale.corpus.stories import Story, split_sentences, stories, story_text
+from speechscale.corpus.tables import read_items, read_utterances, write_items, write_utterances
+from speechscale.corpus.voices import VOICES, phone_inventory
+from speechscale.corpus.world import World, WorldConfig, build_world
+from speechscale.errors import DataError
+from speechscale.evals.tasks import item_utterances
+from speechscale.records import Item, UnitTable, Utterance, concat_tables
+from speechscale.speech.units import SpeechTokenizer, fit_tokenizer, phone_tokenizer, read_units, write_units
+from speechscale.study.spec import Corpus, FolderCorpus, StoryworldCorpus, Text, Units
+from speechscale.tokens.store import build_store
+from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
+
+SECONDS_PER_STORY = 6.6
+"""Mean length of a spoken story; only turns hours into a number of stories, the hours reported are measured."""
+
+
+def corpus_of(config: dict[str, Any]) -> StoryworldCorpus | FolderCorpus:
+    """The corpus section of a step's config. Raises DataError for one that can only be planned."""
+    corpus: Any = TypeAdapter(Corpus).validate_python(config["corpus"])
+    if corpus.kind == "inventory":
+        raise DataError(
+            f"corpus '{corpus.name}' lists sizes for planning only; to run this study give it audio: "
+            "[corpus] kind = 'folder', path = '...'"
+        )
+    return corpus
+
+
+def world_of(corpus: StoryworldCorpus, seed: int) -> World:
+    """The fact table behind a storyworld corpus."""
+    return build_world(
+        WorldConfig(
+            seed=seed,
+            characters=corpus.characters,
+            relations=corpus.relations,
+            values_per_relation=corpus.values_per_relation,
+            read_only_share=corpus.read_only_share,
+            lexicon=corpus.lexicon,
+            event_share=corpus.event_share,
+        )
+    )
+
+
+def training_voices(count: int) -> list[str]:
+    """The first `count` voices of the list that are not held out."""
+    return _voices(count, held_out=False)
+
+
+def unseen_voices(count: int) -> list[str]:
+    """The first `count` voices that never speak in training."""
+    return _voices(count, held_out=True)
+
+
+def _voices(count: int, held_out: bool) -> list[str]:
+    names = [name for name, voice in VOICES.items() if voice.held_out == held_out]
+    if count > len(names):
+        raise DataError(f"{count} voices asked for, there are {len(names)}: {', '.join(names)}")
+    return names[:count]
+
+
+def make_corpus(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+    """Write utterances.parquet (what is said) and texts.parquet (what is only read)."""
+    corpus = corpus_of(config)
+    skips = SkipLog()
+    if isinstance(corpus, StoryworldCorpus):
+        spoken, texts = _storyworld(corpus, config["seed"])
+    else:
+        spoken = list(
+            read_folder(
+                Path(corpus.path),
+                alignments=corpus.alignments,
+                splits=corpus.splits,
+                seed=config["seed"],
+                on_skip=skips.add,
+            )
+        )
+        texts = iter([(u.id, u.text, u.split) for u in spoken])
+    write_utterances(out / "utterances.parquet", spoken)
+    count = _write_texts(out / "texts.parquet", texts)
+    skips.write(out / "skips.jsonl")
+    splits = {name: sum(u.split == name for u in spoken) for name in ("train", "select", "test")}
+    return {
+        "utterances": splits,
+        "texts": count,
+        "dropped": len(skips),
+        "note": f"{splits['train']} spoken, {count} read",
+    }
+
+
+def _storyworld(corpus: StoryworldCorpus, seed: int) -> tuple[list[Utterance], Iterator[tuple[str, str, str]]]:
+    world = world_of(corpus, seed)
+    voices = training_voices(corpus.voices)
+    counts = {
+        "train": max(1, round(corpus.speech_hours * 3600 / SECONDS_PER_STORY)),
+        "select": corpus.select_stories,
+        "test": corpus.test_stories,
+    }
+
+    def told(split: str, channel: str, count: int) -> Iterator[Story]:
+        return stories(world, count, split=split, channel=channel, seed=seed)
+
+    spoken = [
+        Utterance(
+            id=f"speech-{split}-{index:06d}",
+            text=story_text(story),
+            speaker=voices[index % len(voices)],
+            split=split,
+            segments=story.segments,
+        )
+        for split, count in counts.items()
+        for index, story in enumerate(told(split, "speech", count))
+    ]
+    read = (
+        (f"text-{split}-{index:06d}", story_text(story), split)
+        for split, count in {**counts, "train": corpus.text_stories}.items()
+        for index, story in enumerate(told(split, "text", count))
+    )
+    return spoken, read
+
+
+def _write_texts(path: Path, texts: Iterable[tuple[str, str, str]]) -> int:
+    """Stream (id, text, split) rows to Parquet, a block at a time; return their number."""
+    schema = pa.schema([("id", pa.string()), ("text", pa.string()), ("split", pa.string())])
+    count, block = 0, []
+    with pq.ParquetWriter(path, schema) as writer:
+
+        def flush() -> None:
+            columns = list(zip(*block, strict=True)) or [[], [], []]
+            writer.write_table(pa.table(dict(zip(schema.names, columns, strict=True)), schema=schema))
+
+        for row in texts:
+            block.append(row)
+            count += 1
+            if len(block) == 10_000:
+                flush()
+                block = []
+        flush()
+    return count
+
+
+def read_texts(path: Path, split: str) -> Iterator[str]:
+    """Texts of one split, streamed."""
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(columns=["text", "split"]):
+            columns = batch.to_pydict()
+            yield from (t for t, s in zip(columns["text"], columns["split"], strict=True) if s == split)
+
+
+def make_items(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+    """Write items.parquet: the forced choices, each pair given to one unseen voice."""
+    corpus = corpus_of(config)
+    assert isinstance(corpus, StoryworldCorpus)
+    world = world_of(corpus, config["seed"])
+    voices = unseen_voices(corpus.item_voices)
+    made: list[Item] = []
+    for name in config["sets"]:
+        made += items(world, name, config["pairs"], seed=config["seed"])
+    pairs = {pair: index for index, pair in enumerate(dict.fromkeys(item.pair for item in made))}
+    write_items(out / "items.parquet", [replace(item, speaker=voices[pairs[item.pair] % len(voices)]) for item in made])
+    return {"items": len(made), "voices": voices}
+
+
+def make_tokenizer(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+    """Fit the speech tokenizer on the first hours of training speech, or write the oracle's label list."""
+    units, corpus = Units.model_validate(config["units"]), corpus_of(config)
+    if units.oracle:
+        assert isinstance(corpus, StoryworldCorpus)
+        names = training_voices(corpus.voices) + unseen_voices(corpus.item_voices)
+        tokenizer = phone_tokenizer(phone_inventory(names))
+    else:
+        train = [u for u in read_utterances(_only(inputs) / "utterances.parquet") if u.split == "train"]
+        tokenizer = fit_tokenizer(
+            sample_waveforms(_spread(train), loader=loader_of(corpus), max_hours=units.fit_hours),
+            encoder=units.encoder,
+            clusters=units.clusters,
+            seed=config["seed"],
+        )
+        if abs(tokenizer.frame_rate_hz - units.frame_rate_hz) > 1e-9:
+            raise DataError(
+                f"units.frame_rate_hz is {units.frame_rate_hz}, but encoder '{units.encoder}' makes "
+                f"{tokenizer.frame_rate_hz} frames per second; correct the study file"
+            )
+    tokenizer.save(out)
+    return {"num_units": tokenizer.num_units, "frame_rate_hz": tokenizer.frame_rate_hz, "oracle": tokenizer.oracle}
+
+
+def _spread(utterances: Sequence[Utterance]) -> list[Utterance]:
+    """A fixed shuffle, so that the first hours hold every speaker."""
+    order = np.random.default_rng(0).permutation(len(utterances))
+    return [utterances[i] for i in order]
+
+
+def _only(inputs: dict[str, Path], prefix: str = "") -> Path:
+    found = [path for name, path in inputs.items() if name.startswith(prefix)]
+    assert len(found) == 1, (prefix, list(inputs))
+    return found[0]
+
+
+def make_units(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+    """Speak or read one shard of a corpus and write its units.parquet; bad utterances go to skips.jsonl."""
+    total = pq.read_metadata(_only(inputs, "corpus/") / "utterances.parquet").num_rows
+    first, last = (total * (config["shard"] + k) // config["shards"] for k in (0, 1))
+    utterances = islice(read_utterances(_only(inputs, "corpus/") / "utterances.parquet"), first, last)
+    return _encode(list(utterances), inputs, loader_of(corpus_of(config)), out)
+
+
+def make_item_units(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+    """Speak both candidates of every item and write their units."""
+    chosen = read_items(_only(inputs, "items/") / "items.parquet")
+    return _encode(item_utterances(chosen, split_sentences), inputs, VoiceLoader(), out)
+
+
+def loader_of(corpus: StoryworldCorpus | FolderCorpus) -> Loader:
+    """Where the audio of a corpus comes from."""
+    return VoiceLoader() if isinstance(corpus, StoryworldCorpus) else FileLoader(root=Path(corpus.path))
+
+
+def _encode(utterances: Sequence[Utterance], inputs: dict[str, Path], loader: Loader, out: Path) -> dict[str, Any]:
+    tokenizer = SpeechTokenizer.load(_only(inputs, "tokenizer/"))
+    skips = SkipLog()
+    table = encode_corpus(utterances, tokenizer, loader=loader, skips=skips)
+    skips.write(out / "skips.jsonl")
+    write_units(out / "units.parquet", table, tokenizer.fingerprint)
+    return {
+        "read": len(utterances),
+        "kept": len(table),
+        "dropped": len(skips),
+        "hours": table.hours,
+        "units": len(table.units),
+        "note": f"{table.hours:.2f} h, {len(skips)} dropped",
+    }
+
+
+def make_text(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+    """Build the text tokenizer and the token store of the text that is read."""
+    text = Text.model_validate(config["text"])
+    source = _only(inputs) / "texts.parquet"
+    tokenizer = build_text_tokenizer(read_texts(source, "train"), kind=text.tokenizer, size=text.size)
+    vocabulary = Vocabulary.text_only(tokenizer)
+    vocabulary.save(out / "vocabulary")
+    store = build_store(out / "store", vocabulary, texts=read_texts(source, "train"))
+    return {"text_size": vocabulary.text_size, "text_tokens": store.counts["text_tokens"]}
+
+
+def load_tables(inputs: dict[str, Path], tokenizer: SpeechTokenizer) -> UnitTable:
+    """All unit shards among the inputs, joined in order."""
+    shards = sorted((name, path) for name, path in inputs.items() if name.startswith("units/"))
+    return concat_tables([read_units(path / "units.parquet", tokenizer.fingerprint) for _, path in shards])
+
+
+def make_tokens(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+    """Build the vocabularies of all arms and one token store of the training split that serves them all."""
+    tokenizer = SpeechTokenizer.load(_only(inputs, "tokenizer/"))
+    table = load_tables(inputs, tokenizer).split("train")
+    if len(table) == 0:
+        raise DataError("no training utterance is left after dropping the bad ones; see skips.jsonl of the unit steps")
+    text_folder = _only(inputs, "text/")
+    text_only = Vocabulary.load(text_folder / "vocabulary")
+    joint = replace(text_only, num_units=tokenizer.num_units)
+    textless = Vocabulary.textless(tokenizer.num_units)
+    joint.save(out / "joint")
+    textless.save(out / "textless")
+    texts = read_texts(_only(inputs, "corpus/") / "texts.parquet", "train")
+    build_store(out / "store", joint, table=table, texts=texts)
+    return {
+        "speech_units": len(table.units),
+        "speech_hours": table.hours,
+        "units_per_second": len(table.units) / max(table.hours * 3600, 1e-9),
+        "words": len(table.words),
+        "joint_size": joint.size,
+        "textless_size": textless.size,
+    }
