@@ -115,7 +115,7 @@ def test_bad_transcript_is_skipped_and_the_rest_goes_on(tmp_path: Path, kind: st
 BAD_TIMES = {
     "past the end": (
         [(0, 0.5, "one"), (0.5, 1.2, "two")],
-        r"word 2 ('two') spans 0.500..1.200 s, the audio lasts 1.000 s",
+        r"word 1 ('two') spans 0.500..1.200 s, the audio lasts 1.000 s",
     ),
     "overlap": ([(0, 0.6, "one"), (0.5, 1, "two")], "overlaps the one before"),
     "disorder": ([(0.5, 1, "one"), (0, 0.5, "two")], "out of order"),
@@ -156,7 +156,7 @@ def test_duplicates_links_and_leftover_rows_are_named(tmp_path: Path) -> None:
     spoken(root, "s1/same", "first")
     spoken(root, "s2/same", "second")
     (root / "link.wav").symlink_to(outside / "secret.wav")
-    (root / "link.txt").symlink_to(outside / "secret.txt")
+    (root / "link.txt").write_text("hello")
     (root / "folder").symlink_to(outside)
     wav(root / "text_link.wav")
     (root / "text_link.txt").symlink_to(outside / "secret.txt")
@@ -172,6 +172,7 @@ def test_duplicates_links_and_leftover_rows_are_named(tmp_path: Path) -> None:
         "folder", "link", "text_link", "times_link", "same", "metadata.csv:3", "metadata.csv:4", "../outside/secret"
     }  # fmt: skip
     assert all("leads out" in reasons[id] for id in ("folder", "link", "text_link", "times_link"))
+    assert reasons["link"] == "link.wav: a link that leads out of the corpus folder"
     assert reasons["same"] == "s2/same.wav: same id as s1/same.wav"
     assert "no audio named '../outside/secret'" in reasons["../outside/secret"]
     by_path, _ = read(root, ids="path")
@@ -198,6 +199,9 @@ def test_impossible_requests_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         read(tmp_path / "none")
     with pytest.raises(DataError, match=r"no audio \(\.wav"):
+        read(tmp_path)
+    wav(tmp_path / "b.wav")
+    with pytest.raises(DataError, match=r"none of 1 recordings can be used: b: b\.wav: no transcript$"):
         read(tmp_path)
     spoken(tmp_path, "a", "one")
     for splits in [(0.5, 0.5), (0.0, 0.5, 0.5), (0.9, 0.2, -0.1), (0.5, 0.1, 0.1)]:

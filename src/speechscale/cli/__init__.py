@@ -36,8 +36,9 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of the `speechscale` command."""
-    from speechscale.cli import speak, study
+    from speechscale.cli.speak import speak
+    from speechscale.cli.study import study
 
-    cli.add_command(study.study)
-    cli.add_command(speak.speak)
+    cli.add_command(study)
+    cli.add_command(speak)
     sys.exit(cli(standalone_mode=True))

@@ -111,7 +111,9 @@ def read_pocketsphinx(path: Path) -> list[Word]:
                 f"{path}: object {number} has no word list 'w'; expected pocketsphinx JSON with keys b, d, p, t, w "
                 f"(a .json of another kind beside the audio: move it away, or read with alignments='none')"
             )
-        words += [_pocketsphinx_word(entry, f"{path}, word {index}") for index, entry in enumerate(entries, start=1)]
+        words += [
+            _pocketsphinx_word(entry, f"{path}, entry {index} of 'w'") for index, entry in enumerate(entries, start=1)
+        ]
     return _words(words, str(path))
 
 
@@ -122,7 +124,7 @@ def clip_words(words: Sequence[Word], duration_s: float) -> tuple[Word, ...]:
         DataError: a word ends later than that; names it.
     """
     clipped = []
-    for index, word in enumerate(words, start=1):
+    for index, word in enumerate(words):
         if word.end_s is not None and word.start_s is not None and word.end_s > duration_s:
             if word.end_s > duration_s + END_TOLERANCE_S or word.start_s > duration_s:
                 raise DataError(

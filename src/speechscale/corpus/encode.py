@@ -21,7 +21,7 @@ from speechscale.corpus.skips import SkipLog
 from speechscale.corpus.voices import Spoken, speak_shard
 from speechscale.errors import DataError
 from speechscale.records import NO_TIME, UnitTable, UnitTableBuilder, Utterance, dedup
-from speechscale.speech.audio import TARGET_RATE_HZ, load_audio
+from speechscale.speech.audio import TARGET_RATE_HZ, load_audio, resample
 from speechscale.speech.units import SpeechTokenizer, phone_frames, word_frames
 
 SHARD_UTTERANCES = 64
@@ -119,7 +119,7 @@ def encode_corpus(
             try:
                 if isinstance(frames, DataError):
                     raise frames
-                _add(builder, utterance, spoken, frames)
+                _add(builder, tokenizer, utterance, spoken, frames)
             except DataError as error:
                 _skip(skips, utterance.id, str(error))
                 continue
@@ -139,12 +139,16 @@ def sample_waveforms(
     *,
     loader: Loader,
     max_hours: float,
+    sample_rate_hz: int = TARGET_RATE_HZ,
     skips: SkipLog | None = None,
     shard_utterances: int = SHARD_UTTERANCES,
 ) -> Iterator[Float[np.ndarray, "samples"]]:
     """Yield the waveforms of the first utterances until `max_hours` of audio are out, to fit k-means on.
 
     The last one may go over. Utterances that cannot be used are passed over (and reported to `skips`, if given).
+
+    Args:
+        sample_rate_hz: what the encoder wants.
 
     Raises:
         DataError: not one utterance could be used.
@@ -153,7 +157,7 @@ def sample_waveforms(
     samples, limit = 0, max_hours * 3600 * TARGET_RATE_HZ
     for _, spoken in _load(utterances, loader, log, _Counts(), shard_utterances):
         samples += len(spoken.audio)
-        yield spoken.audio
+        yield resample(spoken.audio, TARGET_RATE_HZ, sample_rate_hz)
         if samples >= limit:
             return
     if samples == 0:
@@ -208,24 +212,35 @@ def _frames(
 ) -> list[Int[np.ndarray, "frames"] | DataError]:
     """Units per frame of each utterance, or what is wrong with it."""
 
+    def waveform(spoken: Spoken) -> np.ndarray:
+        return resample(spoken.audio, TARGET_RATE_HZ, tokenizer.sample_rate_hz)
+
     def one(spoken: Spoken) -> np.ndarray | DataError:
         try:
             if tokenizer.oracle:
                 return phone_frames(tokenizer, spoken.phones, len(spoken.audio))
-            return tokenizer.units([spoken.audio])[0]
+            return tokenizer.units([waveform(spoken)])[0]
         except DataError as error:
             return error
 
     if not tokenizer.oracle:
         try:
-            return list(tokenizer.units([spoken.audio for _, spoken in batch]))
+            return list(tokenizer.units([waveform(spoken) for _, spoken in batch]))
         except DataError:
             pass  # One of them is bad; find out which.
     return [one(spoken) for _, spoken in batch]
 
 
-def _add(builder: UnitTableBuilder, utterance: Utterance, spoken: Spoken, frames: Int[np.ndarray, "frames"]) -> None:
+def _add(
+    builder: UnitTableBuilder,
+    tokenizer: SpeechTokenizer,
+    utterance: Utterance,
+    spoken: Spoken,
+    frames: Int[np.ndarray, "frames"],
+) -> None:
     units, durations = dedup(frames)
+    # With phone units, words must end on the frames where their phones end.
+    phones = spoken.phones if tokenizer.oracle else ()
     builder.add(
         id=utterance.id,
         speaker=utterance.speaker,
@@ -234,7 +249,7 @@ def _add(builder: UnitTableBuilder, utterance: Utterance, spoken: Spoken, frames
         units=units,
         durations_frames=durations,
         words=[word for word, _, _ in spoken.words],
-        word_frames=_word_frames(spoken, builder.frame_rate_hz, len(frames)),
+        word_frames=word_frames(spoken.words, tokenizer.frame_rate_hz, TARGET_RATE_HZ, len(frames), phones=phones),
     )
 
 

@@ -13,12 +13,13 @@ from itertools import combinations, zip_longest
 
 import numpy as np
 
+from speechscale.corpus.lexicon import NOT_MADE_UP
 from speechscale.corpus.world import World, opening_class, world_words
 from speechscale.errors import DataError
 from speechscale.records import Item
 
 ITEM_SETS = ("story_cloze", "topic_cloze", "facts", "grammar", "words")
-_SHORTEST_WORD = 5
+_SHORTEST_WORD = 6
 _VOWELS = frozenset("aeiouy")
 
 Choice = tuple[str, str, str]  # prompt, good, bad
@@ -224,13 +225,13 @@ def _grammar(world: World, pairs: int, rng: np.random.Generator) -> Iterator[Pai
         yield first, second, "", pair.phenomenon
 
 
-def non_words(words: list[str]) -> Iterator[tuple[str, str, str, str]]:
+def non_words(words: list[str], *, avoid: frozenset[str] = frozenset()) -> Iterator[tuple[str, str, str, str]]:
     """Word pairs and the non-words that swap their ends. Example: "harbor", "market" -> "harket", "marbor"
 
     Both words are equally long and cut at the same letter (vowels on both sides, a consonant right after the cut), so
-    all four strings have the same length and words and non-words have the same letters.
+    all four strings have the same length and words and non-words have the same letters. No non-word comes twice.
     """
-    known = set(words)
+    known = set(avoid.union(words))
     long = [word for word in words if len(word) >= _SHORTEST_WORD]
     cuts = {word: {i for i in range(2, len(word) - 1) if _cuts_syllables(word, i)} for word in long}
     for a, b in combinations(long, 2):
@@ -239,6 +240,7 @@ def non_words(words: list[str]) -> Iterator[tuple[str, str, str, str]]:
         for cut in sorted(cuts[a] & cuts[b]):
             made = a[:cut] + b[cut:], b[:cut] + a[cut:]
             if not known & set(made):
+                known |= set(made)
                 yield a, b, *made
                 break
 
@@ -249,7 +251,9 @@ def _cuts_syllables(word: str, cut: int) -> bool:
 
 def _non_words(world: World, pairs: int, rng: np.random.Generator) -> Iterator[Pair]:
     names = {who.name for who in world.characters}
-    found = list(non_words([word for word in world_words(world) if word not in names]))
+    values = {value for relation in world.lexicon.relations for value in relation.values}
+    words = [word for word in world_words(world) if word not in names]
+    found = list(non_words(words, avoid=frozenset(names | values | NOT_MADE_UP)))
     _check("words", pairs, len(found))
     for place in rng.permutation(len(found))[:pairs]:
         a, b, made_a, made_b = found[place]

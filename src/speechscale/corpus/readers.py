@@ -19,7 +19,7 @@ from typing import Literal, get_args
 import soundfile
 
 from speechscale.corpus.alignments import clip_words, read_alignment
-from speechscale.corpus.skips import Skip
+from speechscale.corpus.skips import Skip, SkipLog
 from speechscale.corpus.spelling import spell, tokens_of
 from speechscale.corpus.transcripts import Metadata, clean_text, decode_text, is_label_file
 from speechscale.errors import DataError
@@ -74,7 +74,7 @@ def read_folder(
         on_skip: receives (id, reason, remedy) of whatever cannot be used, before the first utterance comes.
 
     Raises:
-        DataError: no such folder, no audio in it, or impossible splits.
+        DataError: no such folder, no audio in it, nothing usable (with the first reasons), or impossible options.
 
     Source: LJSpeech's folder layout; MFA's sister folder of TextGrids.
     """
@@ -84,19 +84,21 @@ def read_folder(
     _check_options(splits, alignments=alignments, by=by, ids=ids)
     reader = _FolderReader(root=root.resolve(), alignments=alignments, tier=tier, ids=ids, licence=licence)
     usable: list[tuple[Path, bytes, Utterance | None]] = []
-    read = dropped = 0
+    read, dropped = 0, SkipLog()
     for found in reader.entries():
         read += 1
         made = found if isinstance(found, Skip) else reader.examine(found)
         if isinstance(made, Skip):
-            dropped += 1
+            dropped.skips.append(made)
             on_skip(made.id, made.reason, made.remedy)
         else:
             assert isinstance(found, Path)
             key = made.speaker if by == "speaker" else " ".join(tokens_of(made.text))
             digest = hashlib.sha256(f"{seed}\0{key}".encode()).digest()
             usable.append((found, digest, made if len(usable) < REMEMBERED_UTTERANCES else None))
-    assert len(usable) + dropped == read
+    dropped.check(read=read, kept=len(usable))
+    if not usable:
+        raise DataError(f"corpus folder {root}: none of {read} recordings can be used: {dropped.first()}")
     chosen = assign_splits([digest for _, digest, _ in usable], splits)
     for path, digest, remembered in usable:
         again = remembered or reader.examine(path)

@@ -186,8 +186,12 @@ def story_count(world: World, channel: str) -> int:
         neutral = len({sentence for group in teller.neutral[who] for sentence in group})
         if config.event_share + config.topic_share < 1:
             variants = [len(teller.facts[who][relation]) for relation in teller.told[who]]
-            counts = _fact_counts(config.neutral_share, n, len(variants))
-            bodies = sum(comb(n, k) * neutral ** (n - k) * _arrangements(variants, k) for k in counts)
+            most = min(n, len(variants))
+            if config.neutral_share == 0:  # neutral sentences only fill up, at the end
+                bodies = neutral ** (n - most) * _arrangements(variants, most)
+            else:
+                facts = range(1 if config.neutral_share == 1 else most + 1)
+                bodies = sum(comb(n, k) * neutral ** (n - k) * _arrangements(variants, k) for k in facts)
             total += len(teller.heads) * len(teller.tails) * bodies
         if config.event_share > 0:
             bodies = len(teller.events[who]) * sum(neutral ** (n - len(places)) for places in teller.places)
@@ -196,12 +200,6 @@ def story_count(world: World, channel: str) -> int:
             told = min(n, len(actions))
             total += len(teller.heads) * perm(len(actions), told) * len(actions[0]) ** told * neutral ** (n - told)
     return total
-
-
-def _fact_counts(neutral_share: float, sentences: int, facts: int) -> range:
-    """How many facts a fact story can state."""
-    most = min(sentences, facts)
-    return range(most, most + 1) if neutral_share == 0 else range(1) if neutral_share == 1 else range(most + 1)
 
 
 def _arrangements(variants: Sequence[int], chosen: int) -> int:

@@ -113,7 +113,7 @@ def continue_units(
 
 
 def allowed_ids(vocabulary: Vocabulary, modality: Modality, *, stop_at_eos: bool) -> Int[np.ndarray, "allowed"]:
-    """Ids that may be chosen, ascending: those of the modality, never `<unk>`, and `<eos>` if it may end the sequence."""
+    """Ids that may be chosen, ascending: the modality without `<unk>`, and `<eos>` if it may end the sequence."""
     kinds = {
         "speech": (MODALITY_SPEECH,),
         "text": (MODALITY_TEXT,),
@@ -245,7 +245,7 @@ def _check_prompts(model: Any, prompts: Sequence[Int[np.ndarray, "tokens"]], max
             raise DataError(f"prompt {i} is empty; open it at least with the document start <eos>")
         if prompt.min() < 0 or prompt.max() >= vocabulary:
             raise DataError(
-                f"prompt {i}: token ids run {prompt.min()}..{prompt.max()}, the model knows 0..{vocabulary - 1}; "
+                f"prompt {i}: token ids run {prompt.min()}..{prompt.max()}, the model has {vocabulary} ids; "
                 "use the vocabulary saved with this model"
             )
         if len(prompt) + max_new_tokens > context:
@@ -253,4 +253,3 @@ def _check_prompts(model: Any, prompts: Sequence[Int[np.ndarray, "tokens"]], max
                 f"prompt {i}: {len(prompt)} tokens and {max_new_tokens} new ones, the model's context holds {context}; "
                 "shorten one of them"
             )
-

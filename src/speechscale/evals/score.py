@@ -131,8 +131,7 @@ def score(
                 for i, predicted in row.split(logprobs):
                     if not np.isfinite(predicted).all():
                         raise DataError(
-                            f"{names[i]}: the model gives a log-likelihood that is not finite at token "
-                            f"{1 + int(np.flatnonzero(~np.isfinite(predicted))[0])}; "
+                            f"{names[i]}: the model gives a log-likelihood that is not finite; "
                             "its weights have diverged: use an earlier checkpoint or a lower learning rate"
                         )
                     ending = predicted[prompt_lengths[i] - 1 :]
@@ -179,7 +178,7 @@ def _check(
             raise DataError(f"{name}: {len(ids)} tokens, the model's context holds {context}; drop or shorten the item")
         if ids.min() < 0 or (vocabulary is not None and ids.max() >= vocabulary):
             raise DataError(
-                f"{name}: token ids run {ids.min()}..{ids.max()}, the model knows 0..{vocabulary}-1; "
+                f"{name}: token ids run {ids.min()}..{ids.max()}, the model has {vocabulary} ids; "
                 "use the vocabulary saved with this model"
             )
 

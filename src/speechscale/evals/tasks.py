@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int
 
 from speechscale.errors import DataError
-from speechscale.records import NO_TIME, Item, UnitTable, Utterance, dedup, expand
+from speechscale.records import NO_TIME, Item, UnitTable, Utterance, Word, dedup, expand
 from speechscale.tokens.interleave import word_unit_ranges
 from speechscale.tokens.vocabulary import Vocabulary
 
@@ -79,7 +79,8 @@ def item_utterances(items: Sequence[Item], split_sentences: Callable[[str], Sequ
     """Make the two utterances of every item: prompt and candidate, spoken sentence by sentence.
 
     Args:
-        split_sentences: text -> its sentences, as the training stories were split.
+        split_sentences: text -> its sentences, as the training stories were split; not called for the single words
+            of "words".
 
     Raises:
         DataError: an empty or repeated candidate, or an id that occurs twice.
@@ -90,7 +91,8 @@ def item_utterances(items: Sequence[Item], split_sentences: Callable[[str], Sequ
         opening = tuple(split_sentences(item.prompt)) if item.prompt.strip() else ()
         for side in SIDES:
             candidate = getattr(item, side)
-            segments = (*opening, *split_sentences(candidate))
+            pieces = [candidate] if item.set in SPEECH_ONLY_SETS else split_sentences(candidate)
+            segments = (*opening, *pieces)
             text = f"{item.prompt} {candidate}".strip()
             if " ".join(segments).split() != text.split():
                 raise DataError(
@@ -98,7 +100,12 @@ def item_utterances(items: Sequence[Item], split_sentences: Callable[[str], Sequ
                 )
             utterances.append(
                 Utterance(
-                    id=candidate_id(item, side), text=text, speaker=item.speaker, split="items", segments=segments
+                    id=candidate_id(item, side),
+                    text=text,
+                    speaker=item.speaker,
+                    split="items",
+                    words=tuple(Word(text=word) for word in text.split()),
+                    segments=segments,
                 )
             )
     return utterances
@@ -171,7 +178,9 @@ def candidates(
         pair = [_lay_out(item, side, cut, vocabulary, direction) for side, cut in zip(SIDES, (good, bad), strict=True)]
         laid_out[item.id] = pair
         longest = max(len(candidate.ids) for candidate in pair)
-        if max_tokens is not None and longest > max_tokens:
+        if any(candidate.prompt_tokens == len(candidate.ids) for candidate in pair):
+            reasons[item.id] = "a candidate has no token in this vocabulary"
+        elif max_tokens is not None and longest > max_tokens:
             reasons[item.id] = f"{longest} tokens, the model's context holds {max_tokens}"
     broken = {item.pair: item.id for item in items if item.id in reasons}
     for item in items:
@@ -260,23 +269,23 @@ def prompt_ids(vocabulary: Vocabulary, direction: Direction, content: Int[np.nda
     content_ids = [int(i) for i in content]
     if direction[0] == direction[1]:
         return [vocabulary.eos_id, *content_ids]
-    assert vocabulary.SPEECH is not None and vocabulary.TEXT is not None, (
-        "text and units in one vocabulary need markers"
-    )
+    assert vocabulary.SPEECH is not None, "text and units in one vocabulary come with markers"
+    assert vocabulary.TEXT is not None
     first, second = (vocabulary.SPEECH, vocabulary.TEXT) if direction == "st" else (vocabulary.TEXT, vocabulary.SPEECH)
     return [vocabulary.eos_id, first, *content_ids, second]
 
 
 def _lay_out(item: Item, side: str, cut: Cut, vocabulary: Vocabulary, direction: Direction) -> Candidate:
-    prompt_units = cut.prompt if direction == "ss" else cut.prompt_words
-    ending_units = cut.continuation if direction == "ss" else cut.ending_words
-    speaks_prompt, speaks_ending = direction[0] == "s", direction[1] == "s"
-    opening = prompt_ids(
-        vocabulary,
-        direction,
-        vocabulary.unit_ids(prompt_units) if speaks_prompt else _text_ids(vocabulary, item.prompt.split()),
-    )
-    ending = vocabulary.unit_ids(ending_units) if speaks_ending else _text_ids(vocabulary, getattr(item, side).split())
+    candidate: str = getattr(item, side)
+    if direction == "ss":
+        prompt, ending = vocabulary.unit_ids(cut.prompt), vocabulary.unit_ids(cut.continuation)
+    elif direction == "st":
+        prompt, ending = vocabulary.unit_ids(cut.prompt_words), _word_ids(vocabulary, candidate)
+    elif direction == "ts":
+        prompt, ending = _word_ids(vocabulary, item.prompt), vocabulary.unit_ids(cut.ending_words)
+    else:
+        prompt, ending = _text_ids(vocabulary, item.prompt, candidate)
+    opening = prompt_ids(vocabulary, direction, prompt)
     return Candidate(
         item=item,
         side=side,
@@ -286,5 +295,16 @@ def _lay_out(item: Item, side: str, cut: Cut, vocabulary: Vocabulary, direction:
     )
 
 
-def _text_ids(vocabulary: Vocabulary, words: Sequence[str]) -> Int[np.ndarray, "tokens"]:
-    return np.asarray(vocabulary.encode_words(words).flat if words else [], np.int64)
+def _word_ids(vocabulary: Vocabulary, text: str) -> Int[np.ndarray, "tokens"]:
+    """Ids of a text span, as interleaving makes them: word by word."""
+    return vocabulary.encode_words(text.split()).flat
+
+
+def _text_ids(
+    vocabulary: Vocabulary, prompt: str, candidate: str
+) -> tuple[Int[np.ndarray, "prompt"], Int[np.ndarray, "candidate"]]:
+    """Ids of prompt and candidate as parts of one text document, which has no blank in front of its first word."""
+    if not prompt.strip():
+        return np.zeros(0, np.int64), vocabulary.encode_text([candidate]).flat
+    opening, rest = vocabulary.encode_text([prompt, f" {candidate}"]).rows()
+    return opening, rest

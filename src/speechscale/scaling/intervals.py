@@ -1,8 +1,8 @@
 """Intervals: resampling weights, percentiles, and every derived number pushed through the replicates.
 
 Enters: a `Fit`, or replicates of any number. Leaves: `Estimate`s (value with its interval and how it was made).
-The one decision worth knowing: intervals are percentiles of replicates; a quantity derived from a law (exponent, optimum,
-loss at C) is computed per replicate, never by a delta formula.
+The one decision worth knowing: intervals are percentiles of replicates; a quantity derived from a law (an exponent, an
+optimum, a loss) is computed per replicate, never by a delta formula.
 """
 
 from __future__ import annotations
@@ -34,10 +34,9 @@ class Estimate:
     method: str
     level: float = LEVEL
 
-    @property
-    def excludes(self) -> Callable[[float], bool]:
-        """Example: estimate.excludes(1.0) is True when the whole interval lies on one side of 1."""
-        return lambda x: self.low is not None and self.high is not None and (self.low > x or self.high < x)
+    def excludes(self, x: float) -> bool:
+        """Tell whether the whole interval lies on one side of x. Example: [0.4, 0.7] excludes 1 -> True"""
+        return self.low is not None and self.high is not None and (self.low > x or self.high < x)
 
 
 def estimate(

@@ -7,14 +7,14 @@ anything else ("edge_low", "edge_high", "maximum", "too_few_sizes") carries no o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from speechscale.errors import DataError
-from speechscale.scaling.intervals import Estimate, estimate
+from speechscale.scaling.intervals import LEVEL, Estimate, estimate
 from speechscale.scaling.laws import FLOPS_PER_PARAM_TOKEN
 
 Status = Literal["interior", "edge_low", "edge_high", "maximum", "too_few_sizes"]
@@ -27,7 +27,7 @@ class IsoFlop:
     """The optimum at one budget.
 
     Args:
-        sizes: measured parameters, ascending. losses: mean loss per size. losses_se: its standard error, None if unknown.
+        sizes: measured parameters, ascending. losses: mean loss per size. losses_se: standard errors, None if unknown.
         params_opt, loss_opt: the vertex of the parabola with interval; None unless status is "interior".
         tokens_opt: C / (6 params_opt), None likewise.
         edge_share: share of noise replicates whose optimum was not bracketed.
@@ -55,6 +55,7 @@ def isoflop(
     *,
     budget_flops: float,
     loss_se: Float[np.ndarray, "runs"] | None = None,
+    se_source: str = "standard errors",
     nearest: int = 5,
     replicates: int = 1000,
     seed: int = 0,
@@ -66,38 +67,39 @@ def isoflop(
     Args:
         loss_se: standard error of each run's loss. Without it the spread between seeds is used, and without seeds the
             misfit of the parabola (if more than 3 sizes), else there is no interval and `params_opt.method` says so.
+        se_source: what `loss_se` is made of, for the record.
 
     Raises:
         DataError: NaN, infinite or non-positive numbers, or arrays of different lengths.
     """
-    sizes, losses, se, source = _by_size(params, loss, loss_se)
+    sizes, losses, se, source = _by_size(params, loss, loss_se, se_source)
     x = np.log10(sizes)
-    shown = dict(
+    where = f"at {budget_flops:.3g} FLOPs"
+    base = IsoFlop(
         budget_flops=float(budget_flops),
+        status="too_few_sizes",
         sizes=tuple(map(float, sizes)),
         losses=tuple(map(float, losses)),
         losses_se=None if se is None else tuple(map(float, se)),
+        message=f"{where} only {len(sizes)} size(s) were run: 3 are the least that can bracket an optimum",
     )
     if len(sizes) < 3:
-        message = f"at {budget_flops:.3g} FLOPs only {len(sizes)} size(s) were run: 3 are the least that can bracket an optimum"
-        return IsoFlop(status="too_few_sizes", message=message, **shown)  # type: ignore[arg-type]
+        return base
     status, vertex, bottom = _vertices(x, losses[None], nearest)
     name = _STATUS[int(status[0])]
     if name != "interior":
-        return IsoFlop(status=name, message=_refusal(name, budget_flops, sizes), **shown)  # type: ignore[arg-type]
+        return replace(base, status=name, message=f"{where} {_refusal(name, sizes)}")
     if se is None:
         se, source = _misfit(x, losses, nearest), "misfit of the parabola"
     value, value_loss = float(10 ** vertex[0]), float(bottom[0])
-    tokens = budget_flops / FLOPS_PER_PARAM_TOKEN / value
+    base = replace(base, status="interior", tokens_opt=budget_flops / FLOPS_PER_PARAM_TOKEN / value)
     if se is None:
         method = "no interval: no standard errors, no seeds, and 3 sizes fit a parabola exactly"
-        return IsoFlop(
-            status="interior",
-            message=f"at {budget_flops:.3g} FLOPs the best size is near {value:.3g} parameters (uncertainty not measured)",
+        return replace(
+            base,
+            message=f"{where} the best size is near {value:.3g} parameters (uncertainty not measured)",
             params_opt=Estimate(value=value, low=None, high=None, method=method),
-            tokens_opt=tokens,
             loss_opt=Estimate(value=value_loss, low=None, high=None, method=method),
-            **shown,  # type: ignore[arg-type]
         )
     rng = np.random.default_rng(seed)
     noisy = losses + se * rng.standard_normal((replicates, len(losses)))
@@ -108,29 +110,24 @@ def isoflop(
     vertices = np.where(drawn == _LOW, x[0], np.where(drawn == _HIGH, x[-1], vertices))
     vertices[bent] = np.where(np.arange(len(bent)) % 2, x[0], x[-1])
     method = f"{replicates} replicates of the losses within their {source}, percentiles"
-    interval = estimate(value, 10**vertices, method=method)
-    assert interval.low is not None and interval.high is not None
-    open_low, open_high = bool(interval.low <= sizes[0] * 1.001), bool(interval.high >= sizes[-1] * 0.999)
-    message = (
-        f"at {budget_flops:.3g} FLOPs the best size is {value:.3g} [{interval.low:.3g}, {interval.high:.3g}] parameters"
-    )
+    low, high = np.quantile(vertices, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
+    open_low, open_high = bool(low <= x[0]), bool(high >= x[-1])
+    message = f"{where} the best size is {value:.3g} [{10**low:.3g}, {10**high:.3g}] parameters"
     if open_low or open_high:
         message += "; the interval reaches the edge of the measured sizes, so the optimum may lie outside"
-    return IsoFlop(
-        status="interior",
+    return replace(
+        base,
         message=message,
-        params_opt=interval,
-        tokens_opt=tokens,
+        params_opt=estimate(value, 10**vertices, method=method),
         loss_opt=estimate(value_loss, bottoms, method=method),
         edge_share=float(np.mean(drawn != _INTERIOR)),
         open_low=open_low,
         open_high=open_high,
-        **shown,  # type: ignore[arg-type]
     )
 
 
 def _by_size(
-    params: np.ndarray, loss: np.ndarray, loss_se: np.ndarray | None
+    params: np.ndarray, loss: np.ndarray, loss_se: np.ndarray | None, se_source: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, str]:
     """Average the seeds of each size; return sizes, mean losses, their standard errors and what these come from."""
     params, loss = np.asarray(params, float), np.asarray(loss, float)
@@ -152,7 +149,7 @@ def _by_size(
         return sizes, means, (spread / np.sqrt(count) if freedom else None), "seed-to-seed spread"
     # Seeds share one test set: its error does not shrink with more of them.
     sampling = np.sqrt(np.bincount(index, given**2) / count)
-    source = "standard errors combined with the seed-to-seed spread" if freedom else "standard errors"
+    source = f"{se_source} combined with the seed-to-seed spread" if freedom else se_source
     return sizes, means, np.sqrt(sampling**2 + spread**2 / count), source
 
 
@@ -207,10 +204,13 @@ def _misfit(x: np.ndarray, losses: np.ndarray, nearest: int) -> np.ndarray | Non
     return np.full(len(losses), sd)
 
 
-def _refusal(status: Status, budget_flops: float, sizes: np.ndarray) -> str:
-    where = f"at {budget_flops:.3g} FLOPs"
+def _refusal(status: Status, sizes: np.ndarray) -> str:
     if status == "edge_low":
-        return f"{where} the optimum is at the edge: {sizes[0]:.3g} parameters, the smallest size run, or below; add smaller sizes"
+        return (
+            f"the optimum is at the edge: the smallest size run, {sizes[0]:.3g} parameters, or below; add smaller sizes"
+        )
     if status == "edge_high":
-        return f"{where} the optimum is at the edge: {sizes[-1]:.3g} parameters, the largest size run, or above; add larger sizes"
-    return f"{where} the losses have a maximum between the sizes, not a minimum: no optimum is read off"
+        return (
+            f"the optimum is at the edge: the largest size run, {sizes[-1]:.3g} parameters, or above; add larger sizes"
+        )
+    return "the losses have a maximum between the sizes, not a minimum: no optimum is read off"

@@ -93,7 +93,7 @@ def refine(
 def _newton_step(
     theta: np.ndarray, gradient: np.ndarray, hessian: np.ndarray, major: np.ndarray, damping: np.ndarray, frame: Frame
 ) -> tuple[Float[np.ndarray, "replicates 5"], Float[np.ndarray, "replicates"]]:
-    """Solve for the step and the decrease its quadratic model promises; parameters pushed into the box wall stay put."""
+    """Solve for the step and the decrease its model promises; parameters pushed into the box wall stay put."""
     blocked = ((theta <= frame.low) & (gradient > 0)) | ((theta >= frame.high) & (gradient < 0))
     system = hessian + damping[:, None, None] * major
     system = np.where(blocked[:, :, None] | blocked[:, None, :], 0.0, system)
@@ -207,9 +207,8 @@ def projection_starts(frame: Frame, loss: np.ndarray, w: np.ndarray) -> Float[np
         better = (solution > 0).all(axis=-1) & (value < rss)
         rss[better] = value[better]
         coefficients[better] = 1e-6 * loss.min()
-        coefficients[np.ix_(*map(np.arange, rss.shape), keep)] = np.where(
-            better[..., None], solution, coefficients[..., keep]
-        )
+        for column, term in enumerate(keep):
+            coefficients[better, term] = solution[better, column]
         if better.sum() >= 3 and keep == (0, 1, 2):
             break
     rows = _lowest_minima(rss, 3)
@@ -228,7 +227,7 @@ def _lowest_minima(surface: np.ndarray, count: int) -> tuple[np.ndarray, np.ndar
     order = np.lexsort((surface.ravel(), ~minimum.ravel()))[:count]
     order = order[np.isfinite(surface.ravel()[order])]
     assert len(order), "a grid node with one positive term always exists for positive losses"
-    return np.unravel_index(order, surface.shape)  # type: ignore[return-value]
+    return np.unravel_index(order, surface.shape)
 
 
 def make_frame(N: np.ndarray, D: np.ndarray, loss: np.ndarray) -> Frame:

@@ -88,6 +88,8 @@ def resample(audio: Float[np.ndarray, "samples"], from_hz: int, to_hz: int) -> F
 def write_audio(path: str | Path, audio: Float[np.ndarray, "samples"], sample_rate_hz: int) -> None:
     """Write mono 16-bit wav or flac, by suffix; the file is complete or absent. Samples beyond +-1 are clipped.
 
+    16-bit audio read by `load_audio` is written back unchanged.
+
     Raises:
         DataError: another suffix, or samples that are NaN or infinite.
         OSError: the disk is full or the folder cannot be written.
@@ -100,9 +102,11 @@ def write_audio(path: str | Path, audio: Float[np.ndarray, "samples"], sample_ra
     if not np.isfinite(audio).all():
         raise DataError(f"audio {path}: refusing to write NaN or infinite samples")
     container, subtype = SUBTYPES[path.suffix.lower()]
+    # Rounded here, because libsndfile scales floats by 32767 for one format and by 32768 for another.
+    steps = np.clip(np.rint(audio * 32_768), -32_768, 32_767).astype(np.int16)
     with complete_file(path) as draft:
         try:
-            soundfile.write(draft, audio, sample_rate_hz, format=container, subtype=subtype)
+            soundfile.write(draft, steps, sample_rate_hz, format=container, subtype=subtype)
         except soundfile.LibsndfileError as error:
             raise OSError(f"audio {path}: could not be written ({error}); is the disk full?") from error
 
@@ -120,14 +124,16 @@ def _decode_mono(path: Path) -> tuple[Float[np.ndarray, "samples"], int, int]:
             blocks = [b.mean(axis=1) for b in file.blocks(BLOCK_SAMPLES, dtype="float32", always_2d=True)]
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise DataError(
-            f"audio {path}: cannot be decoded ({str(error).strip()}); it is truncated or not audio, copy it again or drop it"
+            f"audio {path}: cannot be decoded, it is truncated or not audio ({str(error).strip()}); "
+            "copy it again or drop it"
         ) from error
     mono = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
     # mp3 headers only estimate the length, and libsndfile reports what it found of a cut wav or ogg as the whole.
     cut = container != "MPEG" and len(mono) < promised
     if cut or (container.startswith("WAV") and _wav_is_cut(path)) or (container == "OGG" and _ogg_is_cut(path)):
         raise DataError(
-            f"audio {path}: truncated, it ends after {len(mono)} samples and its header promises more; copy it again or drop it"
+            f"audio {path}: truncated, it ends after {len(mono)} samples and its header promises more; "
+            "copy it again or drop it"
         )
     return mono, rate_hz, channels
 

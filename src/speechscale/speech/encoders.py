@@ -1,8 +1,8 @@
 """Waveforms to continuous features: one row per frame.
 
-Enters: mono waveforms at the encoder's rate. Leaves: [frames, dim] float32 per waveform. The one decision worth knowing:
-every waveform is computed by itself, never padded to a neighbour, so that a file has the same features alone and in
-any batch, bit for bit (same machine, same torch).
+Enters: mono waveforms at the encoder's rate. Leaves: [frames, dim] float32 per waveform. The one decision worth
+knowing: every waveform is computed by itself, never padded to a neighbor, so that a file has the same features alone
+and in any batch, bit for bit (same machine, same torch).
 """
 
 from __future__ import annotations
@@ -45,37 +45,40 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Mfcc:
-    """Mel-frequency cepstra with deltas, each utterance normalised to zero mean and unit variance.
+    """Mel-frequency cepstra with deltas, each utterance normalized to zero mean and unit variance.
 
-    Frame i is centred on sample (i + 0.5) * hop_samples; a waveform has samples // hop_samples frames, and what its first
-    and last windows miss is zero. Band energies are floored `floor_db` below the loudest of the utterance, so that
-    loudness does not matter and digital silence is not an outlier.
+    Frame i is centered on sample (i + 0.5) * hop_samples; a waveform has samples // hop_samples frames, and what its
+    first and last windows miss is zero. Band energies are floored `floor_db` below the loudest of the utterance, so
+    that loudness does not matter and digital silence is no outlier. `delta_weight` scales the deltas after the
+    normalization: at half their say in the distance, units tell more about phones.
 
     Source: Davis & Mermelstein 1980 (cepstra); HTK book, eq. 5.16 (deltas). No pre-emphasis and no liftering: the
-    normalisation per coefficient undoes both.
+    normalization per coefficient undoes both.
     """
 
     sample_rate_hz: int = 16_000
     hop_samples: int = 640
-    window_samples: int = 1024
+    window_samples: int = 640
     mels: int = 40
     cepstra: int = 13
     low_hz: float = 60.0
     high_hz: float = 7600.0
-    delta_frames: int = 1
-    floor_db: float = 70.0
+    delta_frames: int = 2
+    delta_weight: float = 0.5
+    floor_db: float = 50.0
     version: int = 1
 
     def __post_init__(self) -> None:
         if self.version != 1:
-            raise DataError(f"encoder mfcc: version {self.version} is unknown, this package knows 1; update speechscale")
+            raise DataError(f"encoder mfcc: version {self.version} is unknown, this package has 1; update speechscale")
         if not 0 < self.hop_samples <= self.window_samples or not 0 < self.cepstra <= self.mels:
             raise DataError(
                 f"encoder mfcc: needs 0 < hop_samples <= window_samples and 0 < cepstra <= mels, got {self.config()}"
             )
         if not 0 <= self.low_hz < self.high_hz <= self.sample_rate_hz / 2:
             raise DataError(
-                f"encoder mfcc: needs 0 <= low_hz < high_hz <= {self.sample_rate_hz / 2:g}, got {self.low_hz:g}, {self.high_hz:g}"
+                f"encoder mfcc: needs 0 <= low_hz < high_hz <= {self.sample_rate_hz / 2:g}, "
+                f"got {self.low_hz:g}, {self.high_hz:g}"
             )
 
     @property
@@ -131,7 +134,9 @@ class Mfcc:
         cepstra = energies.clamp_min(floor).log() @ self._cosines
         features = torch.cat([cepstra, deltas(cepstra, self.delta_frames)], dim=1)
         spread = features.std(dim=0, correction=0).clamp_min(1e-2)
-        return ((features - features.mean(dim=0)) / spread).numpy()
+        features = (features - features.mean(dim=0)) / spread
+        features[:, self.cepstra :] *= self.delta_weight
+        return features.numpy()
 
 
 def mel_filterbank(

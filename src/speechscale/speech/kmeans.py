@@ -1,7 +1,7 @@
 """k-means in torch: fit centroids on a bounded sample of frames, assign frames to them.
 
-Enters: float32 features. Leaves: centroids, or one cluster index per frame. The one decision worth knowing: sums run in a
-fixed order, so that the same features and seed give the same bytes.
+Enters: float32 features. Leaves: centroids, or one cluster index per frame. The one decision worth knowing: sums
+run in a fixed order, so that the same features and seed give the same bytes.
 
 Source: Arthur & Vassilvitskii 2007 (k-means++), Lloyd 1982.
 """
@@ -48,7 +48,9 @@ def fit_kmeans(
         DataError: fewer (distinct) frames than clusters, or features that are NaN or infinite.
     """
     if not 1 <= clusters <= len(features):
-        raise DataError(f"k-means: {clusters} clusters need at least as many frames, got {len(features)}; use more audio")
+        raise DataError(
+            f"k-means: {clusters} clusters need at least as many frames, got {len(features)}; use more audio"
+        )
     if not np.isfinite(features).all():
         raise DataError("k-means: some features are NaN or infinite; check the audio")
     points = np.ascontiguousarray(features, np.float32)
@@ -98,9 +100,7 @@ def sample_frames(
     return _keep_smallest(kept, priorities, max_frames)[0]
 
 
-def _keep_smallest(
-    kept: list[np.ndarray], priorities: list[np.ndarray], count: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _keep_smallest(kept: list[np.ndarray], priorities: list[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
     rows, keys = np.concatenate(kept), np.concatenate(priorities)
     if len(rows) <= count:
         return rows, keys

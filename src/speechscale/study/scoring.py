@@ -1,8 +1,8 @@
 """Score a model on the forced choices of a part.
 
-Enters: a model with its vocabulary, the folders of items and of their units. Leaves: metrics, and per-item rows on disk.
-The one decision worth knowing: a set is scored in every wanted direction that exists for it and that the vocabulary can
-write; what was left out is counted.
+Enters: a model with its vocabulary, the folders of items and of their units. Leaves: metrics, per-item rows on disk.
+The one decision worth knowing: a set is scored in every wanted direction that exists for it and that the vocabulary
+can write; what was left out is counted.
 """
 
 from __future__ import annotations

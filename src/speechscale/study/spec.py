@@ -50,7 +50,8 @@ class StoryworldCorpus(Section):
     values_per_relation: int = Field(6, ge=2)
     read_only_share: float = Field(0.0, ge=0, lt=1, description="share of the facts that occur in text only")
     lexicon: Literal["small", "large"] = "small"
-    event_share: float = Field(0.3, ge=0, le=1)
+    event_share: float = Field(0.15, ge=0, le=1, description="share of the stories about an event with its consequence")
+    topic_share: float = Field(0.15, ge=0, le=1, description="share about a topic; the others tell facts")
     speech_hours: float = Field(0.5, gt=0)
     text_stories: int = Field(20_000, ge=1)
     select_stories: int = Field(60, ge=1)

@@ -24,13 +24,14 @@ from speechscale.corpus.readers import read_folder
 from speechscale.corpus.skips import SkipLog
 from speechscale.corpus.stories import Story, split_sentences, stories, story_text
 from speechscale.corpus.tables import read_items, read_utterances, write_items, write_utterances
-from speechscale.corpus.voices import VOICES, phone_inventory
-from speechscale.corpus.world import World, WorldConfig, build_world
+from speechscale.corpus.voices import phone_inventory
+from speechscale.corpus.world import build_world
 from speechscale.errors import DataError
 from speechscale.evals.tasks import item_utterances
 from speechscale.records import Item, UnitTable, Utterance, concat_tables
 from speechscale.speech.units import SpeechTokenizer, fit_tokenizer, phone_tokenizer, read_units, write_units
 from speechscale.study.spec import Corpus, FolderCorpus, StoryworldCorpus, Text, Units
+from speechscale.study.worlds import training_voices, unseen_voices, world_config
 from speechscale.tokens.store import build_store
 from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
 
@@ -47,38 +48,6 @@ def corpus_of(config: dict[str, Any]) -> StoryworldCorpus | FolderCorpus:
             "[corpus] kind = 'folder', path = '...'"
         )
     return corpus
-
-
-def world_of(corpus: StoryworldCorpus, seed: int) -> World:
-    """The fact table behind a storyworld corpus."""
-    return build_world(
-        WorldConfig(
-            seed=seed,
-            characters=corpus.characters,
-            relations=corpus.relations,
-            values_per_relation=corpus.values_per_relation,
-            read_only_share=corpus.read_only_share,
-            lexicon=corpus.lexicon,
-            event_share=corpus.event_share,
-        )
-    )
-
-
-def training_voices(count: int) -> list[str]:
-    """The first `count` voices of the list that are not held out."""
-    return _voices(count, held_out=False)
-
-
-def unseen_voices(count: int) -> list[str]:
-    """The first `count` voices that never speak in training."""
-    return _voices(count, held_out=True)
-
-
-def _voices(count: int, held_out: bool) -> list[str]:
-    names = [name for name, voice in VOICES.items() if voice.held_out == held_out]
-    if count > len(names):
-        raise DataError(f"{count} voices asked for, there are {len(names)}: {', '.join(names)}")
-    return names[:count]
 
 
 def make_corpus(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
@@ -111,7 +80,7 @@ def make_corpus(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> d
 
 
 def _storyworld(corpus: StoryworldCorpus, seed: int) -> tuple[list[Utterance], Iterator[tuple[str, str, str]]]:
-    world = world_of(corpus, seed)
+    world = build_world(world_config(corpus, seed))
     voices = training_voices(corpus.voices)
     counts = {
         "train": max(1, round(corpus.speech_hours * 3600 / SECONDS_PER_STORY)),
@@ -144,20 +113,12 @@ def _storyworld(corpus: StoryworldCorpus, seed: int) -> tuple[list[Utterance], I
 def _write_texts(path: Path, texts: Iterable[tuple[str, str, str]]) -> int:
     """Stream (id, text, split) rows to Parquet, a block at a time; return their number."""
     schema = pa.schema([("id", pa.string()), ("text", pa.string()), ("split", pa.string())])
-    count, block = 0, []
+    count, rows = 0, iter(texts)
     with pq.ParquetWriter(path, schema) as writer:
-
-        def flush() -> None:
-            columns = list(zip(*block, strict=True)) or [[], [], []]
-            writer.write_table(pa.table(dict(zip(schema.names, columns, strict=True)), schema=schema))
-
-        for row in texts:
-            block.append(row)
-            count += 1
-            if len(block) == 10_000:
-                flush()
-                block = []
-        flush()
+        while block := list(islice(rows, 10_000)):
+            columns = dict(zip(schema.names, map(list, zip(*block, strict=True)), strict=True))
+            writer.write_table(pa.table(columns, schema=schema))
+            count += len(block)
     return count
 
 
@@ -173,11 +134,11 @@ def make_items(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> di
     """Write items.parquet: the forced choices, each pair given to one unseen voice."""
     corpus = corpus_of(config)
     assert isinstance(corpus, StoryworldCorpus)
-    world = world_of(corpus, config["seed"])
+    world = build_world(world_config(corpus, config["seed"]))
     voices = unseen_voices(corpus.item_voices)
     made: list[Item] = []
-    for name in config["sets"]:
-        made += items(world, name, config["pairs"], seed=config["seed"])
+    for name, count in config["sets"].items():
+        made += items(world, name, count, seed=config["seed"])
     pairs = {pair: index for index, pair in enumerate(dict.fromkeys(item.pair for item in made))}
     write_items(out / "items.parquet", [replace(item, speaker=voices[pairs[item.pair] % len(voices)]) for item in made])
     return {"items": len(made), "voices": voices}
@@ -254,15 +215,18 @@ def _encode(utterances: Sequence[Utterance], inputs: dict[str, Path], loader: Lo
     }
 
 
+SPLITS = ("train", "select", "test")
+
+
 def make_text(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
-    """Build the text tokenizer and the token store of the text that is read."""
+    """Build the text tokenizer and the token stores of the text that is read, one per split."""
     text = Text.model_validate(config["text"])
     source = _only(inputs) / "texts.parquet"
     tokenizer = build_text_tokenizer(read_texts(source, "train"), kind=text.tokenizer, size=text.size)
     vocabulary = Vocabulary.text_only(tokenizer)
     vocabulary.save(out / "vocabulary")
-    store = build_store(out / "store", vocabulary, texts=read_texts(source, "train"))
-    return {"text_size": vocabulary.text_size, "text_tokens": store.counts["text_tokens"]}
+    stores = {split: build_store(out / split, vocabulary, texts=read_texts(source, split)) for split in SPLITS}
+    return {"text_size": vocabulary.text_size, "text_tokens": stores["train"].counts["text_tokens"]}
 
 
 def load_tables(inputs: dict[str, Path], tokenizer: SpeechTokenizer) -> UnitTable:
@@ -272,24 +236,30 @@ def load_tables(inputs: dict[str, Path], tokenizer: SpeechTokenizer) -> UnitTabl
 
 
 def make_tokens(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
-    """Build the vocabularies of all arms and one token store of the training split that serves them all."""
+    """Build the vocabularies of all arms, and per split one token store that serves them all."""
     tokenizer = SpeechTokenizer.load(_only(inputs, "tokenizer/"))
-    table = load_tables(inputs, tokenizer).split("train")
-    if len(table) == 0:
-        raise DataError("no training utterance is left after dropping the bad ones; see skips.jsonl of the unit steps")
-    text_folder = _only(inputs, "text/")
-    text_only = Vocabulary.load(text_folder / "vocabulary")
+    table = load_tables(inputs, tokenizer)
+    text_only = Vocabulary.load(_only(inputs, "text/") / "vocabulary")
     joint = replace(text_only, num_units=tokenizer.num_units)
     textless = Vocabulary.textless(tokenizer.num_units)
     joint.save(out / "joint")
     textless.save(out / "textless")
-    texts = read_texts(_only(inputs, "corpus/") / "texts.parquet", "train")
-    build_store(out / "store", joint, table=table, texts=texts)
+    texts = _only(inputs, "corpus/") / "texts.parquet"
+    tables = {split: table.split(split) for split in SPLITS}
+    empty = [split for split, part in tables.items() if not len(part)]
+    if empty:
+        raise DataError(
+            f"no utterance is left in split '{empty[0]}' after dropping the bad ones (the unit steps' skips.jsonl "
+            "says why); give more recordings or other corpus.splits"
+        )
+    for split, part in tables.items():
+        build_store(out / split, joint, table=part, texts=read_texts(texts, split))
+    train = tables["train"]
     return {
-        "speech_units": len(table.units),
-        "speech_hours": table.hours,
-        "units_per_second": len(table.units) / max(table.hours * 3600, 1e-9),
-        "words": len(table.words),
+        "speech_units": len(train.units),
+        "speech_hours": train.hours,
+        "units_per_second": len(train.units) / (train.hours * 3600),
+        "words": len(train.words),
         "joint_size": joint.size,
         "textless_size": textless.size,
     }

@@ -157,7 +157,8 @@ def draw_speech_words(
     drawn from these weights directly: one number per span, no rejection.
 
     Differences: a length of 0 is never drawn (it would mark nothing); a span is also cut in front of a word without a
-    time. A row whose timed words run out stays below the share.
+    time; where no start is left below the share (possible above one half), words directly behind a span may start
+    one too. A row whose timed words run out stays below the share.
     """
     law = span_length_weights(config.mean_span_words)
     longest = len(law) - 1
@@ -177,9 +178,10 @@ def draw_speech_words(
         cumulative = np.cumsum(weight[words])
         row_last = cumulative[np.cumsum(lengths) - 1]
         row_first = np.concatenate(([0], row_last[:-1]))
-        possible = row_last > row_first
-        active, row_first, row_last = active[possible], row_first[possible], row_last[possible]
         mass = row_last - row_first
+        if not mass.all():
+            active = _reopen(active, active[mass == 0], weight, timed & ~speech, word_offsets)
+            continue
         uniform = to_unit_interval(draw_bits(seed, keys[active], epoch, draw))
         target = row_first + np.minimum((uniform * mass).astype(np.int64), mass - 1)
         position = np.searchsorted(cumulative, target, side="right")
@@ -204,6 +206,21 @@ def draw_speech_words(
         active = active[missing[active] > 0]
         draw += 1
     return speech
+
+
+def _reopen(
+    active: Int[np.ndarray, "active"],
+    stuck: Int[np.ndarray, "stuck"],
+    weight: Int[np.ndarray, "words"],
+    free: Bool[np.ndarray, "words"],
+    word_offsets: Int[np.ndarray, "rows1"],
+) -> Int[np.ndarray, "alive"]:
+    """Let the free words of stuck rows be starts again; return the active rows that still have a start."""
+    words = ragged_arange(word_offsets[stuck], word_offsets[stuck + 1] - word_offsets[stuck])
+    words = words[free[words]]
+    weight[words] = ONE
+    alive = np.searchsorted(word_offsets, words, side="right") - 1
+    return active[~np.isin(active, stuck) | np.isin(active, alive)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from speechscale.records import offsets
 from speechscale.tokens.ragged import Ragged, ragged_arange
 from speechscale.tokens.store import STREAMS
 
-LOOKAHEAD_PIECES = 128
+LOOKAHEAD_PIECES = 256
 PADDING = -1
 
 
@@ -75,7 +75,10 @@ def windows(length: int, context: int) -> list[tuple[int, int]]:
 
 
 class Packer:
-    """Best-fit packing over a buffer: a row opens with the oldest piece, then takes the longest that still fits."""
+    """Packing over a buffer: a row takes the oldest pieces while they fit, then the longest ones that fill the rest.
+
+    Oldest first keeps the order of the draws (and so the mixture) to within the buffer, and lets no piece wait long.
+    """
 
     def __init__(self, context: int, lookahead: int = LOOKAHEAD_PIECES) -> None:
         if context < 4:
@@ -104,14 +107,15 @@ class Packer:
 
     def row(self) -> list[Piece]:
         """Take the pieces of the next row out of the buffer."""
-        oldest = next(iter(self._waiting))
-        key = (self._waiting[oldest].length, -oldest)
-        self._by_length.pop(bisect_right(self._by_length, key) - 1)
-        row = [self._waiting.pop(oldest)]
-        room = self.context - row[0].length
+        row: list[Piece] = []
+        room = self.context
+        while self._waiting and (length := self._waiting[arrival := next(iter(self._waiting))].length) <= room:
+            self._by_length.pop(bisect_right(self._by_length, (length, -arrival)) - 1)
+            row.append(self._waiting.pop(arrival))
+            room -= length
         while (best := bisect_right(self._by_length, (room, 1)) - 1) >= 0:
-            length, arrival = self._by_length.pop(best)
-            row.append(self._waiting.pop(-arrival))
+            length, negative = self._by_length.pop(best)
+            row.append(self._waiting.pop(-negative))
             room -= length
         return row
 

@@ -1,8 +1,8 @@
 """Rows: mix the streams by token share and hand out packed batches.
 
 Enters: a `TokenStore`, a mixture {stream: token share}, the context length, a seed. Leaves: `Batch`es, counts.
-The one decision worth knowing: the next document always comes from the stream that is furthest below its token share, so
-shares hold over any prefix; batches are a pure function of (store, mixture, context, seed, batch number).
+The one decision worth knowing: the next document always comes from the stream that is furthest below its token share,
+so shares hold over any prefix; batches are a pure function of (store, mixture, context, seed, batch number).
 """
 
 from __future__ import annotations

@@ -229,7 +229,7 @@ def _add_texts(
 
 
 def _write(folder: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
-    """Write everything beside `folder`, then rename: a reader sees the old store or the new one, never a part."""
+    """Write everything beside `folder`, then rename: whoever opens `folder` finds a complete store or none."""
     partial = folder.parent / f".{folder.name}.partial"
     old = folder.parent / f".{folder.name}.old"
     shutil.rmtree(partial, ignore_errors=True)
@@ -242,13 +242,14 @@ def _write(folder: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) ->
             files[name] = {"bytes": path.stat().st_size, "sha256": _hash_file(path)}
         meta = {**meta, "arrays": files}
         (partial / META_FILE).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            folder.rename(old)
-        partial.rename(folder)
-    finally:
+    except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,93 @@
+"""Waveform to log-mel spectrogram and back again by Griffin-Lim.
+
+Enters: waveforms or log-mel frames. Leaves: the other. The one decision worth knowing: frame j is centered on sample
+j * hop, so that the inverse has exactly the length asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor
+
+from speechscale.speech.encoders import mel_filterbank
+
+FLOOR = 1e-4
+"""Smallest mel magnitude; the window sums to about 400, so this is far below 16-bit rounding noise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MelSpec:
+    """A mel spectrogram: FFT and window size, hop, bands."""
+
+    sample_rate_hz: int = 16_000
+    window_samples: int = 800
+    hop_samples: int = 200
+    mels: int = 80
+    low_hz: float = 40.0
+    high_hz: float = 7900.0
+
+
+def log_mel(audio: Float[Tensor, "samples"], spec: MelSpec) -> Float[Tensor, "mels frames"]:
+    """Natural log of mel magnitudes, samples // hop + 1 frames; what lies outside the audio is zero."""
+    return (_bands(spec) @ _stft(audio, spec).abs()).clamp_min(FLOOR).log()
+
+
+def mel_to_magnitude(
+    mels: Float[Tensor, "mels frames"], spec: MelSpec, iterations: int = 30
+) -> Float[Tensor, "bins frames"]:
+    """Find non-negative magnitudes whose mel bands are those given, by multiplicative updates.
+
+    Source: Lee & Seung 2001, eq. 4 (with the basis fixed).
+    """
+    bands, wanted = _bands(spec), mels.exp()
+    magnitude = bands.T @ wanted + FLOOR
+    pulled, normal = bands.T @ wanted, bands.T @ bands
+    for _ in range(iterations):
+        magnitude = magnitude * pulled / (normal @ magnitude + 1e-8)
+    return magnitude
+
+
+def griffin_lim(
+    magnitude: Float[Tensor, "bins frames"], spec: MelSpec, samples: int, *, iterations: int, seed: int
+) -> Float[Tensor, "samples"]:
+    """Find a waveform of `samples` samples with these STFT magnitudes, from seeded random phases.
+
+    Source: Perraudin, Balazs & Sondergaard 2013 (fast Griffin-Lim), with momentum 0.99.
+    """
+    phase = torch.rand(magnitude.shape, generator=torch.Generator().manual_seed(seed)) * (2 * torch.pi)
+    estimate = torch.polar(magnitude, phase)
+    before = torch.zeros_like(estimate)
+    for _ in range(iterations):
+        projected = _stft(_istft(estimate, spec, samples), spec)
+        ahead = projected + 0.99 * (projected - before)
+        estimate = magnitude * ahead / ahead.abs().clamp_min(1e-12)
+        before = projected
+    return _istft(estimate, spec, samples)
+
+
+@lru_cache(maxsize=4)
+def _bands(spec: MelSpec) -> Float[Tensor, "mels bins"]:
+    bins = spec.window_samples // 2 + 1
+    return torch.from_numpy(mel_filterbank(spec.mels, bins, spec.sample_rate_hz, spec.low_hz, spec.high_hz))
+
+
+@lru_cache(maxsize=4)
+def _window(samples: int) -> Float[Tensor, "samples"]:
+    return torch.hann_window(samples)
+
+
+def _stft(audio: Float[Tensor, "samples"], spec: MelSpec) -> Complex[Tensor, "bins frames"]:
+    size = spec.window_samples
+    return torch.stft(
+        audio, size, spec.hop_samples, window=_window(size), center=True, pad_mode="constant", return_complex=True
+    )
+
+
+def _istft(spectrum: Complex[Tensor, "bins frames"], spec: MelSpec, samples: int) -> Float[Tensor, "samples"]:
+    return torch.istft(
+        spectrum, spec.window_samples, spec.hop_samples, window=_window(spec.window_samples), length=samples
+    )

@@ -1,0 +1,270 @@
+"""Speech tokenizers: waveforms to units per frame.
+
+Enters: waveforms, or the phone events of a speech engine. Leaves: units, and the tokenizer's folder. The one decision
+worth knowing: a tokenizer is known by the hash of all that defines its units, which every file of units carries, so
+that units of two quantizers are never mixed. Word borders (`word_frames`) and files (`write_units`) are offered too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from speechscale.errors import DataError
+from speechscale.speech.encoders import Encoder, build_encoder
+from speechscale.speech.files import canonical_sha256, complete_file, read_json, write_json
+from speechscale.speech.frames import Event, event_frames, whole_frames, word_frames
+from speechscale.speech.kmeans import assign, fit_kmeans, sample_frames
+from speechscale.speech.unit_files import read_units, write_units
+
+__all__ = [
+    "OTHER",
+    "SpeechTokenizer",
+    "fit_tokenizer",
+    "phone_frames",
+    "phone_losses",
+    "phone_tokenizer",
+    "read_units",
+    "word_frames",
+    "write_units",
+]
+
+FORMAT = "speechscale speech tokenizer"
+FORMAT_VERSION = 1
+OTHER = "<other>"
+"""Label of phone unit 0: gaps between events, and phones the label list does not have."""
+ORACLE = "phones"
+ORACLE_FRAME_RATE_HZ = 100.0
+ORACLE_SAMPLE_RATE_HZ = 16_000
+REFIT = "make the tokenizer again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechTokenizer:
+    """What defines the units: an encoder and its centroids, or (oracle) a list of phone labels.
+
+    Args:
+        encoder_name: key of `ENCODERS`, or "phones" for the oracle. encoder_config: the encoder's own settings.
+        oracle: the units come from a speech engine's events, not from the waveform.
+        labels: name of each unit of the oracle; empty otherwise.
+        centroids: [num_units, dim]; no rows for the oracle.
+        fit: how the centroids came about; not part of the fingerprint.
+    """
+
+    encoder_name: str
+    num_units: int
+    frame_rate_hz: float
+    sample_rate_hz: int
+    oracle: bool = False
+    encoder_config: dict[str, Any] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    centroids: Float[np.ndarray, "num_units dim"] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    fit: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        return build_encoder(self.encoder_name, self.encoder_config)
+
+    @cached_property
+    def label_index(self) -> dict[str, int]:
+        return {label: index for index, label in enumerate(self.labels)}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of everything that defines the units."""
+        return canonical_sha256(self._definition())
+
+    def units(self, waveforms: list[np.ndarray]) -> list[Int[np.ndarray, "frames"]]:
+        """Units of each waveform, one per frame, not deduplicated; the same alone and in any batch.
+
+        Audio shorter than one frame gives no units.
+
+        Raises:
+            DataError: the tokenizer is the oracle, or a waveform holds NaN or infinite samples.
+        """
+        if self.oracle:
+            raise DataError(
+                f"units '{self.encoder_name}' come from a speech engine's phone events, not from waveforms; "
+                "use phone_frames, or an encoder such as 'mfcc' for recordings"
+            )
+        for index, waveform in enumerate(waveforms):
+            if not np.isfinite(waveform).all():
+                raise DataError(f"waveform {index}: holds NaN or infinite samples; export the audio again or drop it")
+        return [assign(features, self.centroids).astype(np.int16) for features in self.encoder.encode(waveforms)]
+
+    def save(self, folder: str | Path) -> None:
+        """Write kmeans.safetensors (not for the oracle) and, last, speech_tokenizer.json."""
+        folder = Path(folder)
+        if not self.oracle:
+            with complete_file(folder / "kmeans.safetensors") as draft:
+                save_file({"centroids": self.centroids}, draft)
+        write_json(
+            folder / "speech_tokenizer.json",
+            {"format": FORMAT, **self._definition(), "fingerprint": self.fingerprint, "fit": self.fit},
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path) -> SpeechTokenizer:
+        """Read a folder written by `save` and verify every checksum.
+
+        Raises:
+            DataError: a file is missing, altered or of another format; the message names it.
+        """
+        path = Path(folder) / "speech_tokenizer.json"
+        saved = read_json(path, "speech tokenizer", REFIT)
+        if saved.get("format") != FORMAT or saved.get("format_version") != FORMAT_VERSION:
+            raise DataError(
+                f"speech tokenizer {path}: format {saved.get('format')!r} version {saved.get('format_version')!r}, "
+                f"this package reads {FORMAT!r} version {FORMAT_VERSION}; {REFIT}"
+            )
+        try:
+            tokenizer = cls(
+                encoder_name=saved["encoder"],
+                encoder_config=saved["encoder_config"],
+                num_units=saved["num_units"],
+                frame_rate_hz=saved["frame_rate_hz"],
+                sample_rate_hz=saved["sample_rate_hz"],
+                oracle=saved["oracle"],
+                labels=tuple(saved["labels"]),
+                centroids=_read_centroids(path.with_name("kmeans.safetensors"), saved["centroids_sha256"])
+                if saved["centroids_sha256"]
+                else np.zeros((0, 0), np.float32),
+                fit=saved["fit"],
+            )
+            fingerprint = saved["fingerprint"]
+        except KeyError as error:
+            raise DataError(f"speech tokenizer {path}: field {error} is missing; {REFIT}") from error
+        if tokenizer.fingerprint != fingerprint:
+            raise DataError(
+                f"speech tokenizer {path}: its content does not match its fingerprint, it was altered; {REFIT}"
+            )
+        return tokenizer
+
+    def _definition(self) -> dict[str, Any]:
+        return {
+            "format_version": FORMAT_VERSION,
+            "encoder": self.encoder_name,
+            "encoder_config": self.encoder_config,
+            "num_units": self.num_units,
+            "frame_rate_hz": self.frame_rate_hz,
+            "sample_rate_hz": self.sample_rate_hz,
+            "oracle": self.oracle,
+            "labels": list(self.labels),
+            "centroids_sha256": "" if self.oracle else _centroids_sha256(self.centroids),
+        }
+
+
+def fit_tokenizer(
+    waveforms: Iterable[np.ndarray],
+    *,
+    encoder: str,
+    clusters: int,
+    seed: int,
+    encoder_config: dict[str, Any] | None = None,
+    max_frames: int = 200_000,
+) -> SpeechTokenizer:
+    """Fit k-means units on a stream of waveforms at the encoder's rate; at most `max_frames` frames are used.
+
+    Raises:
+        DataError: unknown encoder, no audio, NaN, or fewer frames than clusters.
+    """
+    model = build_encoder(encoder, encoder_config or {})
+    if not 2 <= clusters <= np.iinfo(np.int16).max:
+        raise DataError(f"units: clusters must be 2..{np.iinfo(np.int16).max}, got {clusters}; correct the setting")
+    seen_frames = 0
+
+    def features() -> Iterator[np.ndarray]:
+        nonlocal seen_frames
+        for waveform in waveforms:
+            part = model.encode([waveform])[0]
+            seen_frames += len(part)
+            yield part
+
+    sample = sample_frames(features(), max_frames, seed=seed)
+    result = fit_kmeans(sample, clusters, seed=seed)
+    return SpeechTokenizer(
+        encoder_name=encoder,
+        encoder_config=model.config(),
+        num_units=clusters,
+        frame_rate_hz=model.frame_rate_hz,
+        sample_rate_hz=model.sample_rate_hz,
+        centroids=result.centroids,
+        fit={
+            "seed": seed,
+            "frames_seen": seen_frames,
+            "frames_used": len(sample),
+            "iterations": result.iterations,
+            "mean_squared_distance": result.mean_squared_distance,
+        },
+    )
+
+
+def phone_tokenizer(labels: Sequence[str]) -> SpeechTokenizer:
+    """Make the oracle tokenizer of these phone labels (sorted, duplicates dropped); unit 0 is `OTHER`."""
+    names = (OTHER, *sorted(set(labels) - {OTHER}))
+    if len(names) < 2:
+        raise DataError("units 'phones': no phone labels given; list the labels of the voices")
+    return SpeechTokenizer(
+        encoder_name=ORACLE,
+        num_units=len(names),
+        frame_rate_hz=ORACLE_FRAME_RATE_HZ,
+        sample_rate_hz=ORACLE_SAMPLE_RATE_HZ,
+        oracle=True,
+        labels=names,
+    )
+
+
+def phone_frames(tokenizer: SpeechTokenizer, phones: Sequence[Event], samples: int) -> Int[np.ndarray, "frames"]:
+    """Unit of each of the samples // 160 frames of 10 ms.
+
+    Every phone gets at least one frame where possible (`speechscale.speech.frames`); `phone_losses` counts the rest.
+
+    Raises:
+        DataError: not the oracle tokenizer, or phones outside the audio or out of order.
+    """
+    if not tokenizer.oracle:
+        raise DataError(f"units '{tokenizer.encoder_name}' are made from waveforms, not from phone events; use .units")
+    frames = whole_frames(samples, tokenizer.frame_rate_hz, tokenizer.sample_rate_hz)
+    spans = event_frames(phones, phones, tokenizer.frame_rate_hz, tokenizer.sample_rate_hz, frames, "phone")
+    ids = np.zeros(2 * len(phones) + 1, np.int16)
+    ids[1::2] = [tokenizer.label_index.get(label, 0) for label, _, _ in phones]
+    borders = np.concatenate(([0], spans.ravel(), [frames]))
+    return np.repeat(ids, np.diff(borders))
+
+
+def phone_losses(tokenizer: SpeechTokenizer, phones: Sequence[Event], samples: int) -> dict[str, int]:
+    """Count the phones that got no frame ("squeezed") and those without a label of their own ("unknown")."""
+    frames = whole_frames(samples, tokenizer.frame_rate_hz, tokenizer.sample_rate_hz)
+    spans = event_frames(phones, phones, tokenizer.frame_rate_hz, tokenizer.sample_rate_hz, frames, "phone")
+    return {
+        "squeezed": int((spans[:, 0] == spans[:, 1]).sum()),
+        "unknown": sum(label not in tokenizer.label_index for label, _, _ in phones),
+    }
+
+
+def _centroids_sha256(centroids: np.ndarray) -> str:
+    content = np.ascontiguousarray(centroids, "<f4")
+    return hashlib.sha256(repr(content.shape).encode() + content.tobytes()).hexdigest()
+
+
+def _read_centroids(path: Path, expected_sha256: str) -> np.ndarray:
+    try:
+        centroids = load_file(path)["centroids"]
+    except FileNotFoundError:
+        raise DataError(f"speech tokenizer {path}: the file is missing; {REFIT}") from None
+    except (SafetensorError, KeyError, OSError) as error:
+        raise DataError(f"speech tokenizer {path}: not readable ({error}); {REFIT}") from error
+    if _centroids_sha256(centroids) != expected_sha256:
+        raise DataError(
+            f"speech tokenizer {path}: the centroids are not those that speech_tokenizer.json names; {REFIT}"
+        )
+    return centroids

@@ -1,0 +1,319 @@
+"""Units to sound without weights from outside: a small network trained on the spot, and Griffin-Lim.
+
+Enters: a `UnitTable` of one voice and its waveforms. Leaves: a `Vocoder`, whose `synthesize` turns units into sound.
+The one decision worth knowing: units become mel frames by their durations in samples, so that any unit rate works and
+the audio has exactly the length that the durations say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional
+
+from speechscale.errors import DataError
+from speechscale.records import UnitTable
+from speechscale.speech.files import complete_file, read_json, write_json
+from speechscale.speech.spectrograms import MelSpec, griffin_lim, log_mel, mel_to_magnitude
+from speechscale.speech.unit_to_mel import MelPlan, UnitToMel, VocoderShape, empty_network, whole_durations
+
+FORMAT = "speechscale vocoder"
+FORMAT_VERSION = 1
+REMEDY = "train the vocoder again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocoder:
+    """A trained unit-to-mel network. `training` records how it was made (steps, hours, last losses)."""
+
+    shape: VocoderShape
+    network: UnitToMel
+    training: dict[str, Any]
+
+    @cached_property
+    def parameters_total(self) -> int:
+        return sum(p.numel() for p in self.network.parameters())
+
+    def synthesize(
+        self,
+        units: Int[np.ndarray, "units"],
+        durations_frames: Int[np.ndarray, "units"] | None = None,
+        *,
+        iterations: int = 32,
+        seed: int = 0,
+    ) -> Float[np.ndarray, "samples"]:
+        """Make sound of units; without durations they are predicted (for deduplicated units).
+
+        Returns sum(durations) * sample_rate / frame_rate samples, in [-1, 1]; equal calls give equal samples.
+
+        Raises:
+            DataError: a unit id out of range, or durations that are missing or below one frame.
+        """
+        units = _checked_units(units, durations_frames, self.shape.num_units)
+        if len(units) == 0:
+            return np.zeros(0, np.float32)
+        if durations_frames is None:
+            durations_frames = self.predict_durations(units)
+        plan = MelPlan.make(np.asarray(durations_frames, np.int64), self.shape)
+        with torch.inference_mode():
+            magnitude = mel_to_magnitude(self._mels(units, plan), self.shape.mel)
+            audio = griffin_lim(magnitude, self.shape.mel, plan.samples, iterations=iterations, seed=seed)
+            return audio.clamp(-1, 1).numpy()
+
+    def predict_mels(
+        self, units: Int[np.ndarray, "units"], durations_frames: Int[np.ndarray, "units"]
+    ) -> Float[np.ndarray, "mels mel_frames"]:
+        """Natural-log mel magnitudes of units with durations, before Griffin-Lim."""
+        units = _checked_units(units, durations_frames, self.shape.num_units)
+        plan = MelPlan.make(np.asarray(durations_frames, np.int64), self.shape)
+        with torch.inference_mode():
+            return self._mels(units, plan).numpy()
+
+    def predict_durations(self, units: Int[np.ndarray, "units"]) -> Int[np.ndarray, "units"]:
+        """Durations in frames of deduplicated units, at least one each, rounded so that their sum stays right."""
+        units = _checked_units(units, None, self.shape.num_units)
+        with torch.inference_mode():
+            _, log_extra = self.network.context(torch.from_numpy(units)[None], torch.ones(1, len(units)))
+        return whole_durations(log_extra[0])
+
+    def _mels(self, units: Int[np.ndarray, "units"], plan: MelPlan) -> Float[Tensor, "mels mel_frames"]:
+        context, _ = self.network.context(torch.from_numpy(units)[None], torch.ones(1, len(units)))
+        mels = self.network.mels(context, plan.owner[None], plan.place[None])[0]
+        return mels * self.network.mel_spread[:, None] + self.network.mel_mean[:, None]
+
+    def save(self, folder: str | Path) -> None:
+        """Write vocoder.safetensors and, last, vocoder.json."""
+        folder = Path(folder)
+        tensors = {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
+        with complete_file(folder / "vocoder.safetensors") as draft:
+            save_file(tensors, draft)
+        write_json(
+            folder / "vocoder.json",
+            {
+                "format": FORMAT,
+                "format_version": FORMAT_VERSION,
+                "shape": asdict(self.shape),
+                "training": self.training,
+                "weights_sha256": _weights_sha256(tensors),
+            },
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Vocoder:
+        """Read a folder written by `save`.
+
+        Raises:
+            DataError: a file is missing, altered or of another format; the message names it.
+        """
+        path = Path(folder) / "vocoder.json"
+        saved = read_json(path, "vocoder", REMEDY)
+        if saved.get("format") != FORMAT or saved.get("format_version") != FORMAT_VERSION:
+            raise DataError(
+                f"vocoder {path}: format {saved.get('format')!r} version {saved.get('format_version')!r}, "
+                f"this package reads {FORMAT!r} version {FORMAT_VERSION}; {REMEDY}"
+            )
+        try:
+            shape = VocoderShape(**{**saved["shape"], "mel": MelSpec(**saved["shape"]["mel"])})
+            training, sha256 = saved["training"], saved["weights_sha256"]
+        except (KeyError, TypeError) as error:
+            raise DataError(f"vocoder {path}: fields do not fit ({error}); {REMEDY}") from error
+        weights = path.with_name("vocoder.safetensors")
+        network = empty_network(shape)
+        try:
+            tensors = load_file(weights)
+            if _weights_sha256(tensors) != sha256:
+                raise DataError(f"vocoder {weights}: the weights are not those that vocoder.json names; {REMEDY}")
+            network.load_state_dict(tensors)
+        except FileNotFoundError:
+            raise DataError(f"vocoder {weights}: the file is missing; {REMEDY}") from None
+        except (SafetensorError, RuntimeError, OSError) as error:
+            raise DataError(f"vocoder {weights}: not readable ({error}); {REMEDY}") from error
+        return cls(shape=shape, network=network.eval(), training=training)
+
+
+def train_vocoder(
+    table: UnitTable,
+    waveforms: Sequence[Float[np.ndarray, "samples"]],
+    *,
+    seed: int,
+    steps: int,
+    batch: int = 8,
+    crop_mel_frames: int = 128,
+    learning_rate: float = 6e-3,
+    mel: MelSpec | None = None,
+) -> Vocoder:
+    """Train on the utterances of one voice; row i of the table belongs to waveform i.
+
+    Loss: mean absolute error of normalized log mels, plus Poisson likelihood of the durations. Work is bounded by
+    `steps`; equal arguments give equal weights.
+
+    Raises:
+        DataError: no rows, or a waveform whose length does not fit its units.
+    """
+    if steps < 1:
+        raise DataError(f"vocoder: steps must be at least 1, got {steps}")
+    shape = VocoderShape(num_units=table.num_units, frame_rate_hz=table.frame_rate_hz, mel=mel or MelSpec())
+    _check_pairs(table, waveforms, shape)
+    clips = [_Clip.make(table, row, waveform, shape) for row, waveform in enumerate(waveforms)]
+    network = _new_network(shape, clips, torch.Generator().manual_seed(seed))
+    rng = np.random.default_rng(seed)
+    weights = np.array([len(clip.plan.owner) for clip in clips], np.float64)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / 20, 0.5 + 0.5 * np.cos(np.pi * min(step / steps, 1.0)))
+    )
+    network.train()
+    losses = np.zeros((steps, 2))
+    for step in range(steps):
+        chosen = rng.choice(len(clips), batch, p=weights / weights.sum())
+        rows = [_crop(clips[i], crop_mel_frames, rng) for i in chosen]
+        mel_loss, duration_loss = _losses(network, rows)
+        optimizer.zero_grad(set_to_none=True)
+        (mel_loss + 0.1 * duration_loss).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        losses[step] = mel_loss.item(), duration_loss.item()
+    last = losses[-max(1, steps // 10) :].mean(axis=0)
+    training = {
+        "steps": steps,
+        "seed": seed,
+        "hours": table.hours,
+        "utterances": len(table),
+        "mel_loss": float(last[0]),
+        "duration_loss": float(last[1]),
+    }
+    return Vocoder(shape=shape, network=network.eval(), training=training)
+
+
+@dataclass(frozen=True, slots=True)
+class _Clip:
+    """One training utterance: units, durations, plan and target mels (mels, M)."""
+
+    units: Int[Tensor, "U"]
+    durations: Int[Tensor, "U"]
+    plan: MelPlan
+    mels: Float[Tensor, "mels M"]
+
+    @classmethod
+    def make(cls, table: UnitTable, row: int, waveform: np.ndarray, shape: VocoderShape) -> _Clip:
+        durations = table.row_durations(row).astype(np.int64)
+        plan = MelPlan.make(durations, shape)
+        mels = log_mel(torch.from_numpy(np.asarray(waveform[: plan.samples], np.float32)), shape.mel)
+        return cls(torch.from_numpy(table.row_units(row).astype(np.int64)), torch.from_numpy(durations), plan, mels)
+
+
+@dataclass(frozen=True, slots=True)
+class _Crop:
+    units: Tensor
+    durations: Tensor
+    whole: Tensor  # 1.0 for units that lie in the crop completely
+    owner: Tensor
+    place: Tensor
+    mels: Tensor
+
+
+def _crop(clip: _Clip, mel_frames: int, rng: np.random.Generator) -> _Crop:
+    """Cut a random stretch of mel frames and the units it touches, with one more unit on both sides."""
+    total = len(clip.plan.owner)
+    start = int(rng.integers(max(1, total - mel_frames + 1)))
+    stop = min(total, start + mel_frames)
+    owner = clip.plan.owner[start:stop]
+    first, last = max(0, int(owner[0]) - 2), min(len(clip.units), int(owner[-1]) + 3)
+    whole = torch.ones(last - first)
+    if first > 0:
+        whole[:2] = 0
+    if last < len(clip.units):
+        whole[-2:] = 0
+    return _Crop(
+        clip.units[first:last],
+        clip.durations[first:last],
+        whole,
+        owner - first,
+        clip.plan.place[:, start:stop],
+        clip.mels[:, start:stop],
+    )
+
+
+def _losses(network: UnitToMel, rows: Sequence[_Crop]) -> tuple[Tensor, Tensor]:
+    """Mean absolute error of normalized mels and Poisson loss of durations, over real frames and whole units."""
+
+    def stack(tensors: Sequence[Tensor], fill: float) -> Tensor:
+        width = max(t.shape[-1] for t in tensors)
+        return torch.stack([functional.pad(t, (0, width - t.shape[-1]), value=fill) for t in tensors])
+
+    real = stack([torch.ones(len(row.units)) for row in rows], 0)
+    context, log_extra = network.context(stack([row.units for row in rows], 0), real)
+    owner = stack([row.owner for row in rows], -1)
+    made = network.mels(context, owner, stack([row.place for row in rows], 0))
+    wanted = (stack([row.mels for row in rows], 0) - network.mel_mean[:, None]) / network.mel_spread[:, None]
+    inside = (owner >= 0)[:, None]
+    mel_loss = ((made - wanted).abs() * inside).sum() / (inside.sum() * wanted.shape[1])
+    whole = stack([row.whole for row in rows], 0)
+    extra = (stack([row.durations for row in rows], 1) - 1).to(torch.float32)
+    poisson = (log_extra.exp() - extra * log_extra) * whole
+    return mel_loss, poisson.sum() / whole.sum().clamp_min(1)
+
+
+def _new_network(shape: VocoderShape, clips: Sequence[_Clip], generator: torch.Generator) -> UnitToMel:
+    """Fresh weights; the mel statistics come from the training clips, the duration bias from their mean."""
+    network = empty_network(shape)
+    everything = torch.cat([clip.mels for clip in clips], dim=1)
+    durations = torch.cat([clip.durations for clip in clips]).to(torch.float32)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim == 1:
+                parameter.zero_()
+            else:
+                fan_in = parameter[0].numel()
+                parameter.normal_(0, 0.8 * fan_in**-0.5, generator=generator)
+        network.embedding.weight.normal_(0, 0.5, generator=generator)
+        network.duration_head.weight.zero_()
+        bias = network.duration_head.bias
+        assert bias is not None
+        bias.copy_((durations.mean() - 1).clamp_min(1e-3).log()[None])
+        network.mel_mean.copy_(everything.mean(dim=1))
+        network.mel_spread.copy_(everything.std(dim=1, correction=0).clamp_min(0.1))
+    return network
+
+
+def _checked_units(units: np.ndarray, durations: np.ndarray | None, num_units: int) -> Int[np.ndarray, "units"]:
+    units = np.asarray(units).astype(np.int64)
+    if len(units) and (units.min() < 0 or units.max() >= num_units):
+        raise DataError(
+            f"vocoder: unit ids run {units.min()}..{units.max()}, allowed 0..{num_units - 1}; wrong tokenizer?"
+        )
+    if durations is not None and (len(durations) != len(units) or (len(units) and np.min(durations) < 1)):
+        raise DataError(f"vocoder: {len(units)} units need as many durations of at least one frame; leave them out")
+    return units
+
+
+def _check_pairs(table: UnitTable, waveforms: Sequence[np.ndarray], shape: VocoderShape) -> None:
+    if len(table) == 0 or len(waveforms) != len(table):
+        raise DataError(f"vocoder: {len(table)} rows of units need as many waveforms, got {len(waveforms)}")
+    for row, (frames, waveform) in enumerate(zip(table.frames, waveforms, strict=True)):
+        spare = len(waveform) - int(np.round(frames * shape.samples_per_frame))
+        if not -0.5 <= spare <= shape.samples_per_frame:
+            raise DataError(
+                f"vocoder: utterance {table.ids[row]} has {frames} frames of {shape.samples_per_frame:g} samples and "
+                f"{len(waveform)} samples of audio; give the audio the units were made from"
+            )
+
+
+def _weights_sha256(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {tuple(tensors[name].shape)}".encode())
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.hexdigest()

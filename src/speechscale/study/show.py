@@ -1,0 +1,108 @@
+"""What a study would do and cost: the table of planned runs and the bill."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from speechscale.study.plan import (
+    GPU_DOLLARS_PER_HOUR,
+    GPU_FLOPS,
+    Cell,
+    plan_part,
+    text_lm_cells,
+    unique_units,
+    vocabulary_size,
+)
+from speechscale.study.spec import Part, Study
+
+
+def print_plan(study: Study) -> None:
+    """Print every planned run and the bill; spends nothing."""
+    console = Console(width=None if os.isatty(1) else 150)
+    header = study.study
+    console.print(f"[bold]{header.name}[/]: {header.question}", highlight=False)
+    for label, value in (("paper", header.paper), ("expected", header.expect), ("seed", str(header.seed))):
+        if value:
+            console.print(f"  {label}: {value}", highlight=False)
+    cells: list[Cell] = []
+    for name, part in study.parts.items():
+        lms, runs = text_lm_cells(name, part), plan_part(name, part)
+        console.print(f"\n[bold]part {name}[/]: {part.title}", highlight=False)
+        console.print("  " + describe_data(part), highlight=False)
+        console.print(_table([*lms, *runs], part))
+        cells += lms + runs
+    console.print(bill(cells), highlight=False)
+
+
+def describe_data(part: Part) -> str:
+    """One line about the speech, the units and the vocabulary."""
+    units = unique_units(part)
+    amount = "as much speech as the folder holds" if math.isnan(units) else f"{_count(units)} unique units (estimate)"
+    sizes = ", ".join(f"{name} {vocabulary_size(part, arm)}" for name, arm in part.arms.items())
+    oracle = " (oracle: the engine's own phones)" if part.units.oracle else ""
+    return f"corpus {part.corpus.name} ({part.corpus.kind}), {amount}; units {part.units.name}{oracle}; ids: {sizes}"
+
+
+def _table(cells: Sequence[Cell], part: Part) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("arm", "size", "seed"):
+        table.add_column(name, no_wrap=True)
+    for name in ("N total", "N non-emb.", "C budget", "D tokens", "speech epochs", "steps", "batch tokens"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("learning rate", "memory GB", "disk GB", "time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for cell in cells:
+        rates = " ".join(f"{rate:.2g}" for rate in cell.learning_rates)
+        table.add_row(
+            cell.arm,
+            cell.size,
+            str(cell.seed),
+            _count(cell.params_total),
+            _count(cell.params_non_embedding),
+            f"{cell.budget_flops:.3g}",
+            _count(cell.tokens),
+            "-" if math.isnan(cell.epochs_speech) else f"{cell.epochs_speech:.2g}",
+            f"{cell.steps:,.0f}",
+            _count(cell.batch_tokens),
+            rates if len(cell.learning_rates) == 1 else f"of {rates}",
+            f"{cell.memory_gb:.2g}",
+            f"{cell.disk_gb:.2g}",
+            _time(cell.seconds) + (" GPU" if cell.on_gpu else ""),
+        )
+    return table
+
+
+def bill(cells: Iterable[Cell]) -> str:
+    """Runs, FLOPs, time and money, with the assumptions said."""
+    cells = list(cells)
+    flops = sum(cell.flops_exact for cell in cells)
+    cpu = sum(cell.seconds for cell in cells if not cell.on_gpu)
+    gpu = sum(cell.seconds for cell in cells if cell.on_gpu) / 3600
+    disk = sum(cell.disk_gb for cell in cells)
+    lines = [f"\nbill: {len(cells)} runs, {flops:.3g} FLOPs (exact count), {disk:.2g} GB of checkpoints"]
+    if cpu:
+        lines.append(f"  {cpu:,.0f} core-seconds of training: {_time(cpu / 2)} on two idle cores")
+    if gpu:
+        lines.append(
+            f"  {gpu:,.0f} GPU-hours, about ${gpu * GPU_DOLLARS_PER_HOUR:,.0f}, if an H100 does {GPU_FLOPS:.3g} FLOP/s, "
+            f"40 % of its bf16 peak, at ${GPU_DOLLARS_PER_HOUR:.2f} an hour: assumptions, not measurements"
+        )
+    return "\n".join(lines)
+
+
+def _count(value: float) -> str:
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.0f}"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"

@@ -1,0 +1,261 @@
+"""The last step: records of all runs -> runs.csv, laws.json, report.html.
+
+Enters: the folders of every step that succeeded. Leaves: the study's results.
+The one decision worth knowing: only records are read, never logs or names; a number a run could not measure is absent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from speechscale.corpus.skips import read_skips
+from speechscale.corpus.tables import read_utterances
+from speechscale.report.page import PartMaterial, Sample, render
+from speechscale.scaling.analysis import analyze
+from speechscale.study.steps import read_record, versions, write_json
+
+FIRST_COLUMNS = (
+    "part",
+    "units",
+    "oracle_units",
+    "arm",
+    "size",
+    "params_total",
+    "params_non_embedding",
+    "budget_flops",
+    "flops_6nd_total",
+    "flops_6nd_non_embedding",
+    "flops_exact",
+    "flops_text_lm_exact",
+    "tokens_seen",
+    "tokens_unique",
+    "speech_units_seen",
+    "speech_units_unique",
+    "speech_hours_unique",
+    "speech_epochs",
+    "text_epochs",
+    "steps",
+    "learning_rate",
+    "learning_rate_at_edge",
+    "seed",
+    "loss_speech_final",
+    "loss_speech_best",
+    "loss_speech_se",
+    "loss_speech_select",
+    "best_tokens_seen",
+    "loss_text_final",
+    "loss_interleaved_final",
+)
+
+
+def make_report(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+    """Write runs.csv, laws.json, report.html and skips.jsonl from the records among the inputs."""
+    records = {name: record for name, path in inputs.items() if (record := read_record(path)) is not None}
+    study = config["study"]
+    runs = run_table(records)
+    runs.to_csv(out / "runs.csv", index=False, lineterminator="\n")
+    finished = runs.dropna(how="all", subset=["loss_speech_final", "loss_text_final"])
+    replicates = next(iter(study["parts"].values()))["fit"]["replicates"]
+    laws = analyze(finished, replicates=replicates, seed=study["study"]["seed"])
+    write_json(out / "laws.json", laws)
+    skips = _skips(inputs)
+    with (out / "skips.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(skip, ensure_ascii=False) + "\n" for skip in skips)
+    page = render(
+        study=study,
+        runs=finished,
+        laws=laws,
+        materials={name: _material(name, part, records, inputs) for name, part in study["parts"].items()},
+        provenance=_provenance(records, len(skips)),
+        skips=skips,
+    )
+    (out / "report.html").write_text(page, encoding="utf-8")
+    return {"runs": len(runs), "dropped": len(skips), "bytes": (out / "report.html").stat().st_size}
+
+
+def run_table(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """One row per run, in the order of names; of a learning-rate sweep only the chosen rate.
+
+    The chosen rate of a sweep is the one with the lowest selection loss, exactly as the larger budgets chose it.
+    """
+    rows = [r["results"]["row"] for name, r in sorted(records.items()) if name.startswith("run/")]
+    best: dict[tuple[Any, ...], dict[str, Any]] = {}
+    kept = []
+    for row in rows:
+        if not row["sweep"]:
+            kept.append(row)
+            continue
+        cell = (row["part"], row["arm"], row["size"])
+        rival = best.get(cell)
+        if rival is None or _selection(row) < _selection(rival):
+            best[cell] = row
+    kept += [{**row, "learning_rate_at_edge": _at_edge(row, rows)} for row in best.values()]
+    table = pd.DataFrame(kept).drop(columns="sweep", errors="ignore")
+    for column in FIRST_COLUMNS:
+        if column not in table:
+            table[column] = None
+    rest = sorted(column for column in table.columns if column not in FIRST_COLUMNS)
+    order = ["part", "arm", "params_total", "budget_flops", "seed"]
+    return table[[*FIRST_COLUMNS, *rest]].sort_values(order, kind="stable").reset_index(drop=True)
+
+
+def _selection(row: Mapping[str, Any]) -> float:
+    value = row.get("loss_select")
+    return float("inf") if value is None else float(value)
+
+
+def _at_edge(row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether the chosen rate is the lowest or highest of those tried (also when only one was)."""
+    rates = [
+        r["learning_rate"]
+        for r in rows
+        if r["sweep"] and (r["part"], r["arm"], r["size"]) == (row["part"], row["arm"], row["size"])
+    ]
+    return row["learning_rate"] in (min(rates), max(rates))
+
+
+def _skips(inputs: Mapping[str, Path]) -> list[dict[str, Any]]:
+    found = []
+    for name, path in inputs.items():
+        if (path / "skips.jsonl").is_file():
+            log = read_skips(path / "skips.jsonl")
+            found += [{"step": name, "id": s.id, "reason": s.reason, "remedy": s.remedy} for s in log]
+    return found
+
+
+def _material(
+    name: str, part: Mapping[str, Any], records: Mapping[str, Any], inputs: Mapping[str, Path]
+) -> PartMaterial:
+    own = [r["results"] for step, r in sorted(records.items()) if step.startswith(f"run/{name}/")]
+    largest = max((r["row"]["budget_flops"] for r in own), default=0.0)
+    return PartMaterial(
+        title=part["title"] or name,
+        facts=_facts(part, records, inputs),
+        curves=[_curve(r) for r in own if r["row"]["budget_flops"] == largest and r["trajectory"]],
+        sweep=_sweep(own),
+        text_lms=_text_lms(name, part, records),
+        samples=_samples(name, inputs),
+    )
+
+
+def _facts(part: Mapping[str, Any], records: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[str, str]:
+    corpus, units = part["corpus"], part["units"]
+    spoken = f"{corpus['name']}-{units['name']}"
+    tokens = records.get(f"tokens/{spoken}", {}).get("results", {})
+    shards = [r["results"] for step, r in records.items() if step.startswith(f"units/{spoken}/")]
+    facts = {"corpus": f"{corpus['name']} ({corpus['kind']})"}
+    if tokens:
+        facts["speech for training"] = f"{tokens['speech_hours']:.2f} h, {tokens['speech_units']:,} units"
+        facts["units"] = (
+            f"{units['name']}, {units['clusters'] if not _oracle(units) else 'phone labels: an ORACLE of the engine'}"
+            f"; {tokens['units_per_second']:.1f} per second after dedup"
+        )
+        facts["vocabulary"] = f"{tokens['joint_size']} ids joint, {tokens['textless_size']} textless"
+    if shards:
+        facts["utterances"] = f"{sum(s['kept'] for s in shards):,} kept, {sum(s['dropped'] for s in shards):,} dropped"
+    text = records.get(f"text/{corpus['name']}", {}).get("results", {})
+    if text:
+        facts["text for training"] = f"{text['text_tokens']:,} tokens"
+    path = inputs.get(f"corpus/{corpus['name']}")
+    if path is not None and path.is_dir():
+        speakers = {u.speaker for u in read_utterances(path / "utterances.parquet")}
+        facts["speakers"] = f"{len(speakers)}: {', '.join(sorted(speakers)[:12])}"
+    if corpus["kind"] == "storyworld" and corpus["read_only_share"]:
+        facts["facts only read"] = f"{corpus['read_only_share']:.0%} of the facts never occur in speech"
+    return facts
+
+
+def _oracle(units: Mapping[str, Any]) -> bool:
+    return bool(units["encoder"] == "phones")
+
+
+def _curve(results: Mapping[str, Any]) -> dict[str, Any]:
+    points = [p for p in results["trajectory"] if p["loss"] is not None]
+    row = results["row"]
+    return {
+        "arm": row["arm"],
+        "size": row["size"],
+        "seed": row["seed"],
+        "tokens_seen": [p["tokens_seen"] for p in points],
+        "loss": [p["loss"] for p in points],
+    }
+
+
+def _sweep(own: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    rows = [r["row"] for r in own if r["row"]["sweep"] and r["row"].get("loss_select") is not None]
+    entries = []
+    for row in rows:
+        rivals = [r for r in rows if (r["arm"], r["size"]) == (row["arm"], row["size"])]
+        entries.append(
+            {
+                "arm": row["arm"],
+                "size": row["size"],
+                "learning_rate": row["learning_rate"],
+                "loss": row["loss_select"],
+                "chosen": row["loss_select"] == min(r["loss_select"] for r in rivals),
+            }
+        )
+    tried = Counter((entry["arm"], entry["size"]) for entry in entries)
+    return [entry for entry in entries if tried[entry["arm"], entry["size"]] > 1]
+
+
+def _text_lms(name: str, part: Mapping[str, Any], records: Mapping[str, Any]) -> list[dict[str, str]]:
+    rows = []
+    for step, record in sorted(records.items()):
+        if not step.startswith(f"text_lm/{part['corpus']['name']}/"):
+            continue
+        results = record["results"]
+        if results["size"] not in part["grid"]["sizes"]:
+            continue
+        row = {
+            "size": results["size"],
+            "learning rate": f"{results['learning_rate']:.2g}",
+            "C (exact)": f"{results['flops_exact']:.3g}",
+            "D tokens": f"{results['tokens_seen']:,}",
+            "text epochs": f"{results['text_epochs']:.2f}",
+            "text loss (nats per token)": f"{results['loss_text']:.3f}",
+        }
+        scored = records.get(f"text_lm_eval/{name}/{results['size']}", {}).get("results", {})
+        if scored.get("text_lm") == step:
+            for metric in scored["metrics"]:
+                if not metric["tag"]:
+                    label = f"{metric['set'].replace('_', ' ')} text->text"
+                    row[label] = f"{metric['accuracy']:.2f} ± {metric['se'] or float('nan'):.2f}"
+        rows.append(row)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    return [{key: row.get(key, "") for key in columns} for row in rows]
+
+
+def _samples(name: str, inputs: Mapping[str, Path]) -> dict[str, list[Sample]]:
+    folder = inputs.get(f"samples/{name}")
+    if folder is None or not (folder / "samples.json").is_file():
+        return {}
+    entries = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
+    groups: dict[str, list[Sample]] = {}
+    for entry in entries:
+        sample = Sample(title=entry["title"], text=entry["text"], audio=folder / entry["file"])
+        groups.setdefault(entry["group"], []).append(sample)
+    return groups
+
+
+def _provenance(records: Mapping[str, Mapping[str, Any]], dropped: int) -> dict[str, str]:
+    done = list(records.values())
+    cpu = sum(r["cpu_seconds"] for r in done)
+    commits = sorted({r["git_commit"] for r in done if r["git_commit"]})
+    flops = sum(r["results"]["row"]["flops_exact"] or 0 for name, r in records.items() if name.startswith("run/"))
+    lms = sum(r["results"]["flops_exact"] for name, r in records.items() if name.startswith("text_lm/"))
+    return {
+        "steps": f"{len(done)}, {cpu:,.0f} core-seconds",
+        "training": f"{flops:.3g} FLOPs of runs, {lms:.3g} of TextLMs (exact count)",
+        "largest process": f"{max(r['peak_rss_mb'] for r in done):,.0f} MB resident",
+        "machine": ", ".join(sorted({r["machine"] for r in done})),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
+        "commit": ", ".join(commits) or "not run from a git checkout",
+        "dropped items": str(dropped),
+    }

@@ -1,0 +1,37 @@
+"""Learning rate and moments of validation, as functions of tokens seen.
+
+Enters: how far a run is, in tokens. Leaves: the learning rate as a share of its peak, token counts of the checks.
+The one decision worth knowing: the schedule runs on tokens, not steps, so it does not change with the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+Schedule = Literal["cosine", "linear"]
+
+
+def learning_rate_share(
+    tokens_seen: int, tokens: int, *, schedule: Schedule, warmup_fraction: float, final_fraction: float
+) -> float:
+    """Share of the peak learning rate: a linear rise, then a fall to `final_fraction` at the last token.
+
+    Args:
+        tokens_seen: including the batch about to be used, so that the first rate is above 0 and the last one is
+            `final_fraction`.
+        warmup_fraction: share of `tokens` that the rise takes.
+
+    Example: half of the tokens, cosine, no warm-up, final 0.1 -> 0.55
+    """
+    warmup = warmup_fraction * tokens
+    if tokens_seen < warmup:
+        return tokens_seen / warmup
+    fall = min(1.0, (tokens_seen - warmup) / max(1.0, tokens - warmup))
+    shape = (1 + math.cos(math.pi * fall)) / 2 if schedule == "cosine" else 1 - fall
+    return final_fraction + (1 - final_fraction) * shape
+
+
+def check_points(tokens: int, checks: int) -> list[int]:
+    """Token counts after which to validate: evenly spaced, the last at the end. Example: 100, 4 -> [25, 50, 75, 100]"""
+    return [math.ceil(tokens * (i + 1) / checks) for i in range(checks)]
