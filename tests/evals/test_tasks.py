@@ -118,6 +118,23 @@ def test_crossing_layouts_occur_in_training(table: UnitTable, vocabulary: Vocabu
     assert tuple(good.ids[1:].tolist()) in drawn
 
 
+def test_spoken_prompt_before_text_is_one_for_both(vocabulary: Vocabulary) -> None:
+    # Units of a prompt may depend on the ending it was spoken with; here the first unit tells which one it was.
+    frames = {"he won.": [9, 8, *WON[2:]], "he lost.": [9, 7, *LOST[2:]]}
+    words = [(1, 5), (5, 8), (8, 10), (10, 11)]
+    whole = spoken(
+        [
+            (f"{item.id}/{side}", f"{item.prompt} {getattr(item, side)}", frames[getattr(item, side)], words)
+            for item in (FIRST, SECOND)
+            for side in ("good", "bad")
+        ]
+    )
+    for candidate in candidates([FIRST, SECOND], whole, vocabulary, "st"):
+        prompt, ending = spell(vocabulary, candidate)
+        assert prompt == "<eos> <speech> <Un7> <Un1> <Un2> <Un3> <Un4> <text>"
+        assert ending == getattr(candidate.item, candidate.side).replace(".", " .")
+
+
 def test_speech_alone_is_the_whole_stream(table: UnitTable, vocabulary: Vocabulary) -> None:
     for candidate in candidates([FIRST, SECOND], table, vocabulary, "ss"):
         row = table.ids.index(f"{candidate.item.id}/{candidate.side}")

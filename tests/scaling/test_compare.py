@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechscale.errors import DataError
@@ -28,7 +28,7 @@ def arm(
     budgets: np.ndarray = BUDGETS,
     extra: float = 0.0,
 ) -> Sweep:
-    """Runs of an arm that needs `multiplier` times the compute of LAW; noise is of the training, se of the test data."""
+    """Runs of an arm that needs `multiplier` times the compute of LAW; noise: training, se: test data."""
     C, N = (np.repeat(x.ravel(), seeds) for x in np.meshgrid(budgets, SIZES, indexing="ij"))
     rng = np.random.default_rng(seed)
     spread = np.hypot(noise, se if se and noise else 0.0)
@@ -36,8 +36,8 @@ def arm(
     return make_sweep(name, N, C, loss, loss_se=None if se is None else se * loss, compute_flops=C + extra)
 
 
-def compare(multiplier: float, **settings: object) -> Multiplier:
-    return compute_multiplier(arm("textless", 1.0), arm("interleaved", multiplier, **settings), replicates=200)  # type: ignore[arg-type]
+def compare(multiplier: float, *, extra: float = 0.0) -> Multiplier:
+    return compute_multiplier(arm("textless", 1.0), arm("interleaved", multiplier, extra=extra), replicates=200)
 
 
 @pytest.mark.parametrize("multiplier", [0.3, 0.5, 1.0, 2.0, 3.0])
@@ -140,10 +140,13 @@ def test_without_any_noise_estimate_there_is_no_interval() -> None:
 
 
 def test_more_seeds_do_not_lower_the_envelope() -> None:
-    """The best of many lucky seeds is not the best size: envelopes of 1 and 8 seeds agree on average."""
-    one = np.mean([envelope(arm("a", 1, noise=0.02, seed=s)).loss for s in range(40)], axis=0)
-    many = np.mean([envelope(arm("a", 1, noise=0.02, seed=s, seeds=8)).loss for s in range(40)], axis=0)
-    assert (many > one).all()
+    """The luckiest of eight seeds is far below the truth; the envelope of seed means is not."""
+    truth = envelope(arm("a", 1.0)).loss
+    sweep = arm("a", 1.0, noise=0.02, seeds=8)
+    assert envelope(sweep).loss == pytest.approx(truth, rel=0.02)
+    lowest = [envelope(arm("a", 1.0, noise=0.02, seed=seed)).loss for seed in range(8)]
+    assert (np.min(lowest, axis=0) < 0.985 * truth).all()
+    assert sweep.runs == 8 * len(sweep.loss)
 
 
 def test_noise_is_measured_from_seeds_and_from_the_surface() -> None:
@@ -156,6 +159,7 @@ def test_noise_is_measured_from_seeds_and_from_the_surface() -> None:
     assert alone.spread_measured
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.5, 3), min_size=2, max_size=7), st.integers(0, 1000))
 def test_the_smooth_envelope_is_monotone_and_passes_the_running_minimum(losses: list[float], seed: int) -> None:
     compute = np.sort(np.random.default_rng(seed).uniform(1e11, 1e13, len(losses)))

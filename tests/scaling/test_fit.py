@@ -166,7 +166,7 @@ def test_refuses_tables_that_cannot_determine_a_law() -> None:
     N, D, loss = grid(SPEECH)
     with pytest.raises(DataError, match="at least 6"):
         fit_loss_law(N[:5], D[:5], loss[:5])
-    with pytest.raises(DataError, match="one value .* of the sizes"):
+    with pytest.raises(DataError, match=r"one value .* of the sizes"):
         fit_loss_law(np.full_like(N, 1e7), D, loss)
     with pytest.raises(DataError, match="token counts"):
         fit_loss_law(N, np.full_like(D, 1e9), loss)
@@ -176,16 +176,19 @@ def test_refuses_tables_that_cannot_determine_a_law() -> None:
         fit_loss_law(N, D[:-1], loss)
     with pytest.raises(DataError, match="weights"):
         fit_loss_law(N, D, loss, weights=-np.ones_like(N))
-    with pytest.raises(DataError, match="no runs|0 runs"):
+    with pytest.raises(DataError, match="0 runs"):
         fit_loss_law(np.zeros(0), np.zeros(0), np.zeros(0))
 
 
-def test_says_when_a_constant_is_not_measured() -> None:
-    """Losses that only fall with data: the size term must be reported at its bound or flat, not quoted quietly."""
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+def test_says_when_a_constant_is_not_measured(noise: float) -> None:
+    """Losses that fall with data only: the size term must be reported at its bound, not quoted."""
     N, D = (x.ravel() for x in np.meshgrid(np.geomspace(1e5, 1e7, 4), np.geomspace(1e6, 1e8, 4)))
-    fit = fit_loss_law(N, D, 1.5 + 50 / D**0.3)
-    assert fit.at_bounds or fit.flatness < 1e-3 or fit.law.A / N.min() ** fit.law.alpha < 1e-3
-    assert any("4 sizes" in note or "border" in note for note in fit.notes) or fit.flatness < 1e-3
+    loss = (1.5 + 50 / D**0.3) * np.exp(noise * np.random.default_rng(0).standard_normal(16))
+    fit = fit_loss_law(N, D, loss)
+    assert fit.converged
+    assert {"A", "alpha"} & set(fit.at_bounds)
+    assert any("not measured" in note for note in fit.notes)
 
 
 def test_correlated_grid_is_noted() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechscale.errors import DataError
@@ -29,6 +29,7 @@ def test_reads_the_vertex_of_a_parabola() -> None:
     assert result.loss_opt.value == pytest.approx(2.0)
 
 
+@settings(deadline=None)
 @given(exponent=st.floats(4, 10), seed=st.integers(0, 100), noise=st.floats(0, 0.02))
 def test_an_optimum_is_quoted_only_strictly_inside(exponent: float, seed: int, noise: float) -> None:
     loss = bowl(10**exponent) + noise * np.random.default_rng(seed).standard_normal(5)

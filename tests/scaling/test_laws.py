@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechscale.errors import DataError
@@ -25,6 +25,7 @@ def test_cuervo_speech_optimum_equals_the_derived_numbers() -> None:
     assert law.loss_at(1e20) == pytest.approx(1.9405, abs=5e-5)
 
 
+@settings(deadline=None)
 @given(
     E=st.floats(0.1, 3),
     A=st.floats(1, 1e3),

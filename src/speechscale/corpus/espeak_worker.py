@@ -1,20 +1,25 @@
 """The program that talks to espeak-ng, run in a process of its own: texts in on stdin, audio and events out on stdout.
 
-Enters: argv[1], argv[2] = the shared library and the folder that holds `espeak-ng-data`; frames of one request each.
-Leaves: one frame when ready, then one per request. The one decision worth knowing: the engine keeps state that no call
-resets, so it is initialized once and every request is answered by a fork of that pristine process; equal requests give
-equal bytes, whatever was spoken before. It imports the standard library only, and nothing else loads the GPL library.
+Enters: argv = the shared library, the folder that holds `espeak-ng-data`, the number of an open file for audio; one
+request per line on stdin. Leaves: one line on stdout when ready, then one per request, its audio at the start of that
+file. The one decision worth knowing: the engine keeps state that no call resets, so it is initialized once and every
+request is answered by a fork of that pristine process; equal requests give equal bytes, whatever was spoken before.
+It imports the standard library only, and nothing else loads the GPL library.
 
-A frame is `<u32 header bytes> <u32 audio bytes> <header: JSON> <audio: int16, little endian>`.
+Every line is JSON.
     ready    {"rate_hz": 22050} or {"error": why}
     request  {"voice", "rate_wpm", "pitch", "text", "limit_s"}; text: words joined by single blanks
-    answer   {"events": [[kind, character, sample, label], ...], "spelled": [[label, ...] per word] or null} or {"error"}
-`kind` is 1 (word) or 7 (phone); `character` counts from 1; `spelled` comes when some word has no word event.
+    answer   {"samples", "events": [[kind, character, sample, label], ...], "spelled": [[label, ...] per word] or null}
+             or {"error": why}
+`kind` is 1 (word) or 7 (phone); `character` counts from 1; `spelled` comes when some word has no word event. Audio is
+int16 in native byte order. It goes through a file because pages of a pipe or of the fork's own memory are new each time,
+and page faults were a third of the cost of a request.
 """
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -22,7 +27,6 @@ import struct
 import sys
 from typing import Any, BinaryIO
 
-FRAME = struct.Struct("<II")
 EVENT = struct.Struct("@iIiiiiP8s")
 WORD, PHONE = 1, 7
 
@@ -36,22 +40,9 @@ NOISE_SEED = 1
 """The engine seeds its breath and roughness noise from the clock; a constant makes those voices repeatable."""
 
 
-def read_frame(stream: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
-    """Read one frame; None at the end of the stream."""
-    sizes = stream.read(FRAME.size)
-    if len(sizes) < FRAME.size:
-        return None
-    header_bytes, audio_bytes = FRAME.unpack(sizes)
-    body = stream.read(header_bytes + audio_bytes)
-    if len(body) < header_bytes + audio_bytes:
-        return None
-    return json.loads(body[:header_bytes]), body[header_bytes:]
-
-
-def write_frame(file: int, header: dict[str, Any], audio: bytes = b"") -> None:
-    """Write one frame to a file descriptor."""
-    text = json.dumps(header, separators=(",", ":")).encode()
-    rest = memoryview(FRAME.pack(len(text), len(audio)) + text + audio)
+def write_line(file: int, message: dict[str, Any]) -> None:
+    """Write one message to a file descriptor."""
+    rest = json.dumps(message).encode() + b"\n"
     while rest:
         rest = rest[os.write(file, rest) :]
 
@@ -59,7 +50,7 @@ def write_frame(file: int, header: dict[str, Any], audio: bytes = b"") -> None:
 class Engine:
     """The loaded library. `speak` may be called once per process: its result depends on earlier calls."""
 
-    def __init__(self, library: str, data_folder: str) -> None:
+    def __init__(self, library: str, data_folder: str, audio_file: int) -> None:
         # A relative data path, because the engine cuts paths off at 160 characters.
         os.chdir(data_folder)
         self.library = ctypes.CDLL(library)
@@ -73,7 +64,12 @@ class Engine:
         self.library.espeak_ng_SetRandSeed(ctypes.c_long(NOISE_SEED))
         self.library.espeak_ListVoices(None)  # The scan of the voice folder, so that forks need not do it.
         self.library.espeak_SetVoiceByName(b"en")  # The dictionary, shared by all English voices.
-        self._audio: list[bytes] = []
+        self._write_at = ctypes.CDLL(None, use_errno=True).pwrite
+        self._write_at.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64]
+        self._write_at.restype = ctypes.c_ssize_t
+        self._file = audio_file
+        self._bytes = 0
+        self._failure = ""
         self._events: list[tuple[int, int, int, str]] = []
         prototype = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
         self._callback = prototype(self._collect)  # Kept here: the library does not own it.
@@ -81,7 +77,10 @@ class Engine:
 
     def _collect(self, wave: int | None, samples: int, events: int | None) -> int:
         if wave and samples > 0:
-            self._audio.append(ctypes.string_at(wave, 2 * samples))
+            if self._write_at(self._file, wave, 2 * samples, self._bytes) != 2 * samples:
+                self._failure = f"audio could not be written: {os.strerror(ctypes.get_errno())}"
+                return 1
+            self._bytes += 2 * samples
         while events:
             kind, _, character, _, _, sample, _, label = EVENT.unpack(ctypes.string_at(events, EVENT.size))
             if kind == 0:
@@ -92,20 +91,20 @@ class Engine:
             events += EVENT.size
         return 0
 
-    def speak(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-        """Say one text in one voice; return header and audio of the answer."""
+    def speak(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Say one text in one voice: audio to the file, return the answer."""
         words = request["text"].split(" ")
         if self.library.espeak_SetVoiceByName(request["voice"].encode()) != 0:
-            return {"error": f"the engine has no voice '{request['voice']}'"}, b""
+            return {"error": f"the engine has no voice '{request['voice']}'"}
         self.library.espeak_SetParameter(RATE_PARAMETER, request["rate_wpm"], 0)
         self.library.espeak_SetParameter(PITCH_PARAMETER, request["pitch"], 0)
         text = request["text"].encode("utf-8", "replace") + b"\0"
         status = self.library.espeak_Synth(text, ctypes.c_size_t(len(text)), 0, BY_CHARACTER, 0, UTF8, None, None)
-        if status != 0:
-            return {"error": f"espeak_Synth answered {status}"}, b""
+        if status != 0 or self._failure:
+            return {"error": self._failure or f"espeak_Synth answered {status}"}
         heard = sum(kind == WORD for kind, *_ in self._events)
         spelled = [self._spell(word) for word in words] if heard < len(words) or self._unheard(words) else None
-        return {"events": self._events, "spelled": spelled}, b"".join(self._audio)
+        return {"samples": self._bytes // 2, "events": self._events, "spelled": spelled}
 
     def _unheard(self, words: list[str]) -> bool:
         """Whether some word has no event although there are as many events as words."""
@@ -132,13 +131,14 @@ class Engine:
 
 def serve(engine: Engine, requests: BinaryIO, out: int) -> int:
     """Answer every request from a fork; return the exit status (1 when a fork died, so that nobody waits for it)."""
-    while (frame := read_frame(requests)) is not None:
+    for line in requests:
         child = os.fork()
         if child == 0:
             status = 1
             try:
-                signal.alarm(max(1, int(frame[0]["limit_s"]) + 5))  # A fork that hangs does not outlive everybody.
-                write_frame(out, *engine.speak(frame[0]))
+                request = json.loads(line)
+                signal.alarm(int(request["limit_s"]) + 5)  # A fork that hangs does not outlive everybody.
+                write_line(out, engine.speak(request))
                 status = 0
             finally:
                 os._exit(status)
@@ -149,13 +149,15 @@ def serve(engine: Engine, requests: BinaryIO, out: int) -> int:
 
 def main() -> int:
     out = os.dup(sys.stdout.fileno())
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # The library may print; frames must stay clean.
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # The library may print; messages must stay clean.
     try:
-        engine = Engine(sys.argv[1], sys.argv[2])
+        engine = Engine(sys.argv[1], sys.argv[2], int(sys.argv[3]))
     except (OSError, AttributeError) as error:
-        write_frame(out, {"error": str(error)})
+        write_line(out, {"error": str(error)})
         return 1
-    write_frame(out, {"rate_hz": engine.rate_hz})
+    gc.freeze()  # A collection in a fork would touch, and so copy, every object.
+    gc.disable()
+    write_line(out, {"rate_hz": engine.rate_hz})
     return serve(engine, sys.stdin.buffer, out)
 
 

@@ -14,15 +14,17 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from speechscale.corpus import espeak_worker
 from speechscale.corpus.word_events import PAUSE, has_letters, phone_spans, split_merged, tile
@@ -258,10 +260,10 @@ def _speak_segment(engine: _EngineProcess, voice: Voice, segment: str) -> Spoken
     text = " ".join(words)
     # Control characters would be read as commands to the engine; one for one, so that text positions stay.
     printable = "".join(character if character.isprintable() else " " for character in text)
-    pcm, rate_hz, header = engine.ask(voice, printable)
-    phones = phone_spans(words, header["events"], len(pcm))
-    if header["spelled"] is not None and len(header["spelled"]) == len(words):
-        split_merged(words, phones, header["spelled"])
+    pcm, rate_hz, answer = engine.ask(voice, printable)
+    phones = phone_spans(words, answer["events"], len(pcm))
+    if answer["spelled"] is not None and len(answer["spelled"]) == len(words):
+        split_merged(words, phones, answer["spelled"])
     if not phones:
         raise DataError(f"the voice is silent for segment '{segment}'; write it in English or drop the utterance")
     pcm = pcm[: phones[-1].end + round(TAIL_S * rate_hz)]
@@ -294,10 +296,11 @@ class _EngineProcess:
     def __init__(self, timeout_s: float) -> None:
         self.timeout_s = timeout_s
         self.process: subprocess.Popen[bytes] | None = None
+        self.audio: BinaryIO | None = None
         self.rate_hz = 0
 
-    def ask(self, voice: Voice, text: str) -> tuple[np.ndarray, int, dict[str, Any]]:
-        """Have a text spoken: int16 samples, their rate, header of the answer.
+    def ask(self, voice: Voice, text: str) -> tuple[Int[np.ndarray, "samples"], int, dict[str, Any]]:
+        """Have a text spoken: int16 samples, their rate, the answer.
 
         Raises:
             _EngineLost: no answer.
@@ -315,59 +318,73 @@ class _EngineProcess:
                 self._start()
             assert self.process is not None
             assert self.process.stdin is not None
+            assert self.audio is not None
             try:
-                espeak_worker.write_frame(self.process.stdin.fileno(), request)
+                self.process.stdin.write(json.dumps(request).encode() + b"\n")
             except OSError as error:
                 raise _EngineLost("died") from error
-            header, audio = self._read_frame()
+            answer = self._read_line()
         except BaseException:
             self.stop()
             raise
-        if "error" in header:
-            raise DataError(f"{header['error']}; reinstall the extra 'voices' or choose another voice")
-        return np.frombuffer(audio, "<i2"), self.rate_hz, header
+        if "error" in answer:
+            raise DataError(f"{answer['error']}; choose another voice, make room or reinstall the extra 'voices'")
+        pcm = os.pread(self.audio.fileno(), 2 * answer["samples"], 0)
+        assert len(pcm) == 2 * answer["samples"], "the engine wrote what it says"
+        return np.frombuffer(pcm, np.int16), self.rate_hz, answer
 
     def stop(self) -> None:
         """End the process and its forks, and wait for it."""
         process, self.process = self.process, None
+        audio, self.audio = self.audio, None
+        if audio is not None:
+            audio.close()
         if process is None:
             return
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.wait()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()
 
     def _start(self) -> None:
+        # A file per process: a fork of a killed one may still be writing.
+        self.audio = _memory_file()
+        number = self.audio.fileno()
         # Isolated and without site packages: a third of the start-up time; own session: Ctrl-C is ours to handle.
-        command = [sys.executable, "-I", "-S", str(Path(espeak_worker.__file__).resolve()), *_engine_paths()]
+        worker = str(Path(espeak_worker.__file__).resolve())
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, start_new_session=True
+            [sys.executable, "-I", "-S", worker, *_engine_paths(), str(number)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            pass_fds=(number,),
+            start_new_session=True,
         )
-        header, _ = self._read_frame()
-        if "error" in header:
-            raise DataError(f"the voice engine cannot start ({header['error']}); reinstall the extra 'voices'")
-        self.rate_hz = header["rate_hz"]
+        ready = self._read_line()
+        if "error" in ready:
+            raise DataError(f"the voice engine cannot start ({ready['error']}); reinstall the extra 'voices'")
+        self.rate_hz = ready["rate_hz"]
 
-    def _read_frame(self) -> tuple[dict[str, Any], bytes]:
-        deadline = time.monotonic() + self.timeout_s
-        header_bytes, audio_bytes = espeak_worker.FRAME.unpack(self._read(espeak_worker.FRAME.size, deadline))
-        body = self._read(header_bytes + audio_bytes, deadline)
-        return json.loads(body[:header_bytes]), body[header_bytes:]
-
-    def _read(self, size: int, deadline: float) -> bytes:
+    def _read_line(self) -> dict[str, Any]:
         assert self.process is not None
         assert self.process.stdout is not None
-        file, data = self.process.stdout.fileno(), bytearray()
-        while len(data) < size:
+        file, data, deadline = self.process.stdout.fileno(), bytearray(), time.monotonic() + self.timeout_s
+        while not data.endswith(b"\n"):
             left_s = deadline - time.monotonic()
             if left_s <= 0 or not select.select([file], [], [], left_s)[0]:
                 raise _EngineLost(f"did not answer in {self.timeout_s:g} s")
-            piece = os.read(file, min(size - len(data), 1 << 20))
+            piece = os.read(file, 1 << 16)
             if not piece:
                 raise _EngineLost("died")
             data += piece
-        return bytes(data)
+        answer: dict[str, Any] = json.loads(data)
+        return answer
+
+
+def _memory_file() -> BinaryIO:
+    """An unnamed file, in memory where the system has such files."""
+    if sys.platform == "linux":
+        return os.fdopen(os.memfd_create("speechscale-voice"), "rb")
+    return tempfile.TemporaryFile()

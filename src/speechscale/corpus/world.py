@@ -49,9 +49,9 @@ class WorldConfig:
     read_only_share: float = 0.5
     lexicon: str = "small"
     sentences: int = 3
-    event_share: float = 0.15
-    topic_share: float = 0.15
-    neutral_share: float = 0.15
+    event_share: float = 0.1
+    topic_share: float = 0.05
+    neutral_share: float = 0.1
 
     def __post_init__(self) -> None:
         names = len(LEXICONS["small"].women) + len(LEXICONS["small"].men)

@@ -87,6 +87,20 @@ class Metric:
     n_phenomena: int
 
 
+_SPEECH_PROMPT = {
+    "ss": "from the start of the audio to the first word of the ending, each candidate its own",
+    "st": "from the first to the end of the last word, spoken with the candidate that sorts first, for both",
+    "ts": "none",
+    "tt": "none",
+}
+_SPEECH_ENDING = {
+    "ss": "from its first word to the end of the audio; a unit that began in the prompt is not scored",
+    "st": "none",
+    "ts": "from the first to the end of the last word",
+    "tt": "none",
+}
+
+
 def protocol(direction: str) -> dict[str, str | float]:
     """State every choice that changes an accuracy; two metrics compare only if their protocols are equal."""
     crossing = direction in ("st", "ts")
@@ -98,9 +112,8 @@ def protocol(direction: str) -> dict[str, str | float]:
         "document_start": "<eos>, not scored",
         "document_end": "no <eos> scored",
         "markers": "before prompt and ending, not scored" if crossing else "none",
-        "speech_ending": "from the first to the end of the last word"
-        if crossing
-        else "from the first word to the end of the audio",
+        "speech_prompt": _SPEECH_PROMPT[direction],
+        "speech_ending": _SPEECH_ENDING[direction],
         "ties": 0.5,
         "tie_nats_per_token": TIE_NATS,
         "standard_error": "clustered on symmetric pairs",

@@ -175,7 +175,11 @@ def candidates(
         if isinstance(good, str) or isinstance(bad, str):
             reasons[item.id] = good if isinstance(good, str) else str(bad)
             continue
-        pair = [_lay_out(item, side, cut, vocabulary, direction) for side, cut in zip(SIDES, (good, bad), strict=True)]
+        carrier = good if item.good <= item.bad else bad
+        pair = [
+            _lay_out(item, side, cut, carrier, vocabulary, direction)
+            for side, cut in zip(SIDES, (good, bad), strict=True)
+        ]
         laid_out[item.id] = pair
         longest = max(len(candidate.ids) for candidate in pair)
         if any(candidate.prompt_tokens == len(candidate.ids) for candidate in pair):
@@ -275,12 +279,18 @@ def prompt_ids(vocabulary: Vocabulary, direction: Direction, content: Int[np.nda
     return [vocabulary.eos_id, first, *content_ids, second]
 
 
-def _lay_out(item: Item, side: str, cut: Cut, vocabulary: Vocabulary, direction: Direction) -> Candidate:
+def _lay_out(item: Item, side: str, cut: Cut, carrier: Cut, vocabulary: Vocabulary, direction: Direction) -> Candidate:
+    """Lay out one candidate.
+
+    A spoken prompt in front of text is the one cut from the `carrier`, for both candidates. Units may depend on the
+    whole utterance (mean normalization), so a prompt hints at the ending it was spoken with; the carrier is the
+    candidate that sorts first, which is right in one item of a symmetric pair and wrong in the other.
+    """
     candidate: str = getattr(item, side)
     if direction == "ss":
         prompt, ending = vocabulary.unit_ids(cut.prompt), vocabulary.unit_ids(cut.continuation)
     elif direction == "st":
-        prompt, ending = vocabulary.unit_ids(cut.prompt_words), _word_ids(vocabulary, candidate)
+        prompt, ending = vocabulary.unit_ids(carrier.prompt_words), _word_ids(vocabulary, candidate)
     elif direction == "ts":
         prompt, ending = _word_ids(vocabulary, item.prompt), vocabulary.unit_ids(cut.ending_words)
     else:

@@ -1,6 +1,6 @@
 """SLMs from nothing, from a TextLM, or from a folder; always stock transformers models.
 
-Enters: a `Size`, or a TextLM and the size of a larger vocabulary. Leaves: a `*ForCausalLM` that plain transformers loads.
+Enters: a `Size`, or a TextLM and a larger vocabulary. Leaves: a `*ForCausalLM` that plain transformers loads.
 The one decision worth knowing: rows of units are drawn after the TextLM was trained. Rows that sat in its softmax
 without ever being a target are pushed away and start nats behind (docs/model.md has the measurement).
 """
@@ -142,13 +142,11 @@ def _with_rows(text_lm: Any, make: Callable[[Tensor], Tensor]) -> Any:
     """Copy a model and replace the rows of its embedding and, if it is untied, of its head by `make(old rows)`."""
     model = copy.deepcopy(text_lm)
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    assert head.bias is None, "an output head with a bias"
     tied = head.weight is embedding.weight
     embedding.weight = nn.Parameter(make(embedding.weight))
     head.weight = embedding.weight if tied else nn.Parameter(make(head.weight))
     rows = embedding.weight.shape[0]
-    if head.bias is not None:
-        bias = head.bias.detach()[:rows]
-        head.bias = nn.Parameter(torch.cat([bias, bias.new_zeros(rows - len(bias))]))
     embedding.num_embeddings = head.out_features = rows
     model.config.vocab_size = model.vocab_size = model.base_model.vocab_size = rows
     return model

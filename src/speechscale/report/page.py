@@ -22,6 +22,9 @@ from plotly.offline import get_plotlyjs
 
 from speechscale.report import figures
 
+TOPICS = ("loss", "transfer", "sizes", "limits")
+"""Kinds of sentences in the verdict of a part."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
@@ -106,7 +109,7 @@ def _part(name: str, runs: pd.DataFrame, laws: Mapping[str, Any], material: Part
         "name": name,
         "title": material.title,
         "facts": material.facts,
-        "verdict": laws.get("verdict", {}),
+        "verdict": {topic: laws.get("verdict", {}).get(topic, []) for topic in TOPICS},
         "laws": law_rows(laws),
         "figures": [(title, _div(figure)) for title, figure in drawn if figure is not None],
         "runs": run_table(runs),
@@ -191,5 +194,33 @@ def _count(value: float) -> str:
 
 
 def law_rows(laws: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Lines 'what, arm, result' about isoFLOP optima, laws and multipliers; filled from laws.json."""
-    return [dict(row) for row in laws.get("lines", [])]
+    """Lines 'what, arm, result' about compute multipliers, L(N, D) and slopes of metrics."""
+    rows = []
+    for m in laws.get("multipliers", []):
+        what = f"compute against {m['baseline']}, {m['loss']} checkpoint, TextLM {m['compute']}"
+        rows.append({"what": what, "arm": m["arm"], "result": m["message"]})
+    for law in laws.get("laws", []):
+        rows.append({"what": f"L(N, D), {law['loss']} loss", "arm": law["arm"], "result": _law_text(law)})
+    for slope in laws.get("slopes", []):
+        rows.append({"what": f"slope of {slope['metric']} in C", "arm": slope["arm"], "result": _slope_text(slope)})
+    return rows
+
+
+def _law_text(law: Mapping[str, Any]) -> str:
+    if law["status"] != "fitted":
+        return f"not fitted: {law['reason']}"
+    constants = ", ".join(f"{name} {_interval(value)}" for name, value in law["constants"].items())
+    return "; ".join([f"{law['runs']} runs: {constants}", *law["notes"]])
+
+
+def _slope_text(slope: Mapping[str, Any]) -> str:
+    gamma = slope.get("gamma")
+    return f"gamma {_interval(gamma)}" if gamma else str(slope.get("reason", ""))
+
+
+def _interval(value: Mapping[str, Any]) -> str:
+    if value["value"] is None:
+        return "not known"
+    if value.get("low") is None or value.get("high") is None:
+        return f"{value['value']:.3g}"
+    return f"{value['value']:.3g} [{value['low']:.3g}, {value['high']:.3g}]"

@@ -203,7 +203,7 @@ def _law(part: Part, arm: str, loss: str, replicates: int, seed: int) -> dict[st
         notes.append(f"a single-epoch law is fitted to data repeated up to {epochs:.3g} times")
     return {
         **base,
-        "status": "fitted",
+        "status": "not_identified" if fit.at_bounds else "fitted",
         "constants": {name: asdict(value) for name, value in boot.constants().items()},
         "objective": fit.objective,
         "delta": fit.delta,

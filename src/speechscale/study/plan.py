@@ -180,12 +180,13 @@ def text_lm_cells(name: str, part: Part) -> list[Cell]:
     if part.text_lm.pretrained or not any(arm.start == "warm" for arm in part.arms.values()):
         return []
     arm = Arm(start="scratch", mixture={"text": 1.0}, learning_rates=part.text_lm.learning_rates)
-    grid = part.grid.model_copy(
-        update={"budgets_flops": (part.text_lm.budget_flops,), "tokens_per_param": (), "flops": "exact"}
-    )
-    host = part.model_copy(update={"arms": {"text_lm": arm}, "grid": grid})
     cells = []
     for size in part.grid.sizes:
+        shape = get_size(size)
+        per_token = flops_per_token(shape, text_size(part), part.train.context)
+        budget = part.text_lm.tokens * per_token.flops_exact
+        grid = part.grid.model_copy(update={"budgets_flops": (budget,), "tokens_per_param": (), "flops": "exact"})
+        host = part.model_copy(update={"arms": {"text_lm": arm}, "grid": grid})
         for rate in scaled_rates(host, arm.learning_rates, size):
-            cells.append(make_cell(name, host, "text_lm", size, part.text_lm.budget_flops, part.seed, (rate,)))
+            cells.append(make_cell(name, host, "text_lm", size, budget, part.seed, (rate,)))
     return cells

@@ -148,7 +148,7 @@ def _text_lm_steps(name: str, part: Part) -> list[Step]:
     for cell in text_lm_cells(name, part):
         config = {
             "size": cell.size,
-            "budget_flops": part.text_lm.budget_flops,
+            "tokens": part.text_lm.tokens,
             "learning_rate": cell.learning_rates[0],
             "train": part.train.model_dump(mode="json"),
             "seed": part.seed,

@@ -89,7 +89,7 @@ def bill(cells: Iterable[Cell]) -> str:
         lines.append(f"  {cpu:,.0f} core-seconds of training: {_time(cpu / 2)} on two idle cores")
     if gpu:
         lines.append(
-            f"  {gpu:,.0f} GPU-hours, about ${gpu * GPU_DOLLARS_PER_HOUR:,.0f}, if an H100 does {GPU_FLOPS:.3g} FLOP/s, "
+            f"  {gpu:,.0f} GPU-hours, about ${gpu * GPU_DOLLARS_PER_HOUR:,.0f} if an H100 does {GPU_FLOPS:.3g} FLOP/s, "
             f"40 % of its bf16 peak, at ${GPU_DOLLARS_PER_HOUR:.2f} an hour: assumptions, not measurements"
         )
     return "\n".join(lines)

@@ -50,8 +50,9 @@ class StoryworldCorpus(Section):
     values_per_relation: int = Field(6, ge=2)
     read_only_share: float = Field(0.0, ge=0, lt=1, description="share of the facts that occur in text only")
     lexicon: Literal["small", "large"] = "small"
-    event_share: float = Field(0.15, ge=0, le=1, description="share of the stories about an event with its consequence")
-    topic_share: float = Field(0.15, ge=0, le=1, description="share about a topic; the others tell facts")
+    event_share: float = Field(0.1, ge=0, le=1, description="share of the stories about an event with its consequence")
+    topic_share: float = Field(0.05, ge=0, le=1, description="share about a topic; the others tell facts")
+    neutral_share: float = Field(0.1, ge=0, le=1, description="chance of scenery instead of a fact in a fact story")
     speech_hours: float = Field(0.5, gt=0)
     text_stories: int = Field(20_000, ge=1)
     select_stories: int = Field(60, ge=1)
@@ -167,7 +168,7 @@ class Arm(Section):
 class TextLM(Section):
     """The text model that warm arms start from: trained here, or a released one per size."""
 
-    budget_flops: float = Field(3e11, gt=0)
+    tokens: int = Field(600_000, ge=1, description="text tokens each size is trained on")
     learning_rates: tuple[float, ...] = (4e-3,)
     pretrained: dict[str, str] = Field(default_factory=dict, description="size -> hub name or local folder")
     pretrained_flops: dict[str, float] = Field(default_factory=dict)

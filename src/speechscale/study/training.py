@@ -78,7 +78,7 @@ def train_text_lm(config: dict[str, Any], inputs: dict[str, Path], out: Path) ->
     (folder,) = inputs.values()
     data = Data.open(folder, "vocabulary")
     per_token = flops_per_token(size, data.vocabulary.size, section.context)
-    tokens = tokens_for_budget(config["budget_flops"], per_token.flops_exact)
+    tokens = config["tokens"]
     model = new_model(size, data.vocabulary.size, section.context, config["seed"])
     sampler = RowSampler(data.train, {"text": 1.0}, section.context, config["seed"])
     result = train(

@@ -19,6 +19,7 @@ def world_config(corpus: StoryworldCorpus, seed: int) -> WorldConfig:
         lexicon=corpus.lexicon,
         event_share=corpus.event_share,
         topic_share=corpus.topic_share,
+        neutral_share=corpus.neutral_share,
     )
 
 

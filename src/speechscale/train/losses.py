@@ -1,14 +1,15 @@
 """Losses of packed rows: in training as one number, in validation per modality with a standard error.
 
 Enters: a model and `Batch`es of packed documents. Leaves: a loss to differentiate, or `Losses`.
-The one decision worth knowing: the logits are never held as a whole. The output head, softmax and their gradients run on
-chunks of targets that stay in cache, which also bounds memory for vocabularies of 150,000 rows.
+The one decision worth knowing: the logits are never held as a whole. The output head, softmax and their gradients run
+on chunks of targets that stay in cache, which also bounds memory for vocabularies of 150,000 rows.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +17,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int, Int8
 from torch import Tensor
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from speechscale.tokens.rows import Batch
 from speechscale.tokens.vocabulary import MODALITY_MARKER, MODALITY_SPEECH, MODALITY_TEXT
@@ -27,12 +30,41 @@ CHUNK_LOGITS = 2**18
 MIN_CHUNK_TARGETS = 128
 
 
+FP32_ATTENTION = "speechscale_fp32_attention"
+
+
+def _fp32_attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    """Attend in fp32 under autocast: the bf16 CPU kernel's backward pass takes twice the time of the fp32 one."""
+    with torch.autocast(query.device.type, enabled=False):
+        output, _ = sdpa_attention_forward(module, query.float(), key.float(), value.float(), attention_mask, **options)
+    return output, None
+
+
+AttentionInterface.register(FP32_ATTENTION, _fp32_attention)
+
+
+@contextmanager
+def _fast_attention(model: Any, device: torch.device, precision: Precision) -> Iterator[torch.dtype]:
+    """Pick the attention that is faster here for as long as the context lasts; yield the dtype of its mask."""
+    chosen = model.config._attn_implementation
+    if precision == "fp32" or device.type != "cpu" or chosen != "sdpa":
+        yield torch.bfloat16 if precision == "bf16" else torch.float32
+        return
+    model.config._attn_implementation = FP32_ATTENTION
+    try:
+        yield torch.float32
+    finally:
+        model.config._attn_implementation = chosen
+
+
 class Rows(NamedTuple):
-    """A batch on the device of the model. `source` and `targets`: flat places that predict, and the ids they predict."""
+    """A batch on the device of the model. `source`: flat places that predict; `targets`: the ids they predict."""
 
     tokens: Int[Tensor, "B T"]
     positions: Int[Tensor, "B T"]
-    mask: Float[Tensor, "B 1 T T"]
+    segments: Int[Tensor, "B T"]
     source: Int[Tensor, "targets"]
     targets: Int[Tensor, "targets"]
 
@@ -56,15 +88,13 @@ def document_mask(segments: Int[Tensor, "B T"], dtype: torch.dtype) -> Float[Ten
     return mask.masked_fill_(hidden, -math.inf)[:, None]
 
 
-def to_device(batch: Batch, model: Any, precision: Precision, places: Int[np.ndarray, "targets"]) -> Rows:
-    """Move a batch to the model and add its mask and the targets of `places`."""
-    device = model.device
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+def to_device(batch: Batch, device: torch.device, places: Int[np.ndarray, "targets"]) -> Rows:
+    """Move a batch to a device and add the targets of `places`."""
     targets = batch.tokens.reshape(-1)[places + 1]
     return Rows(
         tokens=torch.from_numpy(batch.tokens).to(device),
         positions=torch.from_numpy(batch.positions).to(device, torch.int64),
-        mask=document_mask(torch.from_numpy(batch.segments).to(device), dtype),
+        segments=torch.from_numpy(batch.segments).to(device),
         source=torch.from_numpy(places).to(device),
         targets=torch.from_numpy(targets).to(device),
     )
@@ -72,9 +102,16 @@ def to_device(batch: Batch, model: Any, precision: Precision, places: Int[np.nda
 
 def hidden_states(model: Any, rows: Rows, precision: Precision) -> Float[Tensor, "targets d"]:
     """Last hidden states at the places that predict."""
-    with torch.autocast(rows.tokens.device.type, torch.bfloat16, enabled=precision == "bf16"):
+    device = rows.tokens.device
+    with (
+        _fast_attention(model, device, precision) as dtype,
+        torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
+    ):
         output = model.base_model(
-            input_ids=rows.tokens, attention_mask=rows.mask, position_ids=rows.positions, use_cache=False
+            input_ids=rows.tokens,
+            attention_mask=document_mask(rows.segments, dtype),
+            position_ids=rows.positions,
+            use_cache=False,
         )
     states = output.last_hidden_state  # (B, T, d)
     return states.reshape(-1, states.shape[-1]).index_select(0, rows.source)
@@ -130,7 +167,7 @@ class _HeadCrossEntropy(torch.autograd.Function):
 @torch.no_grad()
 def target_losses(model: Any, batch: Batch, places: Int[np.ndarray, "targets"]) -> Float[np.ndarray, "targets"]:
     """Cross-entropy of each target in nats, fp32 whatever the training precision."""
-    rows = to_device(batch, model, "fp32", places)
+    rows = to_device(batch, model.device, places)
     states = hidden_states(model, rows, "fp32")
     head = model.get_output_embeddings()
     size = _chunk_targets(head.weight.shape[0])
