@@ -97,10 +97,11 @@ def test_flipped_bytes_never_change_what_is_read(tmp_path: Path) -> None:
     for position in np.linspace(0, len(content) - 1, 300).astype(int):
         path.write_bytes(content[:position] + bytes([content[position] ^ 0x10]) + content[position + 1 :])
         try:
-            assert_same(read_units(path, "abc"), table)
-        except DataError as error:
-            assert str(path) in str(error)
+            read = read_units(path, "abc")
+        except DataError:
             refused += 1
+        else:
+            assert_same(read, table)
     assert refused > 150
 
 

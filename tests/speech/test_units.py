@@ -76,7 +76,7 @@ def test_oracle_is_named_and_saved_without_centroids(tmp_path: Path) -> None:
     phones.save(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["speech_tokenizer.json"]
     assert json.loads((tmp_path / "speech_tokenizer.json").read_text())["oracle"] is True
-    assert SpeechTokenizer.load(tmp_path) == phones
+    assert SpeechTokenizer.load(tmp_path).fingerprint == phones.fingerprint
     with pytest.raises(DataError, match="come from a speech engine's phone events"):
         phones.units([noise(1)])
     with pytest.raises(DataError, match="no phone labels given"):

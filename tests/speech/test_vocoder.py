@@ -65,7 +65,7 @@ def test_learns_which_unit_is_which_tone(trained: tuple[Vocoder, float]) -> None
     parts = audio.reshape(6, -1)[:, 960:-960]
     for unit, part in zip(units, parts, strict=True):
         if unit:
-            assert abs(loudest_hz(part) - TONES_HZ[unit]) < 60
+            assert abs(loudest_hz(part) - TONES_HZ[unit]) < 60 + 0.02 * TONES_HZ[unit]
     assert np.square(parts[2]).mean() < 0.05 * np.square(parts[1]).mean()
 
 

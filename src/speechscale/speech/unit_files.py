@@ -74,6 +74,7 @@ def read_units(path: str | Path, expect_sha: str | None = None) -> UnitTable:
                 f"units {path}: format {header.get('format')!r} version {header.get('format_version')!r}, "
                 f"this package reads {FORMAT!r} version {FORMAT_VERSION}; {REMEDY}"
             )
+        _check_columns(arrow)
         table = _from_arrow(arrow, header)
         stated = header.pop("content_sha256")
     except DataError:
@@ -112,6 +113,15 @@ def _flat(arrow: Any, name: str) -> tuple[np.ndarray, Any]:
     lengths = [np.diff(chunk.offsets.to_numpy()) for chunk in chunks]
     offsets = np.concatenate([[0], *lengths]).cumsum().astype(np.int64)
     return offsets, pa.chunked_array([c.flatten() for c in chunks], type=arrow.schema.field(name).type.value_type)
+
+
+def _check_columns(arrow: Any) -> None:
+    strings = {name: pa.string() for name in TEXT_COLUMNS}
+    lists = {name: pa.list_(getattr(pa, kind)()) for name, kind in TYPES.items()}
+    wanted = {**strings, **lists, "words": pa.list_(pa.string())}
+    found = {entry.name: entry.type for entry in arrow.schema}
+    if found != wanted:
+        raise ValueError(f"columns {found}, needed {wanted}")
 
 
 def _from_arrow(arrow: Any, header: dict[str, Any]) -> UnitTable:

@@ -48,9 +48,11 @@ ORACLE_SAMPLE_RATE_HZ = 16_000
 REFIT = "make the tokenizer again"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class SpeechTokenizer:
     """What defines the units: an encoder and its centroids, or (oracle) a list of phone labels.
+
+    Two tokenizers make the same units if their `fingerprint` is the same.
 
     Args:
         encoder_name: key of `ENCODERS`, or "phones" for the oracle. encoder_config: the encoder's own settings.

@@ -33,7 +33,7 @@ FORMAT_VERSION = 1
 REMEDY = "train the vocoder again"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Vocoder:
     """A trained unit-to-mel network. `training` records how it was made (steps, hours, last losses)."""
 
@@ -83,6 +83,8 @@ class Vocoder:
     def predict_durations(self, units: Int[np.ndarray, "units"]) -> Int[np.ndarray, "units"]:
         """Durations in frames of deduplicated units, at least one each, rounded so that their sum stays right."""
         units = _checked_units(units, None, self.shape.num_units)
+        if len(units) == 0:
+            return np.zeros(0, np.int32)
         with torch.inference_mode():
             _, log_extra = self.network.context(torch.from_numpy(units)[None], torch.ones(1, len(units)))
         return whole_durations(log_extra[0])
