@@ -52,12 +52,13 @@ def test_words_made_of_phones_share_their_frames(case: tuple[list[Event], int], 
     frames = samples // 160
     places = word_frames(words, 100.0, RATE, frames, phones=phones)
     alone = word_frames(phones, 100.0, RATE, frames)
-    at = 0
+    last = 0
     for group, (start, end) in zip(groups, places, strict=True):
-        at += len(group)
-        lasting = [i for i in range(at - len(group), at) if phones[i][2] > phones[i][1]]
-        if lasting:
-            assert (start, end) == (alone[lasting[0], 0], alone[lasting[-1], 1])
+        first, last = last, last + len(group)
+        assert (start, end) == (alone[first, 0], alone[last - 1, 1])
+        expected = np.repeat(PHONES.label_index[group[0][0]], alone[first, 1] - alone[first, 0])
+        units = phone_frames(PHONES, phones, samples)[start:end]
+        np.testing.assert_array_equal(units[: len(expected)], expected)
 
 
 @given(spoken(), st.sampled_from([25.0, 50.0, 100.0, 12.5, 75.0]), st.data())

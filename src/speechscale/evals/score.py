@@ -91,7 +91,7 @@ def score(
     sequences: Sequence[Sequence[int] | Int[np.ndarray, "tokens"]],
     prompt_lengths: Sequence[int],
     *,
-    batch_tokens: int = 4096,
+    batch_tokens: int = 2048,
     precision: Precision = "fp32",
     names: Sequence[str] | None = None,
     share_opening: bool = True,
@@ -145,7 +145,7 @@ def score_candidates(
     model: CausalLM,
     candidates: Sequence[Candidate],
     *,
-    batch_tokens: int = 4096,
+    batch_tokens: int = 2048,
     precision: Precision = "fp32",
 ) -> Scores:
     """Score the candidates of items, in their order; see `score`."""

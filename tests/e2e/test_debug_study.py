@@ -1,0 +1,138 @@
+"""Would catch: a study that repeats work, loses runs after kill -9, depends on its workers, or phones home."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import soundfile
+
+from speechscale.errors import DataError
+from speechscale.study.loading import load_study
+from speechscale.study.recipes import clean_study, run_study, study_steps
+from speechscale.study.runners import step_states
+
+pytest.importorskip("espeakng_loader", reason="the debug study speaks its corpus: install the extra 'voices'")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("debug") / "out"
+    outcome = run_study(load_study("debug"), folder, only=None, jobs=2, say=str)
+    assert not outcome.failed
+    assert not outcome.blocked
+    return folder
+
+
+def test_second_run_does_no_work(done: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in (done / "steps").rglob("record.json")}
+    outcome = run_study(load_study("debug"), done, only=None, jobs=2, say=str)
+    assert outcome.done == ()
+    assert {p: p.stat().st_mtime_ns for p in (done / "steps").rglob("record.json")} == before
+
+
+def test_every_cell_is_in_the_table_once(done: Path) -> None:
+    runs = pd.read_csv(done / "runs.csv")
+    cells = runs[["part", "arm", "size", "budget_flops", "seed"]]
+    assert not cells.duplicated().any()
+    assert len(runs) == 5 * 2 * 2 + 2
+    spoken = runs[runs["arm"] != "text"]
+    assert spoken["loss_speech_final"].between(0.5, 8).all()
+    assert spoken["loss_speech_best"].notna().all()
+    assert (runs.loc[runs["arm"].isin(["interleaved", "textless-warm"]), "flops_text_lm_exact"] > 0).all()
+    assert (runs.loc[runs["arm"].isin(["textless", "text"]), "flops_text_lm_exact"] == 0).all()
+    ratio = runs["flops_exact"] / runs["budget_flops"]
+    assert ratio.between(0.99, 1.0 + 1e-9).all(), "the grid's budgets are exact FLOPs"
+
+
+def test_the_report_needs_nothing_else(done: Path) -> None:
+    page = (done / "report.html").read_text(encoding="utf-8")
+    body = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    assert not re.search(r"""(?:src|href)\s*=\s*["'](?!data:|#)""", body), "a link leaves the file"
+    assert "What was found" in page
+    assert "these numbers say that the pipeline runs, not which arm is better" in page
+    assert "data:audio/wav;base64," in page
+
+
+def test_one_worker_gives_the_same_bytes_as_two(done: Path, tmp_path: Path) -> None:
+    run_study(load_study("debug"), tmp_path / "out", only=None, jobs=1, say=str)
+    for name in ("runs.csv", "laws.json", "skips.jsonl"):
+        assert (tmp_path / "out" / name).read_bytes() == (done / name).read_bytes(), name
+    for path in sorted((done / "steps").rglob("units.parquet")):
+        other = tmp_path / "out" / path.relative_to(done)
+        assert other.read_bytes() == path.read_bytes(), path
+
+
+def test_killed_at_any_moment_it_goes_on_to_the_same_table(done: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "speechscale",
+        "study",
+        "run",
+        "debug",
+        "--out",
+        str(tmp_path / "out"),
+        "--jobs",
+        "2",
+    ]
+    for pause in (3.0, 6.5, 11.0):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(pause)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        time.sleep(1.5)  # its workers notice and leave
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    assert (tmp_path / "out" / "runs.csv").read_bytes() == (done / "runs.csv").read_bytes()
+
+
+def test_speak_continues_text_and_audio(done: Path, tmp_path: Path) -> None:
+    steps = done / "steps"
+    run = next(
+        path for path in sorted((steps / "run" / "mfcc").iterdir()) if path.name.startswith("interleaved-0.05M-4e09")
+    )
+    prompt = next((steps / "samples" / "mfcc").glob("*-original.wav"))
+    for source in (["--text", "it was a warm day ."], ["--prompt", str(prompt)]):
+        out = tmp_path / "said.wav"
+        command = [sys.executable, "-m", "speechscale", "speak", str(run), *source, "--seconds", "1", "--out", str(out)]
+        subprocess.run(command, check=True, capture_output=True)
+        audio, rate = soundfile.read(out)
+        assert rate == 16_000
+        assert len(audio) > 0.2 * rate
+
+
+def test_a_changed_study_is_refused_with_the_field(done: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "speechscale",
+        "study",
+        "run",
+        "debug",
+        "--out",
+        str(done),
+        "--set",
+        "train.clip_norm=0.5",
+    ]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "train.clip_norm: 1.0 -> 0.5" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_clean_removes_one_step_and_its_users_become_missing(done: Path, tmp_path: Path) -> None:
+    run_study(load_study("debug"), tmp_path / "out", only="corpus", jobs=1, say=str)
+    assert clean_study(tmp_path / "out", "corpus/tiny") == 1
+    assert step_states(study_steps(load_study("debug")), tmp_path / "out" / "steps")["corpus/tiny"] == "missing"
+    with pytest.raises(DataError, match="not the folder of a study"):
+        clean_study(tmp_path, None)
+    assert clean_study(tmp_path / "out", None) == 0
+    assert not (tmp_path / "out").exists()
