@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from speechscale.errors import DataError, StaleStep
+from speechscale.study import runners
 from speechscale.study.runners import locked, run_graph, step_states, topological, with_inputs
 from speechscale.study.steps import Step
 
@@ -65,6 +71,50 @@ def test_a_killed_worker_is_replaced_and_its_step_tried_again(tmp_path: Path) ->
     outcome = run_graph(steps, tmp_path / "out", jobs=1, say=lines.append)
     assert set(outcome.done) == {"a", "b", "c"}
     assert any("worker died in a" in line for line in lines)
+
+
+def test_a_hanging_worker_is_stopped_and_the_rest_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runners, "PATIENCE_S", 4.0)
+    monkeypatch.setattr(runners, "PATIENCE_FACTOR", 0.0)
+    steps = [step("hangs", function="slow", seconds=3600), step("ok")]
+    outcome = run_graph(steps, tmp_path, jobs=2, say=str)
+    assert set(outcome.done) == {"ok"}
+    assert "no answer within 4 s" in outcome.failed["hangs"]
+
+
+def test_ctrl_c_keeps_finished_steps_and_leaves_no_worker(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; import sys; from speechscale.study.runners import run_graph; "
+        "from speechscale.study.steps import Step; "
+        f"T = '{TOY}'; "
+        "steps = [Step(name='a', function=f'{T}:write', config={'value': 1}), "
+        "Step(name='b', function=f'{T}:slow', config={'value': 1, 'seconds': 600}, inputs=('a',))]; "
+        f"run_graph(steps, Path(r'{tmp_path}'), jobs=1, say=lambda line: print(line, flush=True))"
+    )
+    command = [sys.executable, "-c", code]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    assert "[1/2] a" in process.stdout.readline()
+    time.sleep(1.0)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole group gets it
+    _, errors = process.communicate(timeout=60)
+    assert "KeyboardInterrupt" in errors
+    assert (tmp_path / "a" / "record.json").is_file()
+    assert not (tmp_path / "b").exists()
+    deadline = time.monotonic() + 20
+    while _group_lives(process.pid):
+        assert time.monotonic() < deadline, "a worker outlived its parent"
+        time.sleep(0.2)
+
+
+def _group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_a_full_disk_says_so(tmp_path: Path) -> None:

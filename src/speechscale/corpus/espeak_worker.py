@@ -1,19 +1,17 @@
-"""The program that talks to espeak-ng, run in a process of its own: texts in on stdin, audio and events out on stdout.
+"""The program that talks to espeak-ng, run in a process of its own by `speechscale.corpus.voices`.
 
-Enters: argv = the shared library, the folder that holds `espeak-ng-data`, the number of an open file for audio; one
-request per line on stdin. Leaves: one line on stdout when ready, then one per request, its audio at the start of that
-file. The one decision worth knowing: the engine keeps state that no call resets, so it is initialized once and every
-request is answered by a fork of that pristine process; equal requests give equal bytes, whatever was spoken before.
+Enters: argv = shared library, folder that holds `espeak-ng-data`, numbers of two open files; one request per line of
+stdin. Leaves: one line on stdout when ready, then one per request; its audio and events lie at the start of the files.
+The one decision worth knowing: the engine keeps state that no call resets, so it is initialized once and
+every request is answered by a fork of that pristine process: equal requests give equal bytes, whatever was said before.
 It imports the standard library only, and nothing else loads the GPL library.
 
-Every line is JSON.
-    ready    {"rate_hz": 22050} or {"error": why}
-    request  {"voice", "rate_wpm", "pitch", "text", "limit_s"}; text: words joined by single blanks
-    answer   {"samples", "events": [[kind, character, sample, label], ...], "spelled": [[label, ...] per word] or null}
-             or {"error": why}
-`kind` is 1 (word) or 7 (phone); `character` counts from 1; `spelled` comes when some word has no word event. Audio is
-int16 in native byte order. It goes through a file because pages of a pipe or of the fork's own memory are new each time,
-and page faults were a third of the cost of a request.
+Lines are JSON.
+    ready   {"rate_hz": 22050} or {"error": why}
+    speak   {"voice", "rate_wpm", "pitch", "limit_s", "text"} -> {"audio_bytes", "event_bytes"} or {"error": why}
+    spell   the same with "words" in place of "text" -> {"spelled": phone names of each word, joined by blanks}
+Audio is int16, events are `EVENT` records, both in native byte order. A fork touches as little as it can: every page
+that it writes is copied, and these copies cost as much as the speech itself.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ import sys
 from typing import Any, BinaryIO
 
 EVENT = struct.Struct("@iIiiiiP8s")
-WORD, PHONE = 1, 7
+"""Kind, id, character counted from 1, length, time, sample, pointer, name (only of phones)."""
 
 SYNCHRONOUS = 2
 PHONE_EVENTS = 0x0001
@@ -37,108 +35,102 @@ UTF8 = 1
 BY_CHARACTER = 1
 RATE_PARAMETER, PITCH_PARAMETER = 1, 3
 NOISE_SEED = 1
-"""The engine seeds its breath and roughness noise from the clock; a constant makes those voices repeatable."""
-
-
-def write_line(file: int, message: dict[str, Any]) -> None:
-    """Write one message to a file descriptor."""
-    rest = json.dumps(message).encode() + b"\n"
-    while rest:
-        rest = rest[os.write(file, rest) :]
+"""The engine seeds the noise of breathy and rough voices from the clock; a constant makes them repeatable."""
 
 
 class Engine:
-    """The loaded library. `speak` may be called once per process: its result depends on earlier calls."""
+    """The loaded library. `speak` or `spell` is called once per process: results depend on earlier calls."""
 
-    def __init__(self, library: str, data_folder: str, audio_file: int) -> None:
+    def __init__(self, library: str, data_folder: str, audio_file: int, event_file: int) -> None:
         # A relative data path, because the engine cuts paths off at 160 characters.
         os.chdir(data_folder)
         self.library = ctypes.CDLL(library)
-        options = PHONE_EVENTS | DO_NOT_EXIT
-        self.rate_hz: int = self.library.espeak_Initialize(SYNCHRONOUS, 0, b".", options)
+        self.rate_hz: int = self.library.espeak_Initialize(SYNCHRONOUS, 0, b".", PHONE_EVENTS | DO_NOT_EXIT)
         if self.rate_hz <= 0:
-            raise OSError(
-                f"espeak_Initialize answered {self.rate_hz}; its data folder is missing or of another version"
-            )
+            raise OSError(f"espeak_Initialize answered {self.rate_hz}: data missing or of another version")
+        self.library.espeak_Synth.argtypes = [
+            ctypes.c_char_p,
+            ctypes.c_size_t,
+            *[ctypes.c_uint] * 4,
+            *[ctypes.c_void_p] * 2,
+        ]
         self.library.espeak_TextToPhonemes.restype = ctypes.c_char_p
         self.library.espeak_ng_SetRandSeed(ctypes.c_long(NOISE_SEED))
         self.library.espeak_ListVoices(None)  # The scan of the voice folder, so that forks need not do it.
         self.library.espeak_SetVoiceByName(b"en")  # The dictionary, shared by all English voices.
-        self._write_at = ctypes.CDLL(None, use_errno=True).pwrite
-        self._write_at.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64]
-        self._write_at.restype = ctypes.c_ssize_t
-        self._file = audio_file
-        self._bytes = 0
+        self._files = audio_file, event_file
+        self._bytes = [0, 0]
         self._failure = ""
-        self._events: list[tuple[int, int, int, str]] = []
+        self._pwrite = ctypes.CDLL(None, use_errno=True).pwrite
+        self._pwrite.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64]
+        self._pwrite.restype = ctypes.c_ssize_t
         prototype = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
         self._callback = prototype(self._collect)  # Kept here: the library does not own it.
         self.library.espeak_SetSynthCallback(self._callback)
 
     def _collect(self, wave: int | None, samples: int, events: int | None) -> int:
-        if wave and samples > 0:
-            if self._write_at(self._file, wave, 2 * samples, self._bytes) != 2 * samples:
-                self._failure = f"audio could not be written: {os.strerror(ctypes.get_errno())}"
-                return 1
-            self._bytes += 2 * samples
-        while events:
-            kind, _, character, _, _, sample, _, label = EVENT.unpack(ctypes.string_at(events, EVENT.size))
-            if kind == 0:
-                break
-            if kind in (WORD, PHONE):
-                name = label.partition(b"\0")[0].decode("utf-8", "replace") if kind == PHONE else ""
-                self._events.append((kind, character, sample, name))
-            events += EVENT.size
-        return 0
+        """Copy a buffer of audio and the events in it to the files; a nonzero result stops the engine."""
+        end = events
+        while end and ctypes.c_int.from_address(end).value:
+            end += EVENT.size
+        if wave and not self._write(0, wave, 2 * samples):
+            return 1
+        return 0 if self._write(1, events, (end or 0) - (events or 0)) else 1
 
-    def speak(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Say one text in one voice: audio to the file, return the answer."""
-        words = request["text"].split(" ")
-        if self.library.espeak_SetVoiceByName(request["voice"].encode()) != 0:
-            return {"error": f"the engine has no voice '{request['voice']}'"}
-        self.library.espeak_SetParameter(RATE_PARAMETER, request["rate_wpm"], 0)
-        self.library.espeak_SetParameter(PITCH_PARAMETER, request["pitch"], 0)
-        text = request["text"].encode("utf-8", "replace") + b"\0"
-        status = self.library.espeak_Synth(text, ctypes.c_size_t(len(text)), 0, BY_CHARACTER, 0, UTF8, None, None)
+    def _write(self, which: int, address: int | None, size: int) -> bool:
+        written = self._pwrite(self._files[which], address, size, self._bytes[which]) if size else 0
+        self._bytes[which] += written
+        if written != size:
+            self._failure = (
+                f"its output could not be kept: {os.strerror(ctypes.get_errno()) if written < 0 else 'full'}"
+            )
+        return bool(written == size)
+
+    def speak(self, text: bytes) -> str:
+        """Say a text; return the answer."""
+        status = self.library.espeak_Synth(text, len(text) + 1, 0, BY_CHARACTER, 0, UTF8, None, None)
         if status != 0 or self._failure:
-            return {"error": self._failure or f"espeak_Synth answered {status}"}
-        heard = sum(kind == WORD for kind, *_ in self._events)
-        spelled = [self._spell(word) for word in words] if heard < len(words) or self._unheard(words) else None
-        return {"samples": self._bytes // 2, "events": self._events, "spelled": spelled}
+            return json.dumps({"error": self._failure or f"espeak_Synth answered {status}"})
+        return '{"audio_bytes": %d, "event_bytes": %d}' % tuple(self._bytes)  # noqa: UP031
 
-    def _unheard(self, words: list[str]) -> bool:
-        """Whether some word has no event although there are as many events as words."""
-        positions = sorted(character - 1 for kind, character, *_ in self._events if kind == WORD)
-        start = found = 0
-        for word in words:
-            while found < len(positions) and positions[found] < start:
-                found += 1
-            if found == len(positions) or positions[found] >= start + len(word):
-                return True
-            start += len(word) + 1
-        return False
+    def spell(self, words: list[str]) -> str:
+        """Return the answer with the phones of each word said alone."""
+        return json.dumps({"spelled": [self._spell(word) for word in words]})
 
-    def _spell(self, word: str) -> list[str]:
-        """Phone labels of a word said alone."""
+    def _spell(self, word: str) -> str:
         source = ctypes.c_char_p(word.encode("utf-8", "replace"))
-        pointer = ctypes.cast(source, ctypes.c_void_p)
-        labels: list[str] = []
-        while pointer.value:
-            clause = self.library.espeak_TextToPhonemes(ctypes.byref(pointer), UTF8, ord(" ") << 8)
-            labels += (clause or b"").decode("utf-8", "replace").split()
-        return labels
+        rest = ctypes.cast(source, ctypes.c_void_p)
+        clauses: list[bytes] = []
+        while rest.value:
+            clauses.append(self.library.espeak_TextToPhonemes(ctypes.byref(rest), UTF8, ord(" ") << 8) or b"")
+        return b" ".join(clauses).decode("utf-8", "replace")
+
+    def set_voice(self, voice: bytes, rate_wpm: int, pitch: int) -> bool:
+        """Choose voice, rate and pitch; False if there is no such voice."""
+        found = self.library.espeak_SetVoiceByName(voice) == 0
+        self.library.espeak_SetParameter(RATE_PARAMETER, rate_wpm, 0)
+        self.library.espeak_SetParameter(PITCH_PARAMETER, pitch, 0)
+        return found
+
+
+def answer(engine: Engine, request: dict[str, Any], voice: bytes, text: bytes) -> str:
+    """Answer one request, in a fork."""
+    signal.alarm(int(request["limit_s"]) + 5)  # A fork that hangs does not outlive everybody.
+    if not engine.set_voice(voice, request["rate_wpm"], request["pitch"]):
+        return json.dumps({"error": f"it has no voice '{request['voice']}'"})
+    return engine.spell(request["words"]) if "words" in request else engine.speak(text)
 
 
 def serve(engine: Engine, requests: BinaryIO, out: int) -> int:
     """Answer every request from a fork; return the exit status (1 when a fork died, so that nobody waits for it)."""
     for line in requests:
+        request = json.loads(line)
+        voice, text = request["voice"].encode(), request.get("text", "").encode("utf-8", "replace")
         child = os.fork()
         if child == 0:
             status = 1
             try:
-                request = json.loads(line)
-                signal.alarm(int(request["limit_s"]) + 5)  # A fork that hangs does not outlive everybody.
-                write_line(out, engine.speak(request))
+                send(out, answer(engine, request, voice, text))
                 status = 0
             finally:
                 os._exit(status)
@@ -147,17 +139,24 @@ def serve(engine: Engine, requests: BinaryIO, out: int) -> int:
     return 0
 
 
+def send(out: int, message: str) -> None:
+    """Write one line to a file descriptor."""
+    rest = message.encode() + b"\n"
+    while rest:
+        rest = rest[os.write(out, rest) :]
+
+
 def main() -> int:
     out = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # The library may print; messages must stay clean.
     try:
-        engine = Engine(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+        engine = Engine(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
     except (OSError, AttributeError) as error:
-        write_line(out, {"error": str(error)})
+        send(out, json.dumps({"error": str(error)}))
         return 1
     gc.freeze()  # A collection in a fork would touch, and so copy, every object.
     gc.disable()
-    write_line(out, {"rate_hz": engine.rate_hz})
+    send(out, json.dumps({"rate_hz": engine.rate_hz}))
     return serve(engine, sys.stdin.buffer, out)
 
 

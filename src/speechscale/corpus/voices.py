@@ -1,34 +1,23 @@
 """Speak utterances with curated espeak-ng voices and say exactly when each word and phone sounds.
 
-Enters: utterances (segments and the name of a voice). Leaves: `Spoken`, in order: 16 kHz audio, word spans, phone spans.
-The one decision worth knowing: every (voice, segment) is spoken by a fork of one pristine engine process, so its audio
-depends on nothing else: not on order, shard, worker count or restarts. The engine (GPL) lives in that process only.
+Enters: utterances (segments and the name of a voice). Leaves: `Spoken`, in order: 16 kHz audio, words, phones.
+The one decision worth knowing: a fork of one pristine engine process speaks each (voice, segment), so its audio
+depends on nothing else: not on order, shard, number of workers or restarts.
 """
 
 from __future__ import annotations
 
-import importlib
-import json
-import os
-import select
-import signal
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from speechscale.corpus import espeak_worker
-from speechscale.corpus.word_events import PAUSE, has_letters, phone_spans, split_merged, tile
-from speechscale.errors import DataError, MissingExtra
+from speechscale.corpus.espeak_process import EngineLost, EngineProcess, Tone, engine_paths
+from speechscale.corpus.word_events import PAUSE, has_letters, merged_groups, phone_spans, split_merged, tile
+from speechscale.errors import DataError
 from speechscale.records import Utterance
 from speechscale.speech.audio import TARGET_RATE_HZ, resample
 
@@ -164,7 +153,7 @@ def speak_shard(
             raise DataError(
                 f"utterance {utterance.id}: no voice '{utterance.speaker}'; choose one of: {', '.join(VOICES)}"
             )
-    _engine_paths()  # Raises here, not at the first `next`.
+    engine_paths()  # Raises here, not at the first `next`.
     return _speak(utterances, timeout_s, on_error)
 
 
@@ -192,7 +181,7 @@ def phone_inventory(voices: Sequence[str], *, timeout_s: float = 60.0) -> tuple[
 def _speak(
     utterances: Sequence[Utterance], timeout_s: float, on_error: Callable[[str, str], None] | None
 ) -> Iterator[Spoken]:
-    engine = _EngineProcess(timeout_s)
+    engine = EngineProcess(timeout_s)
     speak_once = lru_cache(CACHE_SEGMENTS)(lambda voice, segment: _speak_segment(engine, VOICES[voice], segment))
     try:
         for utterance in utterances:
@@ -217,10 +206,10 @@ def _speak_utterance(utterance: Utterance, speak_once: Callable[[str, str], Spok
             raise DataError(f"segment '{segment}' has no letters or digits; correct its text or drop the utterance")
     try:
         parts = [speak_once(utterance.speaker, segment) for segment in utterance.segments]
-    except _EngineLost:
+    except EngineLost:
         try:
             parts = [speak_once(utterance.speaker, segment) for segment in utterance.segments]
-        except _EngineLost as error:
+        except EngineLost as error:
             raise DataError(f"the voice engine {error}, twice; simplify its text or drop the utterance") from error
     return _join(utterance.id, parts)
 
@@ -254,137 +243,21 @@ def _merge_pauses(phones: Sequence[Span]) -> list[Span]:
     return merged
 
 
-def _speak_segment(engine: _EngineProcess, voice: Voice, segment: str) -> Spoken:
+def _speak_segment(engine: EngineProcess, voice: Voice, segment: str) -> Spoken:
     """Speak one segment: audio from its first sample to shortly behind its last phone."""
     words = segment.split()
-    text = " ".join(words)
-    # Control characters would be read as commands to the engine; one for one, so that text positions stay.
-    printable = "".join(character if character.isprintable() else " " for character in text)
-    pcm, rate_hz, answer = engine.ask(voice, printable)
-    phones = phone_spans(words, answer["events"], len(pcm))
-    if answer["spelled"] is not None and len(answer["spelled"]) == len(words):
-        split_merged(words, phones, answer["spelled"])
+    tone = Tone(voice=f"{voice.language}+{voice.variant}", rate_wpm=voice.rate_wpm, pitch=voice.pitch)
+    # Control characters would be commands to the engine; replaced one for one, so that text positions stay.
+    said = ["".join(character if character.isprintable() else " " for character in word) for word in words]
+    pcm, events = engine.speak(tone, " ".join(said))
+    phones = phone_spans(words, events, len(pcm))
     if not phones:
         raise DataError(f"the voice is silent for segment '{segment}'; write it in English or drop the utterance")
-    pcm = pcm[: phones[-1].end + round(TAIL_S * rate_hz)]
-    audio = resample(pcm.astype(np.float32) / 32768, rate_hz, TARGET_RATE_HZ)
+    for group in merged_groups(words, phones):
+        split_merged(words, phones, group, engine.spell(tone, tuple(said[index] for index in group)))
+    pcm = pcm[: phones[-1].end + round(TAIL_S * engine.rate_hz)]
+    audio = resample(pcm.astype(np.float32) / 32768, engine.rate_hz, TARGET_RATE_HZ)
     np.clip(audio, -1, 1, out=audio)
-    audio.flags.writeable = False
-    timed = tile(words, phones, rate_hz, TARGET_RATE_HZ, len(audio))
+    timed = tile(words, phones, engine.rate_hz, TARGET_RATE_HZ, len(audio))
     spans = [(word, start, end) for word, (start, end) in zip(words, timed.words, strict=True)]
     return Spoken(id="", audio=audio, words=spans, phones=timed.phones)
-
-
-def _engine_paths() -> tuple[str, str]:
-    """Path of the shared library and of the folder that holds its data."""
-    try:
-        loader: Any = importlib.import_module("espeakng_loader")
-    except ImportError as error:
-        raise MissingExtra("speaking with espeak-ng voices", "voices") from error
-    if not hasattr(os, "fork"):
-        raise DataError("voices need a system with fork (Linux or macOS); prepare the corpus there")
-    return str(loader.get_library_path()), str(Path(loader.get_data_path()).parent)
-
-
-class _EngineLost(Exception):
-    """The engine process died or did not answer in time."""
-
-
-class _EngineProcess:
-    """The other end of `espeak_worker`: started at the first question, replaced when it dies or hangs."""
-
-    def __init__(self, timeout_s: float) -> None:
-        self.timeout_s = timeout_s
-        self.process: subprocess.Popen[bytes] | None = None
-        self.audio: BinaryIO | None = None
-        self.rate_hz = 0
-
-    def ask(self, voice: Voice, text: str) -> tuple[Int[np.ndarray, "samples"], int, dict[str, Any]]:
-        """Have a text spoken: int16 samples, their rate, the answer.
-
-        Raises:
-            _EngineLost: no answer.
-            DataError: the engine refuses voice or text, or cannot be started.
-        """
-        request = {
-            "voice": f"{voice.language}+{voice.variant}",
-            "rate_wpm": voice.rate_wpm,
-            "pitch": voice.pitch,
-            "text": text,
-            "limit_s": self.timeout_s,
-        }
-        try:
-            if self.process is None:
-                self._start()
-            assert self.process is not None
-            assert self.process.stdin is not None
-            assert self.audio is not None
-            try:
-                self.process.stdin.write(json.dumps(request).encode() + b"\n")
-            except OSError as error:
-                raise _EngineLost("died") from error
-            answer = self._read_line()
-        except BaseException:
-            self.stop()
-            raise
-        if "error" in answer:
-            raise DataError(f"{answer['error']}; choose another voice, make room or reinstall the extra 'voices'")
-        pcm = os.pread(self.audio.fileno(), 2 * answer["samples"], 0)
-        assert len(pcm) == 2 * answer["samples"], "the engine wrote what it says"
-        return np.frombuffer(pcm, np.int16), self.rate_hz, answer
-
-    def stop(self) -> None:
-        """End the process and its forks, and wait for it."""
-        process, self.process = self.process, None
-        audio, self.audio = self.audio, None
-        if audio is not None:
-            audio.close()
-        if process is None:
-            return
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                pipe.close()
-
-    def _start(self) -> None:
-        # A file per process: a fork of a killed one may still be writing.
-        self.audio = _memory_file()
-        number = self.audio.fileno()
-        # Isolated and without site packages: a third of the start-up time; own session: Ctrl-C is ours to handle.
-        worker = str(Path(espeak_worker.__file__).resolve())
-        self.process = subprocess.Popen(
-            [sys.executable, "-I", "-S", worker, *_engine_paths(), str(number)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            pass_fds=(number,),
-            start_new_session=True,
-        )
-        ready = self._read_line()
-        if "error" in ready:
-            raise DataError(f"the voice engine cannot start ({ready['error']}); reinstall the extra 'voices'")
-        self.rate_hz = ready["rate_hz"]
-
-    def _read_line(self) -> dict[str, Any]:
-        assert self.process is not None
-        assert self.process.stdout is not None
-        file, data, deadline = self.process.stdout.fileno(), bytearray(), time.monotonic() + self.timeout_s
-        while not data.endswith(b"\n"):
-            left_s = deadline - time.monotonic()
-            if left_s <= 0 or not select.select([file], [], [], left_s)[0]:
-                raise _EngineLost(f"did not answer in {self.timeout_s:g} s")
-            piece = os.read(file, 1 << 16)
-            if not piece:
-                raise _EngineLost("died")
-            data += piece
-        answer: dict[str, Any] = json.loads(data)
-        return answer
-
-
-def _memory_file() -> BinaryIO:
-    """An unnamed file, in memory where the system has such files."""
-    if sys.platform == "linux":
-        return os.fdopen(os.memfd_create("speechscale-voice"), "rb")
-    return tempfile.TemporaryFile()

@@ -76,37 +76,38 @@ def phone_spans(words: Sequence[str], events: Sequence[Event], samples: int) -> 
     return phones
 
 
-def split_merged(words: Sequence[str], phones: Sequence[PhoneSpan], spelled: Sequence[Sequence[str]]) -> None:
-    """Give phones to the words that have none, out of the stretch of the word they were merged with.
+def merged_groups(words: Sequence[str], phones: Sequence[PhoneSpan]) -> list[list[int]]:
+    """Find words with letters but without phones, each together with the word whose phones contain its own.
 
-    Args:
-        spelled: labels of each word said alone.
+    Example: words "he is in the house" without phones of "the" -> [[2, 3]]
     """
     voiced = sorted({phone.word for phone in phones})
-    groups: dict[int, set[int]] = {}
+    groups: dict[int, list[int]] = {}
     for index, text in enumerate(words):
-        if index not in voiced and has_letters(text) and voiced:
-            at = bisect_right(voiced, index) - 1
-            owner = voiced[max(at, 0)]
-            groups.setdefault(owner, {owner}).add(index)
-    for owner, members in groups.items():
-        part = [phone for phone in phones if phone.word == owner]
-        order = sorted(members)
-        alone = [_voiced_labels(spelled[index]) if has_letters(words[index]) else [] for index in order]
-        cuts = best_cuts([phone.label for phone in part], alone)
-        for index, start, end in zip(order, [0, *cuts], [*cuts, len(part)], strict=True):
-            for phone in part[start:end]:
-                phone.word = index
+        if voiced and has_letters(text) and index not in voiced:
+            owner = voiced[max(bisect_right(voiced, index) - 1, 0)]
+            groups.setdefault(owner, [owner]).append(index)
+    return [sorted(group) for group in groups.values()]
 
 
-def time_words(
-    words: Sequence[str], events: Sequence[Event], spelled: Sequence[Sequence[str]] | None, samples: int
-) -> list[PhoneSpan]:
-    """Locate the phones of a segment and the word of each, merged words told apart."""
-    phones = phone_spans(words, events, samples)
-    if spelled is not None:
-        split_merged(words, phones, spelled)
-    return phones
+def split_merged(
+    words: Sequence[str], phones: Sequence[PhoneSpan], group: Sequence[int], spelled: Sequence[Sequence[str]]
+) -> None:
+    """Share the phones of a merged group among its words; punctuation gets none.
+
+    Args:
+        group: indices of the words, ascending; one of them has all the phones.
+        spelled: engine names of the phones of each word of the group, said alone.
+    """
+    part = [phone for phone in phones if phone.word in group]
+    alone = [
+        [label for label in map(plain_label, names) if label != PAUSE and has_letters(words[word])]
+        for word, names in zip(group, spelled, strict=True)
+    ]
+    cuts = best_cuts([phone.label for phone in part], alone)
+    for word, start, end in zip(group, [0, *cuts], [*cuts, len(part)], strict=True):
+        for phone in part[start:end]:
+            phone.word = word
 
 
 def tile(words: Sequence[str], phones: Sequence[PhoneSpan], from_hz: int, to_hz: int, samples: int) -> Timed:
@@ -187,10 +188,6 @@ def _exchange(a: str, b: str) -> float:
     if a[:1] == b[:1]:
         return 0.3
     return 0.6 if is_vowel(a) == is_vowel(b) else 1.2
-
-
-def _voiced_labels(names: Sequence[str]) -> list[str]:
-    return [label for label in map(plain_label, names) if label != PAUSE]
 
 
 def _lengthen(phones: list[PhoneSpan]) -> None:

@@ -115,10 +115,14 @@ def _nearest(points: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.
     with torch.inference_mode():
         minus_twice = -2 * torch.from_numpy(centroids).T
         own = torch.from_numpy(centroids).square().sum(dim=1)
+        # One buffer for all chunks: fresh memory per chunk costs more than the product.
+        buffer = torch.empty(min(CHUNK_FRAMES, len(points)), len(centroids))
         for start in range(0, len(points), CHUNK_FRAMES):
-            part = slice(start, start + CHUNK_FRAMES)
-            distances = torch.addmm(own, torch.from_numpy(points[part]), minus_twice).numpy()
+            chunk = torch.from_numpy(points[start : start + CHUNK_FRAMES])
+            out = buffer[: len(chunk)]
+            distances = torch.mm(chunk, minus_twice, out=out).add_(own).numpy()
             best = distances.argmin(axis=1)
+            part = slice(start, start + len(chunk))
             labels[part], scores[part] = best, distances[np.arange(len(best)), best]
     return labels, scores
 

@@ -27,6 +27,10 @@ from pebble import ProcessExpired, ProcessPool
 from speechscale.errors import DataError
 from speechscale.study.steps import Step, fingerprint, is_complete, read_record, run_step
 
+PATIENCE_S = 600.0
+"""A worker is stopped when its step takes this long plus PATIENCE_FACTOR times the expected core-seconds."""
+PATIENCE_FACTOR = 30.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
@@ -188,14 +192,17 @@ def _drain(
                     break
                 del todo[step.name]
                 inputs = {name: state.prints[name] for name in step.inputs if name in state.prints}
-                limit = 600 + 30 * step.seconds
-                running[pool.schedule(_work, args=(step, root, inputs), timeout=limit)] = step
+                running[pool.schedule(_work, args=(step, root, inputs), timeout=_patience(step))] = step
             _block(todo, state, say)
             if not running:
                 continue
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
                 _settle(running.pop(future), future, todo, state, meter, say)
+
+
+def _patience(step: Step) -> float:
+    return PATIENCE_S + PATIENCE_FACTOR * step.seconds
 
 
 def _ready(todo: Mapping[str, Step], state: _State, weight: Mapping[str, float]) -> list[Step]:
@@ -236,7 +243,7 @@ def _settle(
         )
     except TimeoutError:
         state.failed[step.name] = (
-            f"no answer within {600 + 30 * step.seconds:.0f} s; the worker was stopped; run again to retry"
+            f"no answer within {_patience(step):.0f} s; the worker was stopped; run again to retry"
         )
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
