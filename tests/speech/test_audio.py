@@ -22,16 +22,19 @@ def tone(seconds: float = 0.5, rate: int = RATE, hertz: float = 440.0) -> np.nda
 
 def encoded(suffix: str, rate: int = RATE) -> bytes:
     buffer = io.BytesIO()
-    soundfile.write(buffer, tone(2.0, rate), rate, format=suffix.lstrip(".").upper())
+    container, subtype = ("OGG", "OPUS") if suffix == ".opus" else (suffix.lstrip(".").upper(), None)
+    soundfile.write(buffer, tone(2.0, rate), rate, format=container, subtype=subtype)
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".opus", ".mp3"])
 def test_formats_decode_to_the_same_tone(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     path.write_bytes(encoded(suffix))
     loaded = load_audio(path)
-    assert (loaded.sample_rate_hz, loaded.source_rate_hz, loaded.source_channels, loaded.notes) == (RATE, RATE, 1, ())
+    assert (loaded.sample_rate_hz, loaded.source_rate_hz, loaded.source_channels) == (RATE, RATE, 1)
+    # The Opus coder overshoots full scale where the tone sets in.
+    assert loaded.notes == () or suffix == ".opus"
     assert loaded.audio.dtype == np.float32
     assert abs(len(loaded.audio) - 2 * RATE) <= (2400 if suffix == ".mp3" else 0)
     spectrum = np.abs(np.fft.rfft(loaded.audio[4000:20_000]))

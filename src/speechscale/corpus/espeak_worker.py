@@ -34,6 +34,8 @@ DO_NOT_EXIT = 0x8000
 UTF8 = 1
 BY_CHARACTER = 1
 RATE_PARAMETER, PITCH_PARAMETER = 1, 3
+BUFFER_MS = 200
+"""Audio per callback. Same bytes as the default 60 (1000 gives others), fewer calls."""
 NOISE_SEED = 1
 """The engine seeds the noise of breathy and rough voices from the clock; a constant makes them repeatable."""
 
@@ -45,7 +47,7 @@ class Engine:
         # A relative data path, because the engine cuts paths off at 160 characters.
         os.chdir(data_folder)
         self.library = ctypes.CDLL(library)
-        self.rate_hz: int = self.library.espeak_Initialize(SYNCHRONOUS, 0, b".", PHONE_EVENTS | DO_NOT_EXIT)
+        self.rate_hz: int = self.library.espeak_Initialize(SYNCHRONOUS, BUFFER_MS, b".", PHONE_EVENTS | DO_NOT_EXIT)
         if self.rate_hz <= 0:
             raise OSError(f"espeak_Initialize answered {self.rate_hz}: data missing or of another version")
         self.library.espeak_Synth.argtypes = [

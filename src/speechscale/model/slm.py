@@ -1,13 +1,15 @@
 """SLMs from nothing, from a TextLM, or from a folder; always stock transformers models.
 
 Enters: a `Size`, or a TextLM and a larger vocabulary. Leaves: a `*ForCausalLM` that plain transformers loads.
-The one decision worth knowing: rows of units are drawn after the TextLM was trained. Rows that sat in its softmax
-without ever being a target are pushed away and start nats behind (docs/model.md has the measurement).
+The one decision worth knowing: rows of units are drawn after the TextLM was trained, at the scale its rows have by then.
+Rows that sat unused in its softmax, or rows as small as those of a new model, cost a large part of a small budget
+(docs/model.md has the measurement).
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +26,10 @@ from speechscale.model.sizes import Size
 INIT_STD = 0.02
 MEAN_NOISE = 0.1
 """Noise of the "mean" policy, as a share of the spread of the text rows."""
-Policy = Literal["gaussian", "mean"]
+TRAINED_SHARE = 0.75
+"""Spread of "calibrated" rows, as a share of the spread of the text rows."""
+PROBE_ROWS, PROBE_TOKENS = 16, 32
+Policy = Literal["calibrated", "gaussian", "mean"]
 
 
 def model_config(size: Size, vocab_size: int, context: int) -> LlamaConfig | Qwen2Config:
@@ -79,12 +84,38 @@ def _mean(text: Float[Tensor, "V d"], rows: int, generator: torch.Generator) -> 
     return text.mean(0) + noise * text.std() * MEAN_NOISE
 
 
-POLICIES: dict[str, Callable[[Tensor, int, torch.Generator], Tensor]] = {"gaussian": _gaussian, "mean": _mean}
-"""How new rows are drawn: like the rows of a new model, or around the mean of the text rows."""
+def _trained_scale(text: Float[Tensor, "V d"], rows: int, generator: torch.Generator) -> Float[Tensor, "rows d"]:
+    return torch.randn(rows, text.shape[1], generator=generator) * text.std() * TRAINED_SHARE
+
+
+POLICIES: dict[str, Callable[[Tensor, int, torch.Generator], Tensor]] = {
+    "calibrated": _trained_scale,
+    "gaussian": _gaussian,
+    "mean": _mean,
+}
+"""How new rows are drawn: at the scale of trained rows and then shifted by `calibrate`; like the rows of a new model;
+around the mean of the text rows."""
+
+
+@torch.no_grad()
+def calibrate(model: Any, text_vocab_size: int, generator: torch.Generator) -> None:
+    """Shift the new rows of the head together so that, in speech, text holds about its share of the probability.
+
+    A TextLM is sure of itself: on units that mean nothing to it yet, its text logits lie several nats above those of
+    fresh rows. The shift goes along the mean hidden state over random new ids and closes that gap, once.
+    """
+    head = model.get_output_embeddings().weight
+    shape = (PROBE_ROWS, PROBE_TOKENS)
+    probe = torch.randint(text_vocab_size, head.shape[0], shape, generator=generator).to(head.device)
+    hidden = model.base_model(input_ids=probe, use_cache=False).last_hidden_state.flatten(0, 1).to(head)  # (n, d)
+    logits = hidden @ head.T
+    text_level = logits[:, :text_vocab_size].logsumexp(1).mean() - math.log(text_vocab_size)
+    direction = hidden.mean(0)
+    head[text_vocab_size:] += (text_level - logits[:, text_vocab_size:].mean()) * direction / direction.dot(direction)
 
 
 def extend(
-    text_lm: Any, text_vocab_size: int, new_vocab_size: int, seed: int, policy: Policy | str = "gaussian"
+    text_lm: Any, text_vocab_size: int, new_vocab_size: int, seed: int, policy: Policy | str = "calibrated"
 ) -> Any:
     """Turn a TextLM into an SLM: keep everything, draw new rows for the ids behind the text.
 
@@ -117,11 +148,14 @@ def extend(
         fresh = POLICIES[policy](text.float().cpu(), new_vocab_size - text_vocab_size, generator)
         return torch.cat([text, fresh.to(text)])
 
-    return _with_rows(text_lm, grow)
+    model = _with_rows(text_lm, grow)
+    if policy == "calibrated":
+        calibrate(model, text_vocab_size, generator)
+    return model
 
 
 def drop_text(text_lm: Any, vocab_size: int, seed: int) -> Any:
-    """Keep the body of a TextLM and draw all rows anew, for a model of units only.
+    """Keep the body of a TextLM and draw all rows anew, at the scale of its own, for a model of units only.
 
     Args:
         vocab_size: `<eos>` and the units.
@@ -133,7 +167,7 @@ def drop_text(text_lm: Any, vocab_size: int, seed: int) -> Any:
     generator = torch.Generator().manual_seed(seed)
 
     def replace(old: Tensor) -> Tensor:
-        return _gaussian(old.detach().float().cpu(), vocab_size, generator).to(old)
+        return _trained_scale(old.detach().float().cpu(), vocab_size, generator).to(old)
 
     return _with_rows(text_lm, replace)
 

@@ -18,7 +18,7 @@ from jaxtyping import Int, Int8
 from torch import Tensor
 
 from speechscale.errors import DataError
-from speechscale.tokens.rows import Batch
+from speechscale.tokens.packing import Batch
 from speechscale.tokens.store import STREAMS
 from speechscale.tokens.vocabulary import MODALITY_MARKER, MODALITY_SPEECH, MODALITY_TEXT
 from speechscale.train.losses import Losses, Precision, loss_by_modality, predicting_places, to_device, training_loss
@@ -176,9 +176,7 @@ class _Selection:
     def _loss(self, losses: Losses) -> float:
         loss: float | None = getattr(losses, self.select_on)
         if loss is None:
-            raise DataError(
-                f"validation set '{SELECT}' has no {self.select_on} to choose a checkpoint by; add some, or set select_on"
-            )
+            raise DataError(f"validation set '{SELECT}' has no {self.select_on} to choose a checkpoint by; add some")
         return loss
 
     def finish(self, model: Any) -> tuple[dict[str, Losses], dict[str, Losses], int]:

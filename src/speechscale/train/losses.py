@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from speechscale.tokens.rows import Batch
+from speechscale.tokens.packing import Batch
 from speechscale.tokens.vocabulary import MODALITY_MARKER, MODALITY_SPEECH, MODALITY_TEXT
 
 Precision = Literal["fp32", "bf16"]
