@@ -1,4 +1,4 @@
-"""Catches an SLM whose text side moved, whose unit rows start far from uniform, or that depends on global randomness."""
+"""Catches an SLM whose text side moved, whose unit rows start far from uniform, or that uses global randomness."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def trained_on_text(size: Size, vocab: int) -> Any:
     config = TrainConfig(
         tokens=60_000, batch_rows=8, context=CONTEXT, learning_rate=1e-2, precision="fp32", select_on="text"
     )
-    train(model, iter(batches * 3), config, modality=table(JOINT)[:vocab], validation={})
+    train(model, iter(batches * 8), config, modality=table(JOINT)[:vocab], validation={})
     return model
 
 
 @pytest.fixture(scope="module")
 def text_lm() -> Any:
-    return trained_on_text(SIZES["0.05M"], TEXT)
+    return trained_on_text(SIZES["0.2M"], TEXT)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_same_seed_same_weights_and_no_global_randomness(size: Size) -> None:
     for name, weight in one.state_dict().items():
         assert torch.equal(weight, two.state_dict()[name])
     assert not torch.equal(one.lm_head.weight, other.lm_head.weight)
-    assert float(one.model.layers[0].mlp.up_proj.weight.std()) == pytest.approx(0.02, rel=0.05)
+    assert one.model.layers[0].mlp.up_proj.weight.std().item() == pytest.approx(0.02, rel=0.05)
     assert torch.equal(one.model.norm.weight, torch.ones(size.dim))
 
 
@@ -105,15 +105,17 @@ def test_extension_keeps_text_bit_for_bit(size: Size, policy: str) -> None:
     assert torch.equal(again.lm_head.weight, slm.lm_head.weight)
 
 
+@pytest.mark.slow
 def test_fresh_rows_start_near_uniform_and_unused_rows_do_not_learn(text_lm: Any, speech: list[Batch]) -> None:
     """The trap: rows trained in the softmax without a target, or drawn as small as those of a new model."""
     fresh = extend(text_lm, TEXT, JOINT, seed=1)
     assert abs(unit_loss(fresh, speech) - math.log(JOINT)) < 1
     small = extend(text_lm, TEXT, JOINT, seed=1, policy="gaussian")
-    unused = trained_on_text(SIZES["0.05M"], JOINT)
-    assert unit_loss(small, speech) > unit_loss(fresh, speech) + 1
-    batches = [b for b in markov(TEXT, UNITS, 3, 700, "speech", seed=1) if len(b.tokens) == 8]
-    config = TrainConfig(tokens=12_000, batch_rows=8, context=CONTEXT, learning_rate=1e-2, precision="fp32", checks=1)
+    unused = trained_on_text(SIZES["0.2M"], JOINT)
+    assert unit_loss(small, speech) > unit_loss(fresh, speech) + 0.7
+    assert unit_loss(unused, speech) > unit_loss(fresh, speech) + 3
+    batches = [b for b in markov(TEXT, UNITS, 3, 900, "speech", seed=1) if len(b.tokens) == 8]
+    config = TrainConfig(tokens=15_000, batch_rows=8, context=CONTEXT, learning_rate=1e-2, precision="fp32", checks=1)
     after = []
     for model in (fresh, small, unused):
         result = train(model, iter(batches), config, modality=table(JOINT), validation={"test": speech})
@@ -132,7 +134,7 @@ def test_calibration_leaves_text_usable(text_lm: Any) -> None:
 
 def test_textless_warm_keeps_the_body_only(text_lm: Any) -> None:
     slm = drop_text(text_lm, 1 + UNITS, seed=0)
-    assert slm.lm_head.weight.shape == (1 + UNITS, 48)
+    assert slm.lm_head.weight.shape == (1 + UNITS, 64)
     assert slm.config.vocab_size == 1 + UNITS
     kept = [n for n in slm.state_dict() if "embed" not in n and "lm_head" not in n]
     assert all(torch.equal(slm.state_dict()[n], text_lm.state_dict()[n]) for n in kept)
@@ -156,7 +158,7 @@ def test_folder_reads_back_the_same_model(size: Size, tmp_path: Path) -> None:
 
 
 def test_unusable_folders_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no config.json there"):
+    with pytest.raises(DataError, match="no config"):
         load_model(tmp_path / "nothing")
     folder = tmp_path / "model"
     save_model(new_model(SIZES["0.02M"], 50, CONTEXT, seed=0), folder)

@@ -24,8 +24,8 @@ from speechscale.records import NO_TIME, UnitTable, UnitTableBuilder, Utterance,
 from speechscale.speech.audio import TARGET_RATE_HZ, load_audio, resample
 from speechscale.speech.units import SpeechTokenizer, phone_frames, word_frames
 
-SHARD_UTTERANCES = 64
-"""Utterances per call of a loader. Voices are bit-identical per shard, so the size is part of the recipe."""
+SHARD_UTTERANCES = 512
+"""Utterances per call of a loader: one start of the voice engine, one cache of its segments. It never changes audio."""
 
 OnError = Callable[[str, str], None]
 """Called with (id, what is wrong; remedy)."""

@@ -77,12 +77,7 @@ class EngineProcess:
             EngineLost: no answer.
             DataError: the engine refuses voice or text, or cannot be started.
         """
-        answer = self._ask(tone, {"text": text})
-        audio, records = (
-            os.pread(file.fileno(), answer[size], 0)
-            for file, size in zip(self._files, ("audio_bytes", "event_bytes"), strict=True)
-        )
-        assert (len(audio), len(records)) == (answer["audio_bytes"], answer["event_bytes"]), "files hold the answer"
+        audio, records = self._ask(tone, {"text": text})
         events = [
             (kind, character, sample, name.partition(b"\0")[0].decode("utf-8", "replace") if kind == PHONE else "")
             for kind, _, character, _, _, sample, _, name in espeak_worker.EVENT.iter_unpack(records)
@@ -94,7 +89,7 @@ class EngineProcess:
         """Return the phone names of each word said alone. Raises as `speak`."""
         known = self._spelled.get((tone, words))
         if known is None:
-            known = [names.split() for names in self._ask(tone, {"words": words})["spelled"]]
+            known = [names.split() for names in self._ask(tone, {"words": words})[1].decode().split("\n")]
             self._spelled[tone, words] = known
         return known
 
@@ -113,7 +108,8 @@ class EngineProcess:
             if pipe is not None:
                 pipe.close()
 
-    def _ask(self, tone: Tone, question: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, tone: Tone, question: dict[str, Any]) -> tuple[bytes, bytes]:
+        """Return the contents of the audio file and of the event file."""
         request = {
             "voice": tone.voice,
             "rate_wpm": tone.rate_wpm,
@@ -128,7 +124,10 @@ class EngineProcess:
             raise
         if "error" in answer:
             raise DataError(f"the voice engine failed ({answer['error']}); {REMEDY}")
-        return answer
+        sizes = answer["audio_bytes"], answer["event_bytes"]
+        audio, events = (os.pread(file.fileno(), size, 0) for file, size in zip(self._files, sizes, strict=True))
+        assert (len(audio), len(events)) == sizes, "files hold what the answer says"
+        return audio, events
 
     def _exchange(self, line: bytes) -> dict[str, Any]:
         process = self._process or self._start()

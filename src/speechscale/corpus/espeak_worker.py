@@ -8,8 +8,9 @@ It imports the standard library only, and nothing else loads the GPL library.
 
 Lines are JSON.
     ready   {"rate_hz": 22050} or {"error": why}
-    speak   {"voice", "rate_wpm", "pitch", "limit_s", "text"} -> {"audio_bytes", "event_bytes"} or {"error": why}
-    spell   the same with "words" in place of "text" -> {"spelled": phone names of each word, joined by blanks}
+    speak   {"voice", "rate_wpm", "pitch", "limit_s", "text"}
+    spell   the same with "words" in place of "text"; instead of events: per word one line of phone names
+    answer  {"audio_bytes", "event_bytes"} or {"error": why}
 Audio is int16, events are `EVENT` records, both in native byte order. A fork touches as little as it can: every page
 that it writes is copied, and these copies cost as much as the speech itself.
 """
@@ -23,7 +24,8 @@ import os
 import signal
 import struct
 import sys
-from typing import Any, BinaryIO
+from collections.abc import Callable
+from typing import BinaryIO
 
 EVENT = struct.Struct("@iIiiiiP8s")
 """Kind, id, character counted from 1, length, time, sample, pointer, name (only of phones)."""
@@ -37,7 +39,11 @@ RATE_PARAMETER, PITCH_PARAMETER = 1, 3
 BUFFER_MS = 200
 """Audio per callback. Same bytes as the default 60 (1000 gives others), fewer calls."""
 NOISE_SEED = 1
-"""The engine seeds the noise of breathy and rough voices from the clock; a constant makes them repeatable."""
+"""The engine seeds the noise of breathy voices from the clock; a constant makes them repeatable."""
+
+
+FAILURES = {2: "it has no such voice", 3: "it could not synthesize", 4: "its output could not be kept"}
+"""Exit statuses of a fork."""
 
 
 class Engine:
@@ -50,54 +56,31 @@ class Engine:
         self.rate_hz: int = self.library.espeak_Initialize(SYNCHRONOUS, BUFFER_MS, b".", PHONE_EVENTS | DO_NOT_EXIT)
         if self.rate_hz <= 0:
             raise OSError(f"espeak_Initialize answered {self.rate_hz}: data missing or of another version")
-        self.library.espeak_Synth.argtypes = [
-            ctypes.c_char_p,
-            ctypes.c_size_t,
-            *[ctypes.c_uint] * 4,
-            *[ctypes.c_void_p] * 2,
-        ]
         self.library.espeak_TextToPhonemes.restype = ctypes.c_char_p
         self.library.espeak_ng_SetRandSeed(ctypes.c_long(NOISE_SEED))
         self.library.espeak_ListVoices(None)  # The scan of the voice folder, so that forks need not do it.
         self.library.espeak_SetVoiceByName(b"en")  # The dictionary, shared by all English voices.
-        self._files = audio_file, event_file
-        self._bytes = [0, 0]
-        self._failure = ""
-        self._pwrite = ctypes.CDLL(None, use_errno=True).pwrite
-        self._pwrite.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64]
-        self._pwrite.restype = ctypes.c_ssize_t
+        self._set_voice, self._set_parameter = self.library.espeak_SetVoiceByName, self.library.espeak_SetParameter
+        self._synthesize = self.library.espeak_Synth
+        self._synthesize.argtypes = [ctypes.c_char_p, ctypes.c_size_t, *[ctypes.c_uint] * 4, *[ctypes.c_void_p] * 2]
         prototype = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
-        self._callback = prototype(self._collect)  # Kept here: the library does not own it.
+        self._callback = prototype(collector(audio_file, event_file))  # Kept here: the library does not own it.
         self.library.espeak_SetSynthCallback(self._callback)
 
-    def _collect(self, wave: int | None, samples: int, events: int | None) -> int:
-        """Copy a buffer of audio and the events in it to the files; a nonzero result stops the engine."""
-        end = events
-        while end and ctypes.c_int.from_address(end).value:
-            end += EVENT.size
-        if wave and not self._write(0, wave, 2 * samples):
-            return 1
-        return 0 if self._write(1, events, (end or 0) - (events or 0)) else 1
+    def speak(self, voice: bytes, rate_wpm: int, pitch: int, text: bytes, size: int) -> int:
+        """Append the audio and events of a text (`size` bytes with its final zero) to the files; return the status."""
+        if self._set_voice(voice):
+            return 2
+        self._set_parameter(RATE_PARAMETER, rate_wpm, 0)
+        self._set_parameter(PITCH_PARAMETER, pitch, 0)
+        return 3 if self._synthesize(text, size, 0, BY_CHARACTER, 0, UTF8, None, None) else 0
 
-    def _write(self, which: int, address: int | None, size: int) -> bool:
-        written = self._pwrite(self._files[which], address, size, self._bytes[which]) if size else 0
-        self._bytes[which] += written
-        if written != size:
-            self._failure = (
-                f"its output could not be kept: {os.strerror(ctypes.get_errno()) if written < 0 else 'full'}"
-            )
-        return bool(written == size)
-
-    def speak(self, text: bytes) -> str:
-        """Say a text; return the answer."""
-        status = self.library.espeak_Synth(text, len(text) + 1, 0, BY_CHARACTER, 0, UTF8, None, None)
-        if status != 0 or self._failure:
-            return json.dumps({"error": self._failure or f"espeak_Synth answered {status}"})
-        return '{"audio_bytes": %d, "event_bytes": %d}' % tuple(self._bytes)  # noqa: UP031
-
-    def spell(self, words: list[str]) -> str:
-        """Return the answer with the phones of each word said alone."""
-        return json.dumps({"spelled": [self._spell(word) for word in words]})
+    def spell(self, voice: bytes, words: list[str], file: int) -> int:
+        """Append the phone names of each word said alone to a file, one line each; return the status."""
+        if self._set_voice(voice):
+            return 2
+        names = "\n".join(map(self._spell, words)).encode()
+        return 0 if os.write(file, names) == len(names) else 4
 
     def _spell(self, word: str) -> str:
         source = ctypes.c_char_p(word.encode("utf-8", "replace"))
@@ -107,37 +90,59 @@ class Engine:
             clauses.append(self.library.espeak_TextToPhonemes(ctypes.byref(rest), UTF8, ord(" ") << 8) or b"")
         return b" ".join(clauses).decode("utf-8", "replace")
 
-    def set_voice(self, voice: bytes, rate_wpm: int, pitch: int) -> bool:
-        """Choose voice, rate and pitch; False if there is no such voice."""
-        found = self.library.espeak_SetVoiceByName(voice) == 0
-        self.library.espeak_SetParameter(RATE_PARAMETER, rate_wpm, 0)
-        self.library.espeak_SetParameter(PITCH_PARAMETER, pitch, 0)
-        return found
+
+def collector(audio_file: int, event_file: int) -> Callable[[int | None, int, int | None], int]:
+    """Make the function that takes the engine's buffers: it appends audio and events to the files."""
+    write = ctypes.CDLL(None).write
+    write.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
+    write.restype = ctypes.c_ssize_t
+    integer, event_size, leave = ctypes.c_int.from_address, EVENT.size, os._exit
+
+    def collect(wave: int | None, samples: int, events: int | None) -> int:
+        if wave and write(audio_file, wave, 2 * samples) != 2 * samples:
+            leave(4)
+        if events:
+            end = events
+            while integer(end).value:
+                end += event_size
+            if write(event_file, events, end - events) != end - events:
+                leave(4)
+        return 0
+
+    return collect
 
 
-def answer(engine: Engine, request: dict[str, Any], voice: bytes, text: bytes) -> str:
-    """Answer one request, in a fork."""
-    signal.alarm(int(request["limit_s"]) + 5)  # A fork that hangs does not outlive everybody.
-    if not engine.set_voice(voice, request["rate_wpm"], request["pitch"]):
-        return json.dumps({"error": f"it has no voice '{request['voice']}'"})
-    return engine.spell(request["words"]) if "words" in request else engine.speak(text)
+def serve(engine: Engine, requests: BinaryIO, out: int, files: tuple[int, int]) -> int:
+    """Answer every request from a fork; return the exit status (1 when a fork died, so that nobody waits for it).
 
-
-def serve(engine: Engine, requests: BinaryIO, out: int) -> int:
-    """Answer every request from a fork; return the exit status (1 when a fork died, so that nobody waits for it)."""
+    Everything is made ready before the fork, and its results are read off the positions of the files after it.
+    """
     for line in requests:
         request = json.loads(line)
-        voice, text = request["voice"].encode(), request.get("text", "").encode("utf-8", "replace")
+        voice, rate_wpm, pitch = request["voice"].encode(), request["rate_wpm"], request["pitch"]
+        text, words = request.get("text", "").encode("utf-8", "replace"), request.get("words")
+        size, limit_s = len(text) + 1, int(request["limit_s"]) + 5
+        for file in files:
+            os.lseek(file, 0, os.SEEK_SET)
         child = os.fork()
         if child == 0:
             status = 1
             try:
-                send(out, answer(engine, request, voice, text))
-                status = 0
+                signal.alarm(limit_s)  # A fork that hangs does not outlive everybody.
+                if words is None:
+                    status = engine.speak(voice, rate_wpm, pitch, text, size)
+                else:
+                    status = engine.spell(voice, words, files[1])
             finally:
                 os._exit(status)
-        if os.waitpid(child, 0)[1] != 0:
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status in FAILURES:
+            send(out, json.dumps({"error": FAILURES[status]}))
+        elif status != 0:
             return 1
+        else:
+            sizes = [os.lseek(file, 0, os.SEEK_CUR) for file in files]
+            send(out, json.dumps({"audio_bytes": sizes[0], "event_bytes": sizes[1]}))
     return 0
 
 
@@ -152,14 +157,15 @@ def main() -> int:
     out = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # The library may print; messages must stay clean.
     try:
-        engine = Engine(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+        files = int(sys.argv[3]), int(sys.argv[4])
+        engine = Engine(sys.argv[1], sys.argv[2], *files)
     except (OSError, AttributeError) as error:
         send(out, json.dumps({"error": str(error)}))
         return 1
     gc.freeze()  # A collection in a fork would touch, and so copy, every object.
     gc.disable()
     send(out, json.dumps({"rate_hz": engine.rate_hz}))
-    return serve(engine, sys.stdin.buffer, out)
+    return serve(engine, sys.stdin.buffer, out, files)
 
 
 if __name__ == "__main__":

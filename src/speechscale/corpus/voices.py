@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -28,7 +27,8 @@ GRID_SAMPLES = 640
 differs between two places where a segment is spoken."""
 TAIL_S = 0.05
 """Sound kept behind the last phone of a segment; the engine leaves between 0.01 and 0.1 s of silence."""
-CACHE_SEGMENTS = 512
+CACHE_SEGMENTS = 1024
+"""Segments remembered within a shard, about 0.1 MB each."""
 
 Span = tuple[str, int, int]
 """Text or label, start and end sample at 16 kHz."""
@@ -51,10 +51,6 @@ class Voice:
     held_out: bool = False
     rate_wpm: int = 175
     pitch: int = 50
-
-    @property
-    def sex(self) -> Literal["f", "m"]:
-        return "f" if self.variant.startswith("f") else "m"
 
 
 VOICES: dict[str, Voice] = {

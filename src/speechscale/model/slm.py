@@ -1,9 +1,8 @@
 """SLMs from nothing, from a TextLM, or from a folder; always stock transformers models.
 
 Enters: a `Size`, or a TextLM and a larger vocabulary. Leaves: a `*ForCausalLM` that plain transformers loads.
-The one decision worth knowing: rows of units are drawn after the TextLM was trained, at the scale its rows have by then.
-Rows that sat unused in its softmax, or rows as small as those of a new model, cost a large part of a small budget
-(docs/model.md has the measurement).
+The one decision worth knowing: rows of units are drawn after the TextLM was trained, at the scale its rows have by
+then. Rows that sat unused in its softmax, or as small as a new model's, cost much of a small budget (docs/model.md).
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ MEAN_NOISE = 0.1
 """Noise of the "mean" policy, as a share of the spread of the text rows."""
 TRAINED_SHARE = 0.75
 """Spread of "calibrated" rows, as a share of the spread of the text rows."""
-PROBE_ROWS, PROBE_TOKENS = 16, 32
+PROBE_ROWS, PROBE_TOKENS, CALIBRATION_ROUNDS = 16, 32, 4
 Policy = Literal["calibrated", "gaussian", "mean"]
 
 
@@ -102,16 +101,19 @@ def calibrate(model: Any, text_vocab_size: int, generator: torch.Generator) -> N
     """Shift the new rows of the head together so that, in speech, text holds about its share of the probability.
 
     A TextLM is sure of itself: on units that mean nothing to it yet, its text logits lie several nats above those of
-    fresh rows. The shift goes along the mean hidden state over random new ids and closes that gap, once.
+    fresh rows. The shift goes along the mean hidden state over random new ids and closes that gap. It takes rounds,
+    because shifted rows of a tied table also change what the model reads.
     """
     head = model.get_output_embeddings().weight
     shape = (PROBE_ROWS, PROBE_TOKENS)
     probe = torch.randint(text_vocab_size, head.shape[0], shape, generator=generator).to(head.device)
-    hidden = model.base_model(input_ids=probe, use_cache=False).last_hidden_state.flatten(0, 1).to(head)  # (n, d)
-    logits = hidden @ head.T
-    text_level = logits[:, :text_vocab_size].logsumexp(1).mean() - math.log(text_vocab_size)
-    direction = hidden.mean(0)
-    head[text_vocab_size:] += (text_level - logits[:, text_vocab_size:].mean()) * direction / direction.dot(direction)
+    for _ in range(CALIBRATION_ROUNDS):
+        hidden = model.base_model(input_ids=probe, use_cache=False).last_hidden_state.flatten(0, 1).to(head)  # (n, d)
+        logits = hidden @ head.T
+        text_level = logits[:, :text_vocab_size].logsumexp(1).mean() - math.log(text_vocab_size)
+        direction = hidden.mean(0)
+        shift = (text_level - logits[:, text_vocab_size:].mean()) * direction / direction.dot(direction)
+        head[text_vocab_size:] += shift
 
 
 def extend(

@@ -27,7 +27,7 @@ def learning_rate_share(
     warmup = warmup_fraction * tokens
     if tokens_seen < warmup:
         return tokens_seen / warmup
-    fall = min(1.0, (tokens_seen - warmup) / max(1.0, tokens - warmup))
+    fall = min(1.0, (tokens_seen - warmup) / (tokens - warmup)) if warmup < tokens else 1.0
     shape = (1 + math.cos(math.pi * fall)) / 2 if schedule == "cosine" else 1 - fall
     return final_fraction + (1 - final_fraction) * shape
 

@@ -1,0 +1,165 @@
+"""Catches attention across documents, targets of another document, and losses filed under the wrong modality."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from speechscale.model.sizes import SIZES, Size
+from speechscale.model.slm import new_model
+from speechscale.tokens.packing import Batch
+from speechscale.tokens.rows import pack_documents
+from speechscale.train import losses
+from speechscale.train.losses import (
+    Precision,
+    document_mask,
+    hidden_states,
+    loss_by_modality,
+    predicting_places,
+    ratio_standard_error,
+    target_losses,
+    to_device,
+    training_loss,
+)
+from tests.train.conftest import CONTEXT, VOCAB, documents
+
+GROUPED = Size(name="grouped", layers=2, dim=32, heads=2, kv_heads=1, ffn=64, family="qwen2", tied=False)
+
+
+@pytest.fixture(scope="module", params=[SIZES["0.05M"], GROUPED], ids=["llama", "qwen2"])
+def model(request: pytest.FixtureRequest) -> Any:
+    """Weights large enough that every attended token matters."""
+    made = new_model(request.param, VOCAB, CONTEXT, seed=0)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(8)
+    return made
+
+
+def rows(batch: Batch) -> losses.Rows:
+    return to_device(batch, torch.device("cpu"), predicting_places(batch.segments))
+
+
+def test_places_example() -> None:
+    assert predicting_places(np.array([[0, 0, 1, 1, -1], [0, 0, 0, -1, -1]])).tolist() == [0, 2, 5, 6]
+
+
+def test_mask_is_causal_inside_documents_and_never_empty() -> None:
+    segments = torch.tensor([[0, 0, 1, -1, -1]])
+    seen = torch.isfinite(document_mask(segments, torch.float32))[0, 0]
+    expected = torch.tensor(
+        [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 1, 1]], dtype=torch.bool
+    )
+    assert torch.equal(seen, expected)
+
+
+def test_packed_rows_equal_documents_alone(model: Any) -> None:
+    bodies, streams = documents(20, seed=3)
+    (batch,) = pack_documents(bodies, streams, CONTEXT, batch_rows=64)
+    assert (batch.segments < 0).any(), "the test needs padding"
+    packed = rows(batch)
+    with torch.no_grad():
+        logits = model.get_output_embeddings()(hidden_states(model, packed, "fp32"))
+        place = 0
+        for row in range(len(batch.tokens)):
+            for segment in range(int(batch.segments[row].max()) + 1):
+                own = batch.segments[row] == segment
+                tokens = torch.from_numpy(batch.tokens[row, own])
+                alone = model(tokens[None]).logits[0, :-1]
+                got = logits[place : place + len(alone)]
+                assert torch.allclose(got, alone, atol=1e-5, rtol=1e-5)
+                assert torch.equal(packed.targets[place : place + len(alone)], tokens[1:])
+                place += len(alone)
+    assert place == len(logits) == sum(len(body) + 1 for body in bodies)
+    assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("chunk", [16, 10_000])
+def test_chunked_loss_and_gradients_equal_torch(
+    model: Any, batches: list[Batch], chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "MIN_CHUNK_TARGETS", chunk)
+    monkeypatch.setattr(losses, "CHUNK_LOGITS", 1)
+    packed = rows(batches[0])
+
+    def gradients(loss: torch.Tensor) -> list[torch.Tensor]:
+        made = torch.autograd.grad(loss * 3, list(model.parameters()))
+        return list(made)
+
+    head = model.get_output_embeddings()
+    stock = torch.nn.functional.cross_entropy(head(hidden_states(model, packed, "fp32")), packed.targets)
+    ours = training_loss(model, packed, "fp32")
+    torch.testing.assert_close(ours, stock)
+    for got, expected in zip(gradients(ours), gradients(stock), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_bf16_is_close_and_leaves_the_model_as_it_was(batches: list[Batch]) -> None:
+    model = new_model(SIZES["0.05M"], VOCAB, CONTEXT, seed=0)
+    packed = rows(batches[0])
+    values = {}
+    precision: Precision
+    for precision in ("fp32", "bf16"):
+        model.zero_grad()
+        loss = training_loss(model, packed, precision)
+        loss.backward()
+        values[precision] = (loss.item(), model.lm_head.weight.grad.clone())
+    assert values["bf16"][0] == pytest.approx(values["fp32"][0], abs=0.01)
+    assert torch.cosine_similarity(values["bf16"][1].flatten(), values["fp32"][1].flatten(), dim=0) > 0.99
+    assert model.lm_head.weight.dtype == torch.float32
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_losses_by_modality_are_means_of_their_targets(model: Any, batches: list[Batch], modality: np.ndarray) -> None:
+    chosen = batches[:3]
+    got = loss_by_modality(model, chosen, modality)
+    every = [target_losses(model, b, predicting_places(b.segments)) for b in chosen]
+    kinds = np.concatenate([modality[b.tokens.reshape(-1)[predicting_places(b.segments) + 1]] for b in chosen])
+    flat = np.concatenate(every)
+    assert got.text == pytest.approx(flat[kinds == 0].mean())
+    assert got.speech == pytest.approx(flat[kinds == 1].mean())
+    assert got.marker == pytest.approx(flat[kinds == 2].mean())
+    assert got.mean == pytest.approx(flat.mean())
+    assert got.text_targets + got.speech_targets + got.marker_targets == len(flat)
+    assert got.documents == sum(int(row.max()) + 1 for b in chosen for row in b.segments)
+
+
+def test_validation_without_text_says_none(model: Any, speech: list[Batch], modality: np.ndarray) -> None:
+    got = loss_by_modality(model, speech, modality)
+    assert got.text is None
+    assert got.text_targets == 0
+    assert got.documents == got.marker_targets == 30  # each document closes with one <eos>
+    again = loss_by_modality(model, speech, modality)
+    assert got == again
+
+
+def test_standard_error_of_a_ratio_covers_the_truth() -> None:
+    """Documents of different length and difficulty: the spread of the estimate over repetitions equals its s.e."""
+    rng = np.random.default_rng(0)
+    estimates, errors = [], []
+    for _ in range(400):
+        counts = rng.integers(5, 50, 60).astype(float)
+        sums = counts * rng.normal(2.0, 0.3, 60) + rng.normal(0, 1, 60) * np.sqrt(counts)
+        estimates.append(sums.sum() / counts.sum())
+        errors.append(ratio_standard_error(sums, counts))
+    assert np.mean(np.array(errors, float)) == pytest.approx(np.std(estimates), rel=0.1)
+    assert ratio_standard_error(np.ones(1), np.ones(1)) is None
+
+
+def test_speech_error_is_over_documents(model: Any, speech: list[Batch], modality: np.ndarray) -> None:
+    got = loss_by_modality(model, speech, modality)
+    sums, counts = [], []
+    for batch in speech:
+        places = predicting_places(batch.segments)
+        values = target_losses(model, batch, places)
+        kinds = modality[batch.tokens.reshape(-1)[places + 1]]
+        key = places // CONTEXT * 100 + batch.segments.reshape(-1)[places]
+        for document in np.unique(key):
+            own = (key == document) & (kinds == 1)
+            sums.append(values[own].sum())
+            counts.append(float(own.sum()))
+    assert got.speech_se == pytest.approx(ratio_standard_error(np.array(sums), np.array(counts)))
