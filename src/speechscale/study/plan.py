@@ -23,8 +23,8 @@ UNITS_PER_SECOND = {"mfcc": 19.0, "phones": 12.5}
 """Deduplicated units per second of speech, as measured on the voices here; other encoders at 25 Hz: 19.4 (SIMS)."""
 SPEAK_SPEED = 300.0
 """Seconds of speech spoken and encoded per core-second; a cautious round figure."""
-CPU_FLOPS = {32: 1.8e10, 48: 3.0e10, 64: 4.5e10, 96: 6.5e10, 128: 8.5e10}
-"""FLOP/s of one core by model width, as measured (docs/train.md); widths between take the next smaller entry."""
+CPU_FLOPS = {32: 1.4e10, 48: 2.0e10, 64: 2.9e10, 96: 4.5e10, 128: 5.5e10}
+"""FLOP/s of one core by model width while a second run keeps the other core busy; between, the next smaller width."""
 GPU_FLOPS = 0.4 * 989e12
 """One H100 at 40 % of its dense bf16 peak: an assumption of the bill, not a measurement."""
 GPU_DOLLARS_PER_HOUR = 2.5

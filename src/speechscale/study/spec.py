@@ -211,7 +211,7 @@ class Train(Section):
     schedule: Literal["cosine", "linear"] = "cosine"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     checks: int = Field(6, ge=1, description="validations along each run; the early-stopped loss is chosen among them")
-    new_rows: Literal["gaussian", "mean"] = "gaussian"
+    new_rows: Literal["calibrated", "gaussian", "mean"] = "calibrated"
 
 
 class Evals(Section):

@@ -27,7 +27,7 @@ from speechscale.train.schedule import Schedule, check_points, learning_rate_sha
 MODALITIES = {MODALITY_TEXT: "text", MODALITY_SPEECH: "speech", MODALITY_MARKER: "marker"}
 SELECT = "select"
 """Name of the validation set that chooses the best checkpoint."""
-BF16_FROM_PARAMS = 150_000
+BF16_FROM_PARAMS = 80_000
 """On a CPU, body parameters from which bf16 autocast was measured faster than fp32 (docs/train.md)."""
 
 
