@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -190,7 +191,22 @@ def _with_rows(text_lm: Any, make: Callable[[Tensor], Tensor]) -> Any:
 
 def save_model(model: Any, folder: Path | str) -> None:
     """Write a stock Hugging Face folder: config.json, generation_config.json, model.safetensors."""
-    model.save_pretrained(Path(folder))
+    with _quiet():
+        model.save_pretrained(Path(folder))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' bars and warnings off the terminal; every fault is raised by us."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
 
 
 def load_model(folder: Path | str) -> Any:
@@ -202,24 +218,18 @@ def load_model(folder: Path | str) -> Any:
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise DataError(f"model folder '{folder}': no config.json there; give a folder made by save_model")
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            folder,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
+        with _quiet():
+            model, report = AutoModelForCausalLM.from_pretrained(
+                folder,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
     except Exception as error:  # safetensors, json, os and transformers each raise their own
         raise DataError(f"model folder '{folder}' cannot be read ({error}); make it again") from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
     wrong = sorted(report["missing_keys"]) + sorted(report["unexpected_keys"])
     if wrong or report["mismatched_keys"]:
         raise DataError(

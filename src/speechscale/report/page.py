@@ -202,20 +202,17 @@ def law_rows(laws: Mapping[str, Any]) -> list[dict[str, str]]:
     for law in laws.get("laws", []):
         rows.append({"what": f"L(N, D), {law['loss']} loss", "arm": law["arm"], "result": _law_text(law)})
     for slope in laws.get("slopes", []):
-        rows.append({"what": f"slope of {slope['metric']} in C", "arm": slope["arm"], "result": _slope_text(slope)})
+        rows.append({"what": f"slope of {slope['metric']} in C", "arm": slope["arm"], "result": slope["message"]})
     return rows
 
 
 def _law_text(law: Mapping[str, Any]) -> str:
-    if law["status"] != "fitted":
+    if law["status"] == "not_fitted":
         return f"not fitted: {law['reason']}"
+    if law["status"] == "not_identified":
+        return "; ".join([f"{law['runs']} runs do not fix the constants of a law", *law["notes"]])
     constants = ", ".join(f"{name} {_interval(value)}" for name, value in law["constants"].items())
     return "; ".join([f"{law['runs']} runs: {constants}", *law["notes"]])
-
-
-def _slope_text(slope: Mapping[str, Any]) -> str:
-    gamma = slope.get("gamma")
-    return f"gamma {_interval(gamma)}" if gamma else str(slope.get("reason", ""))
 
 
 def _interval(value: Mapping[str, Any]) -> str:
