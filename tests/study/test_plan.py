@@ -33,14 +33,14 @@ def test_cuervo_grid_has_the_paper_s_sizes_and_ratios() -> None:
     assert largest.epochs_speech == pytest.approx(82.3e9 / 10.89e9, rel=0.01)
 
 
-def test_a_sweep_is_the_smallest_budget_of_the_first_seed_only() -> None:
+def test_a_sweep_is_the_middle_budget_of_the_first_seed_only() -> None:
     part = load_study("standard").parts["scarce-mfcc"]
     cells = plan_part("p", part)
     swept = [c for c in cells if c.sweep]
-    assert {c.budget_flops for c in swept} == {min(part.grid.budgets_flops)}
+    assert {c.budget_flops for c in swept} == {sorted(part.grid.budgets_flops)[1]}, "the lower middle of four"
     assert {c.seed for c in swept} == {0}
     assert all(len(c.learning_rates) == 1 for c in swept)
-    assert all(len(c.learning_rates) == 2 for c in cells if not c.sweep)
+    assert all(len(c.learning_rates) == 3 for c in cells if not c.sweep)
     assert len({run_name(c) for c in cells}) == len(cells), "run names are unique"
 
 
@@ -77,4 +77,4 @@ def test_every_run_of_a_warm_arm_has_its_text_lm_and_every_step_has_its_inputs()
         assert math.isfinite(step.seconds)
     warm = steps["run/scarce-mfcc/interleaved-0.2M-8e11-s1"]
     assert any(name.startswith("text_lm/scarce/0.2M") for name in warm.inputs)
-    assert sum(name.startswith("run/scarce-mfcc/interleaved-0.2M-1e11-lr") for name in warm.inputs) == 2
+    assert sum(name.startswith("run/scarce-mfcc/interleaved-0.2M-2e11-lr") for name in warm.inputs) == 3

@@ -207,7 +207,7 @@ def _pooled_se(errors: pd.Series) -> float:
 
 
 def curves_figure(curves: Sequence[Mapping[str, Any]], colors: Mapping[str, str]) -> go.Figure | None:
-    """Test loss along training at the largest budget: where a run over-fits, its curve turns up.
+    """Loss on the split "select" along training at the largest budget: where a run over-fits, its curve turns up.
 
     Args:
         curves: entries with arm, size, seed, tokens_seen (list) and loss (list).
@@ -231,7 +231,7 @@ def curves_figure(curves: Sequence[Mapping[str, Any]], colors: Mapping[str, str]
             )
         )
     figure.update_xaxes(title="tokens seen", type="log")
-    figure.update_yaxes(title="speech loss on test (nats per unit)")
+    figure.update_yaxes(title="loss on the split select (nats per token)")
     return _styled(figure, 400)
 
 

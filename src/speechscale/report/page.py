@@ -102,8 +102,8 @@ def _part(name: str, runs: pd.DataFrame, laws: Mapping[str, Any], material: Part
         ("Lowest speech loss against compute (envelope)", figures.envelope_figure(runs, colors)),
         ("Accuracy on facts, by where they were met", figures.transfer_figure(runs, colors)),
         ("Accuracy against compute", figures.metric_figure(runs, colors)),
-        ("Loss along training, largest budget", figures.curves_figure(material.curves, colors)),
-        ("Learning-rate sweep, smallest budget (filled: chosen)", figures.sweep_figure(material.sweep, colors)),
+        ("Selection loss along training, largest budget", figures.curves_figure(material.curves, colors)),
+        ("Learning-rate sweep, middle budget (filled: chosen)", figures.sweep_figure(material.sweep, colors)),
     ]
     return {
         "name": name,

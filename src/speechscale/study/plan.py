@@ -129,7 +129,7 @@ def make_cell(
         seed=seed,
         budget_flops=tokens * per_token.of(part.grid.flops) if part.grid.tokens_per_param else budget,
         learning_rates=rates,
-        sweep=budget == axis[0] and seed == part.grid.seeds[0],
+        sweep=is_sweep(part, budget, seed),
         largest=budget == axis[-1],
         params_total=count.total,
         params_non_embedding=count.non_embedding,
@@ -145,6 +145,15 @@ def make_cell(
     )
 
 
+def is_sweep(part: Part, budget: float, seed: int) -> bool:
+    """Whether this cell tries every learning rate: the (lower) middle of the grid's axis, first seed only.
+
+    A rate chosen at the smallest budget would be too high for the largest, where data repeat most.
+    """
+    axis = sorted(part.grid.budgets_flops or part.grid.tokens_per_param)
+    return budget == axis[(len(axis) - 1) // 2] and seed == part.grid.seeds[0]
+
+
 def plan_part(name: str, part: Part) -> list[Cell]:
     """All runs of a part; refuses cells with fewer than `grid.min_steps` steps.
 
@@ -155,8 +164,7 @@ def plan_part(name: str, part: Part) -> list[Cell]:
     cells = []
     for arm_name, size, budget, seed in itertools.product(part.arms, part.grid.sizes, axis, part.grid.seeds):
         rates = scaled_rates(part, part.arms[arm_name].learning_rates, size)
-        sweep = budget == axis[0] and seed == part.grid.seeds[0]
-        for choice in [(rate,) for rate in rates] if sweep else [rates]:
+        for choice in [(rate,) for rate in rates] if is_sweep(part, budget, seed) else [rates]:
             cells.append(make_cell(name, part, arm_name, size, budget, seed, choice))
     short = [cell for cell in cells if cell.steps < part.grid.min_steps]
     if short:
