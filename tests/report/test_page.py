@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from speechscale.report import figures
+from speechscale.report.numbers import short_count, short_flops
 from speechscale.report.page import PartMaterial, Sample, metric_table, render, run_table
 from speechscale.scaling.analysis import analyze
 from speechscale.speech.audio import write_audio
@@ -86,7 +87,12 @@ def test_tables_leave_unmeasured_cells_empty(runs: pd.DataFrame) -> None:
 
 @pytest.mark.parametrize(("value", "text"), [(4e11, "4e11"), (2.13e18, "2.13e18"), (500.0, "500")])
 def test_short_flops(value: float, text: str) -> None:
-    assert figures.short_flops(value) == text
+    assert short_flops(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(203_520, "204k"), (7.6e9, "7.6B"), (12, "12")])
+def test_short_count(value: float, text: str) -> None:
+    assert short_count(value) == text
 
 
 def test_page_is_self_contained_and_escapes_what_it_shows(runs: pd.DataFrame, tmp_path: Path) -> None:

@@ -6,13 +6,15 @@ The one decision worth knowing: every point carries its standard error, chance i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
+
+from speechscale.report.numbers import short_count, short_flops
 
 PALETTE = ["#3b6fb6", "#d1603d", "#3f8f5f", "#8a5fb0", "#a8862b", "#5a6b7b"]
 DASHES = ["solid", "dash", "dot", "dashdot", "longdash"]
@@ -22,14 +24,6 @@ DIRECTIONS = {"ss": "speech->speech", "st": "speech->text", "ts": "text->speech"
 def arm_colors(arms: Sequence[str]) -> dict[str, str]:
     """One color per arm, the same in every figure."""
     return {arm: PALETTE[i % len(PALETTE)] for i, arm in enumerate(arms)}
-
-
-def short_flops(value: float) -> str:
-    """Example: 4e11 -> '4e11', 2.13e18 -> '2.13e18', 500 -> '500'"""
-    if value < 1e4:
-        return f"{value:.3g}"
-    exponent = int(np.floor(np.log10(value)))
-    return f"{value / 10**exponent:.3g}e{exponent}"
 
 
 def speech_arms(runs: pd.DataFrame) -> list[str]:
@@ -66,7 +60,9 @@ def isoflop_figure(runs: pd.DataFrame, colors: Mapping[str, str]) -> go.Figure |
                     showlegend=column == 1,
                 )
                 figure.add_trace(trace, row=1, col=column)
-    figure.update_xaxes(type="log", title="parameters without embeddings")
+    figure.update_xaxes(
+        type="log", title="parameters without embeddings", **_ticks(runs["params_non_embedding"], short_count)
+    )
     figure.update_yaxes(title="speech loss (nats per unit)", col=1)
     return _styled(figure, 430)
 
@@ -97,7 +93,7 @@ def envelope_figure(runs: pd.DataFrame, colors: Mapping[str, str]) -> go.Figure 
             figure.add_trace(plain, row=1, col=column)
             if best["flops_text_lm_exact"].max() > 0:
                 charged = go.Scatter(
-                    x=best["budget_flops"] + best["flops_text_lm_exact"],
+                    x=_charged(best),
                     y=best[name],
                     mode="lines+markers",
                     line={"color": colors[arm], "dash": "dot"},
@@ -108,9 +104,24 @@ def envelope_figure(runs: pd.DataFrame, colors: Mapping[str, str]) -> go.Figure 
                     showlegend=column == 1,
                 )
                 figure.add_trace(charged, row=1, col=column)
-    figure.update_xaxes(type="log", title="training compute (FLOPs)")
+    marks = pd.concat([runs["budget_flops"], _charged(runs)])
+    figure.update_xaxes(type="log", title="training compute (FLOPs)", **_ticks(marks, short_flops))
     figure.update_yaxes(title="lowest speech loss (nats per unit)", col=1)
     return _styled(figure, 400)
+
+
+def _charged(rows: pd.DataFrame) -> pd.Series:
+    """Compute of each run plus what its TextLM cost."""
+    return rows["budget_flops"] + rows["flops_text_lm_exact"]
+
+
+def _ticks(values: pd.Series, form: Callable[[float], str]) -> dict[str, Any]:
+    """Ticks of a log axis at the measured values, leaving out those that would overlap."""
+    chosen: list[float] = []
+    for value in sorted(values.dropna().unique()):
+        if not chosen or value >= 1.35 * chosen[-1]:
+            chosen.append(float(value))
+    return {"tickvals": chosen, "ticktext": [form(value) for value in chosen]}
 
 
 def _best_per_budget(rows: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -162,7 +173,7 @@ def metric_figure(runs: pd.DataFrame, colors: Mapping[str, str]) -> go.Figure | 
             )
             figure.add_trace(trace, row=index // columns + 1, col=index % columns + 1)
     figure.add_hline(y=0.5, line={"color": "#888", "dash": "dot", "width": 1})
-    figure.update_xaxes(type="log")
+    figure.update_xaxes(type="log", **_ticks(runs["budget_flops"], short_flops))
     figure.update_yaxes(title="accuracy", col=1)
     return _styled(figure, 120 + 240 * rows)
 

@@ -21,6 +21,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from speechscale.report import figures
+from speechscale.report.numbers import short_count, short_flops
 
 TOPICS = ("loss", "transfer", "sizes", "limits")
 """Kinds of sentences in the verdict of a part."""
@@ -137,10 +138,10 @@ def run_table(runs: pd.DataFrame) -> dict[str, Any]:
     columns = {
         "arm": ("arm", str),
         "size": ("size", str),
-        "params_non_embedding": ("N (non-emb.)", _count),
-        "budget_flops": ("C budget", figures.short_flops),
-        "flops_text_lm_exact": ("C of TextLM", lambda v: figures.short_flops(v) if v else "-"),
-        "tokens_seen": ("D tokens", _count),
+        "params_non_embedding": ("N (non-emb.)", short_count),
+        "budget_flops": ("C budget", short_flops),
+        "flops_text_lm_exact": ("C of TextLM", lambda v: short_flops(v) if v else "-"),
+        "tokens_seen": ("D tokens", short_count),
         "speech_epochs": ("speech epochs", lambda v: f"{v:.1f}"),
         "learning_rate": ("learning rate", lambda v: f"{v:.2g}"),
         "learning_rate_at_edge": ("rate at edge", lambda v: "edge" if v else ""),
@@ -171,7 +172,7 @@ def metric_table(runs: pd.DataFrame) -> dict[str, Any]:
         if scored[key].isna().all():
             continue
         label = f"{metric[0].replace('_', ' ')}{' (' + metric[2] + ')' if metric[2] else ''}"
-        cells = [label, figures.DIRECTIONS[metric[1]], _cell(scored[f"{key}_n"].max(), _count)]
+        cells = [label, figures.DIRECTIONS[metric[1]], _cell(scored[f"{key}_n"].max(), short_count)]
         for _, row in scored.iterrows():
             cells.append("" if pd.isna(row[key]) else f"{row[key]:.2f} ± {row[f'{key}_se']:.2f}")
         rows.append(cells)
@@ -184,13 +185,6 @@ def _key(metric: tuple[str, str, str]) -> str:
 
 def _cell(value: Any, form: Any) -> str:
     return "" if value is None or (isinstance(value, float) and np.isnan(value)) else str(form(value))
-
-
-def _count(value: float) -> str:
-    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.0f}"
 
 
 def law_rows(laws: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from speechscale.report.numbers import short_count
 from speechscale.study.plan import (
     GPU_DOLLARS_PER_HOUR,
     GPU_FLOPS,
@@ -42,7 +43,9 @@ def print_plan(study: Study) -> None:
 def describe_data(part: Part) -> str:
     """One line about the speech, the units and the vocabulary."""
     units = unique_units(part)
-    amount = "as much speech as the folder holds" if math.isnan(units) else f"{_count(units)} unique units (estimate)"
+    amount = (
+        "as much speech as the folder holds" if math.isnan(units) else f"{short_count(units)} unique units (estimate)"
+    )
     sizes = ", ".join(f"{name} {vocabulary_size(part, arm)}" for name, arm in part.arms.items())
     oracle = " (oracle: the engine's own phones)" if part.units.oracle else ""
     return f"corpus {part.corpus.name} ({part.corpus.kind}), {amount}; units {part.units.name}{oracle}; ids: {sizes}"
@@ -62,13 +65,13 @@ def _table(cells: Sequence[Cell], part: Part) -> Table:
             cell.arm,
             cell.size,
             str(cell.seed),
-            _count(cell.params_total),
-            _count(cell.params_non_embedding),
+            short_count(cell.params_total),
+            short_count(cell.params_non_embedding),
             f"{cell.budget_flops:.3g}",
-            _count(cell.tokens),
+            short_count(cell.tokens),
             "-" if math.isnan(cell.epochs_speech) else f"{cell.epochs_speech:.2g}",
             f"{cell.steps:,.0f}",
-            _count(cell.batch_tokens),
+            short_count(cell.batch_tokens),
             rates if len(cell.learning_rates) == 1 else f"of {rates}",
             f"{cell.memory_gb:.2g}",
             f"{cell.disk_gb:.2g}",
@@ -93,13 +96,6 @@ def bill(cells: Iterable[Cell]) -> str:
             f"40 % of its bf16 peak, at ${GPU_DOLLARS_PER_HOUR:.2f} an hour: assumptions, not measurements"
         )
     return "\n".join(lines)
-
-
-def _count(value: float) -> str:
-    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.0f}"
 
 
 def _time(seconds: float) -> str:

@@ -1,0 +1,21 @@
+"""Numbers as short text, for tables, ticks and terminals."""
+
+from __future__ import annotations
+
+import math
+
+
+def short_flops(value: float) -> str:
+    """Example: 4e11 -> '4e11', 2.13e18 -> '2.13e18', 500 -> '500'"""
+    if value < 1e4:
+        return f"{value:.3g}"
+    exponent = math.floor(math.log10(value))
+    return f"{value / 10**exponent:.3g}e{exponent}"
+
+
+def short_count(value: float) -> str:
+    """Example: 203520 -> '204k', 7.6e9 -> '7.6B', 12 -> '12'"""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.0f}"
