@@ -40,7 +40,7 @@ def test_a_sweep_is_the_middle_budget_of_the_first_seed_only() -> None:
     assert {c.budget_flops for c in swept} == {sorted(part.grid.budgets_flops)[1]}, "the lower middle of four"
     assert {c.seed for c in swept} == {0}
     assert all(len(c.learning_rates) == 1 for c in swept)
-    assert all(len(c.learning_rates) == 3 for c in cells if not c.sweep)
+    assert all(len(c.learning_rates) == 2 for c in cells if not c.sweep)
     assert len({run_name(c) for c in cells}) == len(cells), "run names are unique"
 
 
@@ -75,6 +75,6 @@ def test_every_run_of_a_warm_arm_has_its_text_lm_and_every_step_has_its_inputs()
         assert set(step.inputs) <= set(steps), step.name
         assert step.seconds > 0
         assert math.isfinite(step.seconds)
-    warm = steps["run/scarce-mfcc/interleaved-0.2M-8e11-s1"]
-    assert any(name.startswith("text_lm/scarce/0.2M") for name in warm.inputs)
-    assert sum(name.startswith("run/scarce-mfcc/interleaved-0.2M-2e11-lr") for name in warm.inputs) == 3
+    warm = steps["run/scarce-mfcc/interleaved-0.16M-3.2e11-s1"]
+    assert any(name.startswith("text_lm/scarce/0.16M") for name in warm.inputs)
+    assert sum(name.startswith("run/scarce-mfcc/interleaved-0.16M-8e10-lr") for name in warm.inputs) == 2
