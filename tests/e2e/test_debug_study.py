@@ -18,6 +18,7 @@ from speechscale.errors import DataError
 from speechscale.study.loading import load_study
 from speechscale.study.recipes import clean_study, run_study, study_steps
 from speechscale.study.runners import step_states
+from speechscale.study.stages import read_texts
 
 pytest.importorskip("espeakng_loader", reason="the debug study speaks its corpus: install the extra 'voices'")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -100,7 +101,8 @@ def test_speak_continues_text_and_audio(done: Path, tmp_path: Path) -> None:
         path for path in sorted((steps / "run" / "mfcc").iterdir()) if path.name.startswith("interleaved-0.05M-4e09")
     )
     prompt = next((steps / "samples" / "mfcc").glob("*-original.wav"))
-    for source in (["--text", "it was a warm day ."], ["--prompt", str(prompt)]):
+    story = next(read_texts(steps / "corpus" / "tiny" / "texts.parquet", "train"))
+    for source in (["--text", story.split(".")[0] + "."], ["--prompt", str(prompt)]):
         out = tmp_path / "said.wav"
         command = [sys.executable, "-m", "speechscale", "speak", str(run), *source, "--seconds", "1", "--out", str(out)]
         subprocess.run(command, check=True, capture_output=True)
