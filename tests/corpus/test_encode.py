@@ -84,7 +84,7 @@ def test_bad_audio_is_skipped_with_a_reason_and_the_rest_goes_on(tmp_path: Path,
         "b_zero_bytes": "b_zero_bytes.wav: the file has zero bytes; copy it again",
         "c_text": "cannot be decoded",
         "d_nan": "1 of 16000 samples are NaN",
-        "g_one_sample": "no units (audio shorter than one frame); drop it",
+        "g_one_sample": "too short to hold a word; record it again or drop it",
         "h_no_samples": "no samples",
         "j_missing": "no such file",
     }.items():
@@ -119,15 +119,19 @@ def test_first_waveforms_are_handed_out(tmp_path: Path, tokenizer: SpeechTokeniz
 
 def test_nothing_usable_is_an_error_with_reasons(tmp_path: Path, tokenizer: SpeechTokenizer) -> None:
     for index in range(5):
-        (tmp_path / f"u{index}.wav").write_bytes(b"")
-        (tmp_path / f"u{index}.txt").write_text("one")
+        put(tmp_path, f"u{index}", noise(1.0, index))
+    utterances = list(read_folder(tmp_path, seed=1, on_skip=SkipLog().add))
+    for index in range(5):
+        (tmp_path / f"u{index}.wav").write_bytes(b"")  # spoiled after the folder was read
+    loader = FileLoader(root=tmp_path)
     with pytest.raises(DataError, match=r"none of 5 utterances can be used: u0: .*zero bytes; u1: .*; \.\.\.$"):
-        encode(tmp_path, tokenizer)
+        encode_corpus(utterances, tokenizer, loader=loader, skips=SkipLog())
     with pytest.raises(DataError, match="no utterances to encode"):
-        encode_corpus([], tokenizer, loader=FileLoader(root=tmp_path), skips=SkipLog())
-    utterances = read_folder(tmp_path, seed=1, on_skip=SkipLog().add)
+        encode_corpus([], tokenizer, loader=loader, skips=SkipLog())
     with pytest.raises(DataError, match="no audio to fit units on: u0: "):
-        list(sample_waveforms(utterances, loader=FileLoader(root=tmp_path), max_hours=1))
+        list(sample_waveforms(utterances, loader=loader, max_hours=1))
+    with pytest.raises(DataError, match=r"none of 5 recordings can be used: u0: .*zero bytes"):
+        list(read_folder(tmp_path, seed=1, on_skip=SkipLog().add))
 
 
 def test_phone_units_are_refused_for_recordings(tmp_path: Path) -> None:

@@ -16,17 +16,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-import soundfile
-
 from speechscale.corpus.alignments import clip_words, read_alignment
 from speechscale.corpus.skips import Skip, SkipLog
 from speechscale.corpus.spelling import spell, tokens_of
 from speechscale.corpus.transcripts import Metadata, clean_text, decode_text, is_label_file
 from speechscale.errors import DataError
 from speechscale.records import Utterance, Word
+from speechscale.speech.audio import audio_duration_s
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")
 SPLITS = ("train", "select", "test")
+MIN_DURATION_S = 0.1
+"""Recordings below this are dropped before the splits are drawn, so that no split is left empty by them."""
 MIN_MATCH_SHARE = 0.5
 """Below this share of matching tokens an alignment belongs to another text."""
 REMEMBERED_UTTERANCES = 10_000
@@ -177,10 +178,11 @@ class _FolderReader:
     def examine(self, path: Path) -> Utterance | Skip:
         """Read the transcript and word times of one recording; its split is still open."""
         try:
+            duration_s = _duration_s(path)
             text = self._transcript(path)
             words, problem = tuple(Word(text=word) for word in text.split()), ""
             if (alignment := self._alignment(path)) is not None:
-                aligned = clip_words(read_alignment(alignment, tier=self.tier), _duration_s(path))
+                aligned = clip_words(read_alignment(alignment, tier=self.tier), duration_s)
                 words, share = spell(text, aligned)
                 if share < MIN_MATCH_SHARE:
                     problem = f"{self._name(alignment)} matches {share:.0%} of the transcript"
@@ -285,9 +287,8 @@ class _FolderReader:
 
 
 def _duration_s(path: Path) -> float:
-    """Length by the file's header; endless when unreadable, which the encoder's loader reports with its reason."""
-    try:
-        info = soundfile.info(str(path))
-    except (soundfile.SoundFileError, OSError):
-        return float("inf")
-    return float(info.frames) / float(info.samplerate)
+    """Length by the file's header. What only decoding shows (NaN, truncation) is reported by the encoder's loader."""
+    duration_s = audio_duration_s(path)
+    if duration_s < MIN_DURATION_S:
+        raise DataError(f"audio of {duration_s:.4f} s is too short to hold a word; record it again or drop it")
+    return duration_s

@@ -49,11 +49,7 @@ def load_audio(path: str | Path, *, sample_rate_hz: int = TARGET_RATE_HZ) -> Loa
         DataError: missing, zero bytes, not audio, truncated, without samples, or with NaN or infinite samples.
     """
     path = Path(path)
-    if not path.is_file():
-        kind = "it is a folder" if path.is_dir() else "no such file"
-        raise DataError(f"audio {path}: {kind}; correct the path or drop the utterance")
-    if path.stat().st_size == 0:
-        raise DataError(f"audio {path}: the file has zero bytes; copy it again or drop the utterance")
+    _check_file(path)
     mono, rate_hz, channels = _decode_mono(path)
     if len(mono) == 0:
         raise DataError(f"audio {path}: no samples behind the header; record it again or drop the utterance")
@@ -68,6 +64,31 @@ def load_audio(path: str | Path, *, sample_rate_hz: int = TARGET_RATE_HZ) -> Loa
         source_channels=channels,
         notes=notes,
     )
+
+
+def audio_duration_s(path: str | Path) -> float:
+    """Length in seconds by the file's header, without decoding it.
+
+    Raises:
+        DataError: missing, zero bytes, not audio, or without samples.
+    """
+    path = Path(path)
+    _check_file(path)
+    try:
+        info = soundfile.info(str(path))
+    except (soundfile.SoundFileError, OSError) as error:
+        raise DataError(f"audio {path}: cannot be decoded ({error}); export it again or drop the utterance") from error
+    if not info.frames:
+        raise DataError(f"audio {path}: no samples behind the header; record it again or drop the utterance")
+    return float(info.frames) / float(info.samplerate)
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        kind = "it is a folder" if path.is_dir() else "no such file"
+        raise DataError(f"audio {path}: {kind}; correct the path or drop the utterance")
+    if path.stat().st_size == 0:
+        raise DataError(f"audio {path}: the file has zero bytes; copy it again or drop the utterance")
 
 
 def resample(audio: Float[np.ndarray, "samples"], from_hz: int, to_hz: int) -> Float[np.ndarray, "resampled"]:
