@@ -34,7 +34,8 @@ from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
 from speechscale.train.loop import TrainConfig, train
 
 STORIES = 256
-CONTEXT, ROWS = 256, 8
+SHAPES = ((256, 8), (160, 13), (128, 16))
+"""Contexts and rows of about 2,048 tokens; the stories have about 120 tokens."""
 
 
 def cpu() -> float:
@@ -58,13 +59,13 @@ def utterances() -> list[Utterance]:
 
 
 def padded_loop(store: TokenStore, size: str, tokens: int) -> float:
-    """CPU seconds per real token of a plain loop: one document per row, padded to the longest of the batch."""
-    model = new_model(SIZES[size], store.vocabulary.size, CONTEXT, 0)
+    """CPU seconds per real token of a plain loop: 16 documents a batch, padded to the longest of them."""
+    model = new_model(SIZES[size], store.vocabulary.size, 512, 0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     documents = store.read("speech", np.arange(store.documents("speech"))).rows()
     seen, began, index = 0, cpu(), 0
     while seen < tokens:
-        batch = [torch.from_numpy(documents[(index + i) % len(documents)].astype(np.int64)) for i in range(2 * ROWS)]
+        batch = [torch.from_numpy(documents[(index + i) % len(documents)].astype(np.int64)) for i in range(16)]
         index += len(batch)
         ids = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True)
         mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(b) for b in batch], batch_first=True)
@@ -77,13 +78,13 @@ def padded_loop(store: TokenStore, size: str, tokens: int) -> float:
     return (cpu() - began) / seen
 
 
-def packed_loop(store: TokenStore, size: str, tokens: int) -> float:
+def packed_loop(store: TokenStore, size: str, tokens: int, context: int, rows: int) -> float:
     """CPU seconds per real token of ours, data included."""
-    model = new_model(SIZES[size], store.vocabulary.size, CONTEXT, 0)
-    config = TrainConfig(tokens=tokens, batch_rows=ROWS, context=CONTEXT, learning_rate=1e-3)
+    model = new_model(SIZES[size], store.vocabulary.size, context, 0)
+    config = TrainConfig(tokens=tokens, batch_rows=rows, context=context, learning_rate=1e-3)
     began = cpu()
-    sampler = RowSampler(store, {"speech": 1.0}, CONTEXT, 0)
-    train(model, sampler.batches(ROWS), config, modality=store.vocabulary.modality_table(), validation={})
+    sampler = RowSampler(store, {"speech": 1.0}, context, 0)
+    train(model, sampler.batches(rows), config, modality=store.vocabulary.modality_table(), validation={})
     return (cpu() - began) / tokens
 
 
@@ -120,18 +121,26 @@ def main() -> None:
         mixture = {"speech": 1.0, "text": 1.0, "interleaved": 1.0}
 
         def pack() -> object:
-            sampler = RowSampler(store, mixture, CONTEXT, 0, InterleaveConfig(mean_span_words=2.0))
-            return [None for _ in sampler.batches(ROWS, max_tokens=500_000)]
+            sampler = RowSampler(store, mixture, 256, 0, InterleaveConfig(mean_span_words=2.0))
+            return [None for _ in sampler.batches(8, max_tokens=500_000)]
 
         print(f"interleave, mix and pack         {5e5 / median(timed(pack), repeats):8,.0f} tokens/s")
         speech = TokenStore.open(Path(folder) / "store", Vocabulary.textless(tokenizer.num_units))
         for size in ("0.02M", "0.05M", "0.1M", "0.2M"):
-            ours, plain = [], []
-            for _ in range(repeats):  # in turn, so that drift of the machine hits both
+            plain: list[float] = []
+            ours: dict[int, list[float]] = {context: [] for context, _ in SHAPES}
+            for _ in range(repeats):  # in turn, so that drift of the machine hits all
                 plain.append(padded_loop(speech, size, 60_000))
-                ours.append(packed_loop(speech, size, 60_000))
-            a, b = statistics.median(ours), statistics.median(plain)
-            print(f"train {size:6} {1 / a:8,.0f} tokens/s, plain padded loop {1 / b:8,.0f} tokens/s, ratio {b / a:.2f}")
+                for context, rows in SHAPES:
+                    ours[context].append(packed_loop(speech, size, 60_000, context, rows))
+            padded = statistics.median(plain)
+            print(f"train {size:6} plain padded loop {1 / padded:8,.0f} tokens/s; packed, by context:", end="")
+            for context, times in ours.items():
+                print(
+                    f"  {context}: {1 / statistics.median(times):,.0f} ({padded / statistics.median(times):.2f}x)",
+                    end="",
+                )
+            print()
 
 
 if __name__ == "__main__":

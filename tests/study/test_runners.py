@@ -117,8 +117,9 @@ def _group_lives(group: int) -> bool:
     return True
 
 
-def test_a_full_disk_says_so(tmp_path: Path) -> None:
-    outcome = run_graph([step("a", function="disk_full")], tmp_path, jobs=1, say=str)
+@pytest.mark.parametrize("function", ["disk_full", "disk_full_wrapped"])
+def test_a_full_disk_says_so(tmp_path: Path, function: str) -> None:
+    outcome = run_graph([step("a", function=function)], tmp_path, jobs=1, say=str)
     assert outcome.failed == {"a": "the disk is full; free some space and run again"}
 
 

@@ -35,6 +35,11 @@ def disk_full(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dic
     raise OSError(28, "No space left on device")
 
 
+def disk_full_wrapped(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+    """As safetensors says it."""
+    raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
 def slow(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
     time.sleep(config["seconds"])
     return write(config, inputs, out)

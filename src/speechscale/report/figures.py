@@ -104,7 +104,7 @@ def envelope_figure(runs: pd.DataFrame, colors: Mapping[str, str]) -> go.Figure 
                     showlegend=column == 1,
                 )
                 figure.add_trace(charged, row=1, col=column)
-    marks = pd.concat([runs["budget_flops"], _charged(runs)])
+    marks = pd.Series([*runs["budget_flops"], _charged(runs).max()])
     figure.update_xaxes(type="log", title="training compute (FLOPs)", **_ticks(marks, short_flops))
     figure.update_yaxes(title="lowest speech loss (nats per unit)", col=1)
     return _styled(figure, 400)

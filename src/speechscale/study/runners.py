@@ -245,23 +245,24 @@ def _settle(
         state.failed[step.name] = (
             f"no answer within {_patience(step):.0f} s; the worker was stopped; run again to retry"
         )
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        state.failed[step.name] = (
-            "the disk is full; free some space and run again" if full else f"{type(error).__name__}: {error}"
-        )
     except Exception as error:  # every failure of a step is told at the end, with its name
-        state.failed[step.name] = (
-            str(error)
-            if isinstance(error, (ValueError, ImportError, FloatingPointError))
-            else f"{type(error).__name__}: {error}"
-        )
+        state.failed[step.name] = _reason(error)
     if step.name in state.failed:
         say(f"FAILED {step.name}: {state.failed[step.name]}")
         return
     state.prints[step.name] = record["fingerprint"]
     state.done.append(step.name)
     say(meter.line(step, record))
+
+
+def _reason(error: Exception) -> str:
+    """What to tell the user about a failed step."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or "No space left on device" in str(error):  # safetensors and Arrow wrap the system's error
+        return "the disk is full; free some space and run again"
+    if isinstance(error, (ValueError, ImportError, FloatingPointError)):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 @dataclass(slots=True, kw_only=True)
