@@ -261,3 +261,17 @@ def test_the_package_needs_no_torch_and_imports_fast() -> None:
     seconds, torch, transformers = subprocess.check_output([sys.executable, "-c", code], text=True).split()
     assert (torch, transformers) == ("False", "False")
     assert float(seconds) < 1.5
+
+
+def test_the_study_chooses_the_baseline() -> None:
+    """Would catch: `fit.baseline` of a study file that is read and then ignored."""
+    rows = [
+        {"part": "a", "arm": arm, "params_total": size, "budget_flops": budget, "loss_speech_final": 2.0 + 1e4 / size}
+        for arm in ("textless", "interleaved")
+        for size in (2e4, 5e4, 1e5)
+        for budget in (1e11, 2e11)
+    ]
+    chosen = analyze(pd.DataFrame(rows), replicates=100, baselines={"a": "interleaved"})["parts"]["a"]
+    assert chosen["baseline"] == "interleaved"
+    assert {m["arm"] for m in chosen["multipliers"]} == {"textless"}
+    assert analyze(pd.DataFrame(rows), replicates=100)["parts"]["a"]["baseline"] == "textless"

@@ -8,7 +8,7 @@ reason why.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -42,7 +42,9 @@ CONVENTIONS = {
 }
 
 
-def analyze(runs: pd.DataFrame, *, replicates: int = 1000, seed: int = 0) -> dict[str, Any]:
+def analyze(
+    runs: pd.DataFrame, *, replicates: int = 1000, seed: int = 0, baselines: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Analyze a table of runs.
 
     Example: analyze(pd.read_csv("runs.csv"))["verdict"]["loss"] -> ["For the same speech loss ...", ...]
@@ -50,6 +52,7 @@ def analyze(runs: pd.DataFrame, *, replicates: int = 1000, seed: int = 0) -> dic
     Args:
         runs: one row per run; needs arm, params_total, budget_flops and a loss, uses whatever else is there.
         replicates: bootstrap replicates per interval. seed: equal seeds give equal results.
+        baselines: part -> the arm the others are compared with, where it is not the default.
 
     Returns:
         {"level", "conventions", "parts": {label: {...}}, "verdict": {"loss", "transfer", "sizes", "limits"}}
@@ -57,7 +60,7 @@ def analyze(runs: pd.DataFrame, *, replicates: int = 1000, seed: int = 0) -> dic
     Raises:
         DataError: no rows, no usable rows, or a required column is missing.
     """
-    parts = {part.label: _analyze_part(part, replicates, seed) for part in split_parts(runs)}
+    parts = {part.label: _analyze_part(part, replicates, seed) for part in split_parts(runs, baselines)}
     verdict: dict[str, list[str]] = {"loss": [], "transfer": [], "sizes": [], "limits": []}
     for label, result in parts.items():
         for topic, sentences in verdict.items():

@@ -8,7 +8,7 @@ cannot be compared.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,7 +74,7 @@ def numbers(frame: pd.DataFrame, column: str) -> Float[np.ndarray, "runs"]:
     return pd.to_numeric(frame[column], errors="coerce").to_numpy(float)
 
 
-def split_parts(table: pd.DataFrame) -> Iterator[Part]:
+def split_parts(table: pd.DataFrame, baselines: Mapping[str, str] | None = None) -> Iterator[Part]:
     """Yield the parts of a table.
 
     Raises:
@@ -106,7 +106,7 @@ def split_parts(table: pd.DataFrame) -> Iterator[Part]:
             units=str(units),
             oracle_units=bool(is_true(kept, "oracle_units").any()),
             frame=kept,
-            baseline=BASELINE if BASELINE in arms else arms[0],
+            baseline=wanted if (wanted := (baselines or {}).get(str(name), BASELINE)) in arms else arms[0],
             dropped=tuple(dropped),
         )
 

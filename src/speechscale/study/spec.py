@@ -235,7 +235,7 @@ class Vocoder(Section):
 class Fit(Section):
     """Laws and intervals."""
 
-    replicates: int = Field(1000, ge=100)
+    replicates: int = Field(1000, ge=100, description="bootstrap replicates; the largest of a study's parts counts")
     baseline: str = "textless"
 
 

@@ -2,7 +2,7 @@
 
 Enters: a step's config and the folders of its inputs. Leaves: files in `out` and a small result for the record.
 The one decision worth knowing: audio of a storyworld is never stored; every step that needs it speaks it again, which
-is about a thousand times faster than real time and bit-identical.
+is some 400 times faster than real time and bit-identical.
 """
 
 from __future__ import annotations

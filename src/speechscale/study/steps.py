@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from speechscale.errors import DataError, StaleStep
+from speechscale.speech.files import complete_file
 
 RECORD = "record.json"
 
@@ -176,20 +177,17 @@ def _files(folder: Path) -> dict[str, dict[str, Any]]:
     entries = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
             entries[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
     return entries
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically: a temporary file, flushed to disk, then renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, sort_keys=True, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """Write JSON, complete or not at all; NaN is refused."""
+    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
+    with complete_file(path) as draft:
+        draft.write_text(text + "\n", encoding="utf-8")
 
 
 @cache

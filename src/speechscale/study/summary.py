@@ -61,8 +61,13 @@ def make_report(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> d
     runs = run_table(records)
     runs.to_csv(out / "runs.csv", index=False, lineterminator="\n")
     finished = runs.dropna(how="all", subset=["loss_speech_final", "loss_text_final"])
-    replicates = next(iter(study["parts"].values()))["fit"]["replicates"]
-    laws = analyze(finished, replicates=replicates, seed=study["study"]["seed"])
+    fits = {name: part["fit"] for name, part in study["parts"].items()}
+    laws = analyze(
+        finished,
+        replicates=max(fit["replicates"] for fit in fits.values()),
+        seed=study["study"]["seed"],
+        baselines={name: fit["baseline"] for name, fit in fits.items()},
+    )
     write_json(out / "laws.json", laws)
     skips = _skips(inputs)
     with (out / "skips.jsonl").open("w", encoding="utf-8") as file:
