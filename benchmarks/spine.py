@@ -17,13 +17,12 @@ import numpy as np
 import torch
 
 from speechscale.corpus.encode import VoiceLoader, encode_corpus
-from speechscale.corpus.skips import SkipLog
 from speechscale.corpus.stories import stories, story_text
-from speechscale.corpus.voices import speak_shard
 from speechscale.corpus.world import WorldConfig, build_world
 from speechscale.model.sizes import SIZES
 from speechscale.model.slm import new_model
 from speechscale.records import Utterance
+from speechscale.skips import SkipLog
 from speechscale.speech.audio import TARGET_RATE_HZ
 from speechscale.speech.units import fit_tokenizer
 from speechscale.study.worlds import training_voices
@@ -32,6 +31,7 @@ from speechscale.tokens.rows import RowSampler
 from speechscale.tokens.store import TokenStore, build_store
 from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
 from speechscale.train.loop import TrainConfig, train
+from speechscale.voices.espeak import speak_shard
 
 STORIES = 256
 SHAPES = ((256, 8), (160, 13), (128, 16))

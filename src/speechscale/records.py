@@ -35,9 +35,13 @@ class Utterance:
     """One spoken item: what was said, by whom, when each word sounds.
 
     Args:
-        audio: path of the audio file, empty when the audio is synthesised on the fly.
         segments: the pieces the voice speaks one by one (sentences); joined by blanks they are the text.
-        split: "train", "select" (chooses checkpoints and learning rates), "test" or "items".
+        split: "train", "select" (chooses checkpoints and learning rates), "test" or "items"; "" before the draw.
+        audio: path of the file below the corpus' audio root, "TAR::MEMBER" for a file inside a tar; "" when it is
+            synthesised on the fly.
+        start_s, end_s: the utterance's part of that file, seconds; end None is the end of the file. Word times count
+            from start_s.
+        channel: the channel that holds it, from 0; None averages all.
     """
 
     id: str
@@ -47,6 +51,9 @@ class Utterance:
     words: tuple[Word, ...] = ()
     segments: tuple[str, ...] = ()
     audio: str = ""
+    start_s: float = 0.0
+    end_s: float | None = None
+    channel: int | None = None
     licence: str = ""
 
 

@@ -13,12 +13,12 @@ import soundfile
 
 from speechscale.corpus.encode import FileLoader, OnError, VoiceLoader, encode_corpus, sample_waveforms
 from speechscale.corpus.readers import read_folder
-from speechscale.corpus.skips import SkipLog
 from speechscale.corpus.tables import read_items, read_utterances, write_items, write_utterances
-from speechscale.corpus.voices import Spoken
 from speechscale.errors import DataError
 from speechscale.records import NO_TIME, Item, UnitTable, Utterance, Word
+from speechscale.skips import SkipLog
 from speechscale.speech.units import SpeechTokenizer, fit_tokenizer, phone_frames, phone_tokenizer
+from speechscale.voices.espeak import Spoken
 
 RATE = 16_000
 
@@ -256,7 +256,7 @@ def test_real_recordings_become_units(shared: Path) -> None:
 
 def test_voices_and_files_share_the_pipeline() -> None:
     pytest.importorskip("espeakng_loader", reason="needs the extra 'voices'")
-    from speechscale.corpus.voices import VOICES
+    from speechscale.voices.espeak import VOICES
 
     name = next(iter(VOICES))
     segments = ("Mia ate soup.", "Then she slept.")
@@ -303,7 +303,7 @@ def test_wrong_or_half_written_tables_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file; run the step"):
         list(read_utterances(path))
     write_items(path, [])
-    with pytest.raises(DataError, match="its kind is 'items-1', expected 'utterances-1'"):
+    with pytest.raises(DataError, match="its kind is 'items-1', expected 'utterances-2'"):
         list(read_utterances(path))
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DataError, match="not a readable Parquet file"):

@@ -15,9 +15,9 @@ import soundfile
 from hypothesis import given
 
 from speechscale.corpus.readers import assign_splits, read_folder
-from speechscale.corpus.skips import Skip, SkipLog, read_skips
 from speechscale.errors import DataError
 from speechscale.records import Utterance
+from speechscale.skips import Skip, SkipLog, read_skips
 
 
 def wav(path: Path, seconds: float = 1.0) -> Path:

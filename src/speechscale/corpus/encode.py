@@ -16,13 +16,13 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float, Int
 
-from speechscale.corpus.alignments import clip_words
-from speechscale.corpus.skips import SkipLog
-from speechscale.corpus.voices import Spoken, speak_shard
+from speechscale.align.formats import clip_words
 from speechscale.errors import DataError
 from speechscale.records import NO_TIME, UnitTable, UnitTableBuilder, Utterance, dedup
+from speechscale.skips import SkipLog
 from speechscale.speech.audio import TARGET_RATE_HZ, load_audio, resample
 from speechscale.speech.units import SpeechTokenizer, phone_frames, word_frames
+from speechscale.voices.espeak import Spoken, speak_shard
 
 SHARD_UTTERANCES = 512
 """Utterances per call of a loader: one start of the voice engine, one cache of its segments. It never changes audio."""

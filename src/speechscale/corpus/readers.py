@@ -16,12 +16,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from speechscale.corpus.alignments import clip_words, read_alignment
-from speechscale.corpus.skips import Skip, SkipLog
-from speechscale.corpus.spelling import spell, tokens_of
+from speechscale.align.formats import clip_words, read_alignment
+from speechscale.align.spelling import spell, tokens_of
 from speechscale.corpus.transcripts import Metadata, clean_text, decode_text, is_label_file
 from speechscale.errors import DataError
 from speechscale.records import Utterance, Word
+from speechscale.skips import Skip, SkipLog
 from speechscale.speech.audio import audio_duration_s
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")

@@ -16,13 +16,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from speechscale.errors import DataError
+from speechscale.files import complete_file
 from speechscale.records import Item, Utterance, Word
-from speechscale.speech.files import complete_file
 
 _KIND_KEY = b"speechscale.kind"
-_UTTERANCES, _ITEMS = b"utterances-1", b"items-1"
+_UTTERANCES, _ITEMS = b"utterances-2", b"items-1"
 _WORD = pa.struct([("text", pa.string()), ("start_s", pa.float64()), ("end_s", pa.float64()), ("score", pa.float64())])
-_UTTERANCE_TYPES = {"words": pa.list_(_WORD), "segments": pa.list_(pa.string())}
+_UTTERANCE_TYPES = {
+    "words": pa.list_(_WORD),
+    "segments": pa.list_(pa.string()),
+    "start_s": pa.float64(),
+    "end_s": pa.float64(),
+    "channel": pa.int32(),
+}
 
 
 def write_utterances(path: Path, utterances: Iterable[Utterance], *, group_rows: int = 5000) -> int:

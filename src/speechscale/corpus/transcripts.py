@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from speechscale.corpus.skips import Skip
-from speechscale.corpus.spelling import tokens_of
+from speechscale.align.spelling import tokens_of
 from speechscale.errors import DataError
+from speechscale.skips import Skip
 
 
 @dataclass(frozen=True, slots=True)

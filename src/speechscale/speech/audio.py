@@ -18,7 +18,7 @@ import soxr
 from jaxtyping import Float
 
 from speechscale.errors import DataError
-from speechscale.speech.files import complete_file
+from speechscale.files import complete_file
 
 TARGET_RATE_HZ = 16_000
 SUBTYPES = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16")}

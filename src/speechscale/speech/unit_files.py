@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from speechscale.errors import DataError
+from speechscale.files import complete_file
 from speechscale.records import UnitTable
-from speechscale.speech.files import complete_file
 
 FORMAT = "speechscale units"
 FORMAT_VERSION = 1

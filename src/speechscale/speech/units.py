@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from speechscale.errors import DataError
+from speechscale.files import canonical_sha256, complete_file, read_json, write_json
 from speechscale.speech.encoders import Encoder, build_encoder
-from speechscale.speech.files import canonical_sha256, complete_file, read_json, write_json
 from speechscale.speech.frames import Event, event_frames, whole_frames, word_frames
 from speechscale.speech.kmeans import assign, fit_kmeans, sample_frames
 from speechscale.speech.unit_files import read_units, write_units

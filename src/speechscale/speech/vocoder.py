@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from speechscale.errors import DataError
+from speechscale.files import complete_file, read_json, write_json
 from speechscale.records import UnitTable
-from speechscale.speech.files import complete_file, read_json, write_json
 from speechscale.speech.spectrograms import MelSpec, griffin_lim, log_mel, mel_to_magnitude
 from speechscale.speech.unit_to_mel import MelPlan, UnitToMel, VocoderShape, empty_network, whole_durations
 

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from speechscale.corpus.encode import encode_corpus
-from speechscale.corpus.skips import SkipLog
 from speechscale.corpus.tables import read_utterances
 from speechscale.errors import DataError
 from speechscale.evals.generate import continue_units
 from speechscale.model.slm import load_model
 from speechscale.records import UnitTable, Utterance
+from speechscale.skips import SkipLog
 from speechscale.speech.audio import TARGET_RATE_HZ, write_audio
 from speechscale.speech.units import SpeechTokenizer
 from speechscale.speech.vocoder import Vocoder, train_vocoder

@@ -21,19 +21,19 @@ from pydantic import TypeAdapter
 from speechscale.corpus.encode import FileLoader, Loader, VoiceLoader, encode_corpus, sample_waveforms
 from speechscale.corpus.items import items
 from speechscale.corpus.readers import read_folder
-from speechscale.corpus.skips import SkipLog
 from speechscale.corpus.stories import Story, split_sentences, stories, story_text
 from speechscale.corpus.tables import read_items, read_utterances, write_items, write_utterances
-from speechscale.corpus.voices import phone_inventory
 from speechscale.corpus.world import build_world
 from speechscale.errors import DataError
 from speechscale.evals.tasks import item_utterances
 from speechscale.records import Item, UnitTable, Utterance, concat_tables
+from speechscale.skips import SkipLog
 from speechscale.speech.units import SpeechTokenizer, fit_tokenizer, phone_tokenizer, read_units, write_units
 from speechscale.study.spec import Corpus, FolderCorpus, StoryworldCorpus, Text, Units
 from speechscale.study.worlds import training_voices, unseen_voices, world_config
 from speechscale.tokens.store import build_store
 from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
+from speechscale.voices.espeak import phone_inventory
 
 SECONDS_PER_STORY = 6.6
 """Mean length of a spoken story; only turns hours into a number of stories, the hours reported are measured."""

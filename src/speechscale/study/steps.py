@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from speechscale.errors import DataError, StaleStep
-from speechscale.speech.files import complete_file
+from speechscale.files import complete_file
 
 RECORD = "record.json"
 

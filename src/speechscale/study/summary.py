@@ -14,10 +14,10 @@ from typing import Any
 
 import pandas as pd
 
-from speechscale.corpus.skips import read_skips
 from speechscale.corpus.tables import read_utterances
 from speechscale.report.page import PartMaterial, Sample, render
 from speechscale.scaling.analysis import analyze
+from speechscale.skips import read_skips
 from speechscale.study.steps import read_record, versions, write_json
 
 FIRST_COLUMNS = (

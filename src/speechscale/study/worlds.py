@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from speechscale.corpus.voices import VOICES
 from speechscale.corpus.world import WorldConfig
 from speechscale.errors import DataError
 from speechscale.study.spec import StoryworldCorpus
+from speechscale.voices.espeak import VOICES
 
 
 def world_config(corpus: StoryworldCorpus, seed: int) -> WorldConfig:

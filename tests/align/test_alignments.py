@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from praatio import textgrid
 
-from speechscale.corpus.alignments import clip_words, read_alignment, read_pocketsphinx, read_textgrid, textgrid_tiers
-from speechscale.corpus.spelling import spell, tokens_of
+from speechscale.align.formats import clip_words, read_alignment, read_pocketsphinx, read_textgrid, textgrid_tiers
+from speechscale.align.spelling import spell, tokens_of
 from speechscale.errors import DataError
 from speechscale.records import Word
 

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechscale.corpus import espeak_process
-from speechscale.corpus.voices import GRID_SAMPLES, MIN_PAUSE_S, VOICES, Spoken, phone_inventory, speak_shard
 from speechscale.errors import DataError, MissingExtra
 from speechscale.records import Utterance
+from speechscale.voices import espeak_process
+from speechscale.voices.espeak import GRID_SAMPLES, MIN_PAUSE_S, VOICES, Spoken, phone_inventory, speak_shard
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("espeakng_loader") is None, reason="the extra 'voices' is not installed"
@@ -251,7 +251,7 @@ def test_closing_early_leaves_no_process(started: list[subprocess.Popen[bytes]])
 def test_engine_ends_with_its_parent(how: signal.Signals) -> None:
     program = (
         "import time\n"
-        "from speechscale.corpus import espeak_process as e\n"
+        "from speechscale.voices import espeak_process as e\n"
         "engine = e.EngineProcess(60.0)\n"
         "try:\n"
         "    engine.speak(e.Tone(voice='en', rate_wpm=175, pitch=50), 'hello')\n"

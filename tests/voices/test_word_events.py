@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechscale.corpus.word_events import (
+from speechscale.voices.word_events import (
     PHONE,
     WORD,
     Event,

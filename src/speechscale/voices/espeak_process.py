@@ -24,9 +24,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from jaxtyping import Int
 
-from speechscale.corpus import espeak_worker
-from speechscale.corpus.word_events import PHONE, WORD, Event
 from speechscale.errors import DataError, MissingExtra
+from speechscale.voices import espeak_worker
+from speechscale.voices.word_events import PHONE, WORD, Event
 
 REMEDY = "choose another voice, make room in memory or reinstall the extra 'voices'"
 

@@ -1,4 +1,4 @@
-"""The program that talks to espeak-ng, run in a process of its own by `speechscale.corpus.voices`.
+"""The program that talks to espeak-ng, run in a process of its own by `speechscale.voices.espeak`.
 
 Enters: argv = shared library, folder that holds `espeak-ng-data`, numbers of two open files; one request per line of
 stdin. Leaves: one line on stdout when ready, then one per request; its audio and events lie at the start of the files.

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from speechscale.errors import DataError
-from speechscale.speech.files import complete_file
+from speechscale.files import complete_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,11 +14,11 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float
 
-from speechscale.corpus.espeak_process import EngineLost, EngineProcess, Tone, engine_paths
-from speechscale.corpus.word_events import PAUSE, has_letters, merged_groups, phone_spans, split_merged, tile
 from speechscale.errors import DataError
 from speechscale.records import Utterance
 from speechscale.speech.audio import TARGET_RATE_HZ, resample
+from speechscale.voices.espeak_process import EngineLost, EngineProcess, Tone, engine_paths
+from speechscale.voices.word_events import PAUSE, has_letters, merged_groups, phone_spans, split_merged, tile
 
 MIN_PAUSE_S = 0.15
 """Silence between segments, at least."""
