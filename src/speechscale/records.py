@@ -173,6 +173,39 @@ class UnitTable:
         return self.take(i for i, split in enumerate(self.splits) if split == name)
 
 
+def unit_row_problem(
+    units: Int[np.ndarray, "units"],
+    durations_frames: Int[np.ndarray, "units"],
+    words: Sequence[str],
+    word_frames: Int[np.ndarray, "words 2"],
+    num_units: int,
+) -> str:
+    """Say what is wrong with one utterance's units and words ("what; remedy"), or "" if nothing is."""
+    if len(units) == 0:
+        return "it has no units (audio shorter than one frame); drop it"
+    if len(units) != len(durations_frames) or durations_frames.min() < 1:
+        return f"{len(units)} units need as many durations of at least one frame; re-encode it"
+    if units.min() < 0 or units.max() >= num_units:
+        return f"unit ids run {units.min()}..{units.max()}, allowed 0..{num_units - 1}; wrong tokenizer?"
+    if len(words) != len(word_frames):
+        return f"{len(words)} words have {len(word_frames)} times; realign it"
+    frames = int(durations_frames.sum())
+    timed = np.flatnonzero(word_frames[:, 0] != NO_TIME) if len(words) else np.zeros(0, np.int64)
+    starts, ends = (word_frames[timed, 0], word_frames[timed, 1]) if len(timed) else (timed, timed)
+    late = np.flatnonzero((ends > frames) | (starts < 0) | (ends < starts))
+    disorder = np.flatnonzero(starts[1:] < ends[:-1])
+    if len(late):
+        word = int(timed[late[0]])
+        return (
+            f"word {word} ('{words[word]}') spans frames {word_frames[word, 0]}..{word_frames[word, 1]}, "
+            f"the audio has {frames}; realign it or drop it"
+        )
+    if len(disorder):
+        word = int(timed[disorder[0] + 1])
+        return f"word {word} ('{words[word]}') starts before the one before it ends; realign it or drop it"
+    return ""
+
+
 @dataclass(slots=True, kw_only=True)
 class UnitTableBuilder:
     """Collect utterances one by one, checking each, then `build()` the table."""
@@ -199,30 +232,7 @@ class UnitTableBuilder:
             DataError: no units, a unit id out of range, a duration below one frame, a word outside the audio or
                 words out of order.
         """
-        frames = int(durations_frames.sum()) if len(units) else 0
-        problem = ""
-        if len(units) == 0:
-            problem = "it has no units (audio shorter than one frame); drop it"
-        elif len(units) != len(durations_frames) or durations_frames.min() < 1:
-            problem = f"{len(units)} units need as many durations of at least one frame; re-encode it"
-        elif units.min() < 0 or units.max() >= self.num_units:
-            problem = f"unit ids run {units.min()}..{units.max()}, allowed 0..{self.num_units - 1}; wrong tokenizer?"
-        elif len(words) != len(word_frames):
-            problem = f"{len(words)} words have {len(word_frames)} times; realign it"
-        else:
-            timed = np.flatnonzero(word_frames[:, 0] != NO_TIME) if len(words) else np.zeros(0, np.int64)
-            starts, ends = (word_frames[timed, 0], word_frames[timed, 1]) if len(timed) else (timed, timed)
-            late = np.flatnonzero((ends > frames) | (starts < 0) | (ends < starts))
-            disorder = np.flatnonzero(starts[1:] < ends[:-1])
-            if len(late):
-                word = int(timed[late[0]])
-                problem = (
-                    f"word {word} ('{words[word]}') spans frames {word_frames[word, 0]}..{word_frames[word, 1]}, "
-                    f"the audio has {frames}; realign it or drop it"
-                )
-            elif len(disorder):
-                word = int(timed[disorder[0] + 1])
-                problem = f"word {word} ('{words[word]}') starts before the one before it ends; realign it or drop it"
+        problem = unit_row_problem(units, durations_frames, words, word_frames, self.num_units)
         if problem:
             raise DataError(f"utterance {id}: {problem}")
         self._rows.append(

@@ -2,15 +2,58 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 
 import click
 
 from speechscale import __version__
 
+COMMANDS = {
+    "study": "study:study",
+    "speak": "speak:speak",
+    "corpus": {
+        "import": "corpus_import:import_corpus",
+        "validate": "corpus_check:validate",
+        "stats": "corpus_check:stats",
+        "split": "corpus_check:split",
+        "speak": "corpus_speak:speak_texts",
+    },
+    "align": "align:align",
+    "units": {
+        "fit": "units:fit",
+        "encode": "units:encode",
+        "report": "units_report:report",
+        "convert": "units_convert:convert",
+        "import-kmeans": "units_convert:import_kmeans",
+    },
+}
+"""Verb -> module:command below speechscale.cli, or a group of such."""
+GROUP_HELP = {
+    "corpus": "Corpora: import, check, split, or speak one from texts.",
+    "units": "Speech units: fit a tokenizer, encode a corpus, judge and convert units.",
+}
+
 
 class Verbs(click.Group):
-    """A group whose user errors are one message and exit code 2, without a traceback."""
+    """A group that loads a verb when it is called; user errors are one message and exit code 2, without a traceback."""
+
+    def __init__(self, name: str, table: dict[str, object], **settings: object) -> None:
+        super().__init__(name, **settings)  # type: ignore[arg-type]
+        self.table = table
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = self.table.get(cmd_name)
+        if isinstance(entry, dict):
+            return Verbs(cmd_name, entry, help=GROUP_HELP[cmd_name])
+        if entry is None:
+            return None
+        module, _, attribute = str(entry).partition(":")
+        command: click.Command = getattr(importlib.import_module(f"speechscale.cli.{module}"), attribute)
+        return command
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -25,20 +68,20 @@ class Verbs(click.Group):
             ctx.exit(130)
 
 
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="speechscale")
-def cli() -> None:
-    """Scaling studies of interleaved speech-text language models, from audio to laws with error bars.
+def _root() -> Verbs:
+    group = Verbs(
+        "speechscale",
+        dict(COMMANDS),
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help="Scaling studies of interleaved speech-text language models, from audio to laws with error bars.\n\n"
+        "Begin with: speechscale study run quick",
+    )
+    return click.version_option(__version__, prog_name="speechscale")(group)
 
-    Begin with: speechscale study run quick
-    """
+
+cli = _root()
 
 
 def main() -> None:
     """Entry point of the `speechscale` command."""
-    from speechscale.cli.speak import speak
-    from speechscale.cli.study import study
-
-    cli.add_command(study)
-    cli.add_command(speak)
     sys.exit(cli(standalone_mode=True))

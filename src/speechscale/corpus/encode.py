@@ -1,86 +1,105 @@
 """Turn any corpus into units.
 
-Enters: utterances, spoken on the fly by a voice or read from files. Leaves: a `UnitTable`, and a reason for every
-utterance that is not in it. The one decision worth knowing: both sources become `Spoken` (audio and words in samples at
-16 kHz) before anything else happens, so that there is one pipeline; batches only save time and never change a unit.
+Enters: utterances and a loader of their audio. Leaves: units and word frames of each, as a stream or a `UnitTable`, and
+a reason for every utterance that is not in it. The one decision worth knowing: batches only save time and never change
+a unit, so a corpus may be cut into shards, resumed and encoded by any number of workers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from speechscale.align.formats import clip_words
+from speechscale.corpus.loaders import FileLoader, Loader, OnError, VoiceLoader
 from speechscale.errors import DataError
-from speechscale.records import NO_TIME, UnitTable, UnitTableBuilder, Utterance, dedup
+from speechscale.records import UnitTable, UnitTableBuilder, Utterance, dedup, unit_row_problem
 from speechscale.skips import SkipLog
-from speechscale.speech.audio import TARGET_RATE_HZ, load_audio, resample
+from speechscale.speech.audio import TARGET_RATE_HZ, resample
 from speechscale.speech.units import SpeechTokenizer, phone_frames, word_frames
-from speechscale.voices.espeak import Spoken, speak_shard
+from speechscale.voices.espeak import Spoken
+
+__all__ = [
+    "SHARD_UTTERANCES",
+    "Encoded",
+    "FileLoader",
+    "Loader",
+    "OnError",
+    "VoiceLoader",
+    "encode_corpus",
+    "encode_stream",
+    "sample_waveforms",
+]
 
 SHARD_UTTERANCES = 512
 """Utterances per call of a loader: one start of the voice engine, one cache of its segments. It never changes audio."""
 
-OnError = Callable[[str, str], None]
-"""Called with (id, what is wrong; remedy)."""
-
-
-class Loader(Protocol):
-    """A source of audio: yields each utterance it can make, in order, and reports every other one."""
-
-    @property
-    def has_phones(self) -> bool:
-        """Whether exact phone events come with the audio (synthesized speech only)."""
-        ...
-
-    def __call__(self, utterances: Sequence[Utterance], on_error: OnError) -> Iterator[Spoken]: ...
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VoiceLoader:
-    """Speak utterances; one fresh process per shard. `timeout_s` is the watchdog's patience."""
+class Encoded:
+    """One utterance with its units, checked: durations sum to the frames, words lie inside and in order."""
 
-    timeout_s: float = 60.0
-    has_phones: bool = field(default=True, init=False)
+    utterance: Utterance
+    audio: Float[np.ndarray, "samples"]
+    units: Int[np.ndarray, "units"]
+    durations_frames: Int[np.ndarray, "units"]
+    words: list[str]
+    word_frames: Int[np.ndarray, "words 2"]
 
-    def __call__(self, utterances: Sequence[Utterance], on_error: OnError) -> Iterator[Spoken]:
-        return speak_shard(utterances, timeout_s=self.timeout_s, on_error=on_error)
+    def add_to(self, builder: UnitTableBuilder) -> None:
+        builder.add(
+            id=self.utterance.id,
+            speaker=self.utterance.speaker,
+            split=self.utterance.split,
+            text=self.utterance.text,
+            units=self.units,
+            durations_frames=self.durations_frames,
+            words=self.words,
+            word_frames=self.word_frames,
+        )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileLoader:
-    """Load the audio files of utterances, whose paths are relative to `root`. Words without time stay so."""
+def encode_stream(
+    utterances: Iterable[Utterance],
+    tokenizer: SpeechTokenizer,
+    *,
+    loader: Loader,
+    skips: SkipLog,
+    shard_utterances: int = SHARD_UTTERANCES,
+    batch_s: float = 120.0,
+) -> Iterator[Encoded]:
+    """Encode utterances one after the other; memory holds `batch_s` seconds of audio (and at least one utterance).
 
-    root: Path
-    has_phones: bool = field(default=False, init=False)
+    Args:
+        loader: `VoiceLoader()` or `FileLoader(root=...)`.
+        skips: receives what is dropped; read = yielded + dropped is asserted at the end.
 
-    def __call__(self, utterances: Sequence[Utterance], on_error: OnError) -> Iterator[Spoken]:
-        for utterance in utterances:
+    Raises:
+        DataError: an oracle tokenizer on recordings, or no utterance at all.
+    """
+    if tokenizer.oracle and not loader.has_phones:
+        raise DataError(
+            "units 'phones' are the voice engine's own phone events, which exist only for synthesized speech; "
+            "use an encoder such as 'mfcc' for recordings"
+        )
+    counts, kept, before = _Counts(), 0, len(skips)
+    for batch in _batches(_load(utterances, loader, skips, counts, shard_utterances), batch_s):
+        for (utterance, spoken), frames in zip(batch, _frames(tokenizer, batch), strict=True):
             try:
-                yield self._load(utterance)
+                if isinstance(frames, DataError):
+                    raise frames
+                encoded = _encoded(tokenizer, utterance, spoken, frames)
             except DataError as error:
-                # Relative paths, so that the same corpus gives the same skips wherever it lies.
-                on_error(utterance.id, str(error).replace(f"{self.root}/", ""))
-
-    def _load(self, utterance: Utterance) -> Spoken:
-        path = self.root / utterance.audio
-        if not utterance.audio or not path.resolve().is_relative_to(self.root.resolve()):
-            raise DataError(f"audio '{utterance.audio}' is not inside the corpus folder; read the folder again")
-        audio = load_audio(path).audio
-        words = []
-        for word in clip_words(utterance.words, len(audio) / TARGET_RATE_HZ):
-            if word.start_s is None or word.end_s is None:
-                words.append((word.text, NO_TIME, NO_TIME))
-            else:
-                start, end = round(word.start_s * TARGET_RATE_HZ), round(word.end_s * TARGET_RATE_HZ)
-                words.append((word.text, start, min(end, len(audio))))
-        return Spoken(id=utterance.id, audio=audio, words=words, phones=[])
+                _skip(skips, utterance.id, str(error))
+                continue
+            kept += 1
+            yield encoded
+    skips.check(read=counts.read, kept=kept, since=before)
+    if not counts.read:
+        raise DataError("the corpus has no utterances to encode; check its folder, splits and counts")
 
 
 def encode_corpus(
@@ -94,43 +113,27 @@ def encode_corpus(
     shard_utterances: int = SHARD_UTTERANCES,
     batch_s: float = 120.0,
 ) -> UnitTable:
-    """Encode every utterance to deduplicated units with word frames; drop bad ones with a reason.
+    """Encode every utterance into one table in memory; arguments as `encode_stream`.
 
     Args:
-        loader: `VoiceLoader()` or `FileLoader(root=...)`.
-        skips: receives what is dropped.
         keep_audio: how many of the first kept utterances `on_audio(id, waveform at 16 kHz)` gets.
-        batch_s: seconds of audio in memory at once (and at least one utterance).
 
     Raises:
         DataError: no utterance at all, or none usable (with the first reasons), or an oracle tokenizer on recordings.
     """
-    if tokenizer.oracle and not loader.has_phones:
-        raise DataError(
-            "units 'phones' are the voice engine's own phone events, which exist only for synthesized speech; "
-            "use an encoder such as 'mfcc' for recordings"
-        )
     assert (keep_audio > 0) == (on_audio is not None), "keep_audio and on_audio go together"
     builder = UnitTableBuilder(frame_rate_hz=tokenizer.frame_rate_hz, num_units=tokenizer.num_units)
-    counts = _Counts()
     kept, before = 0, len(skips)
-    for batch in _batches(_load(utterances, loader, skips, counts, shard_utterances), batch_s):
-        for (utterance, spoken), frames in zip(batch, _frames(tokenizer, batch), strict=True):
-            try:
-                if isinstance(frames, DataError):
-                    raise frames
-                _add(builder, tokenizer, utterance, spoken, frames)
-            except DataError as error:
-                _skip(skips, utterance.id, str(error))
-                continue
-            if on_audio is not None and kept < keep_audio:
-                on_audio(utterance.id, spoken.audio)
-            kept += 1
-    skips.check(read=counts.read, kept=kept, since=before)
+    for encoded in encode_stream(
+        utterances, tokenizer, loader=loader, skips=skips, shard_utterances=shard_utterances, batch_s=batch_s
+    ):
+        encoded.add_to(builder)
+        if on_audio is not None and kept < keep_audio:
+            on_audio(encoded.utterance.id, encoded.audio)
+        kept += 1
     if kept == 0:
-        if not counts.read:
-            raise DataError("the corpus has no utterances to encode; check its folder, splits and counts")
-        raise DataError(f"none of {counts.read} utterances can be used: {SkipLog(skips.skips[before:]).first()}")
+        dropped = SkipLog(skips.skips[before:])
+        raise DataError(f"none of {len(dropped)} utterances can be used: {dropped.first()}")
     return builder.build()
 
 
@@ -231,25 +234,25 @@ def _frames(
     return [one(spoken) for _, spoken in batch]
 
 
-def _add(
-    builder: UnitTableBuilder,
-    tokenizer: SpeechTokenizer,
-    utterance: Utterance,
-    spoken: Spoken,
-    frames: Int[np.ndarray, "frames"],
-) -> None:
+def _encoded(
+    tokenizer: SpeechTokenizer, utterance: Utterance, spoken: Spoken, frames: Int[np.ndarray, "frames"]
+) -> Encoded:
+    """Join units and words. Raises DataError if they do not fit together."""
     units, durations = dedup(frames)
+    words = [word for word, _, _ in spoken.words]
     # With phone units, words must end on the frames where their phones end.
     phones = spoken.phones if tokenizer.oracle else ()
-    builder.add(
-        id=utterance.id,
-        speaker=utterance.speaker,
-        split=utterance.split,
-        text=utterance.text,
+    spans = word_frames(spoken.words, tokenizer.frame_rate_hz, TARGET_RATE_HZ, len(frames), phones=phones)
+    problem = unit_row_problem(units, durations, words, spans, tokenizer.num_units)
+    if problem:
+        raise DataError(f"utterance {utterance.id}: {problem}")
+    return Encoded(
+        utterance=utterance,
+        audio=spoken.audio,
         units=units,
         durations_frames=durations,
-        words=[word for word, _, _ in spoken.words],
-        word_frames=word_frames(spoken.words, tokenizer.frame_rate_hz, TARGET_RATE_HZ, len(frames), phones=phones),
+        words=words,
+        word_frames=spans,
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from speechscale.corpus.encode import FileLoader
+from speechscale.corpus.loaders import FileLoader
 from speechscale.corpus.tables import read_utterances, write_utterances
 from speechscale.errors import DataError
 from speechscale.files import read_json, write_json
