@@ -32,11 +32,13 @@ class Corpus:
     Args:
         folder: where corpus.json lies. audio_root: where the audio paths start.
         info: source, options and counts, as written by `write_corpus`.
+        sha256: checksum of the utterance table.
     """
 
     folder: Path
     audio_root: Path
     info: dict[str, Any]
+    sha256: str
 
     def utterances(self, *, split: str | None = None) -> Iterator[Utterance]:
         """Stream the utterances in the order written, of one split if named."""
@@ -71,17 +73,18 @@ def write_corpus(
     root, home = Path(audio_root).resolve(), folder.resolve()
     inside = root.is_relative_to(home)
     info = {**info, "utterances": count, "dropped": len(skips)}
+    sha256 = _sha256(folder / "utterances.parquet")
     write_json(
         folder / "corpus.json",
         {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "audio_root": root.relative_to(home).as_posix() if inside else str(root),
-            "utterances_sha256": _sha256(folder / "utterances.parquet"),
+            "utterances_sha256": sha256,
             "info": info,
         },
     )
-    return Corpus(folder=folder, audio_root=root, info=info)
+    return Corpus(folder=folder, audio_root=root, info=info, sha256=sha256)
 
 
 def open_corpus(folder: Path) -> Corpus:
@@ -108,7 +111,12 @@ def open_corpus(folder: Path) -> Corpus:
     table = folder / "utterances.parquet"
     if not table.is_file() or _sha256(table) != saved["utterances_sha256"]:
         raise DataError(f"corpus {table}: not the table that corpus.json names; {_AGAIN}")
-    return Corpus(folder=folder, audio_root=folder / saved["audio_root"], info=saved["info"])
+    return Corpus(
+        folder=folder,
+        audio_root=folder / saved["audio_root"],
+        info=saved["info"],
+        sha256=saved["utterances_sha256"],
+    )
 
 
 def _sha256(path: Path) -> str:

@@ -68,8 +68,9 @@ class FileLoader:
 
     def load(self, utterance: Utterance) -> Spoken:
         """Audio and words of one utterance. Raises DataError."""
-        part = {"start_s": utterance.start_s, "end_s": utterance.end_s, "channel": utterance.channel}
-        audio = load_audio(self.path(utterance), **{k: v for k, v in part.items() if v}).audio  # type: ignore[arg-type]
+        audio = load_audio(
+            self.path(utterance), start_s=utterance.start_s, end_s=utterance.end_s, channel=utterance.channel
+        ).audio
         words = []
         for word in clip_words(utterance.words, len(audio) / TARGET_RATE_HZ):
             if word.start_s is None or word.end_s is None:

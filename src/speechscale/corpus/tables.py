@@ -7,6 +7,7 @@ file carries the name and version of its kind, and a file of another kind is ref
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from itertools import islice
 from pathlib import Path
@@ -44,9 +45,27 @@ def read_utterances(path: Path) -> Iterator[Utterance]:
         DataError: missing, unreadable, or another kind of file.
     """
     for row in _read(path, _UTTERANCES, "utterance table"):
-        row["words"] = tuple(Word(**word) for word in row["words"])
-        row["segments"] = tuple(row["segments"])
-        yield Utterance(**row)
+        yield _utterance(row)
+
+
+def count_utterances(path: Path) -> int:
+    """Rows of an utterance table, by its footer. Raises DataError: missing, unreadable, or another kind of file."""
+    with _open(path, _UTTERANCES, "utterance table") as file:
+        return int(file.metadata.num_rows)
+
+
+def read_utterance_rows(path: Path, first: int, last: int) -> list[Utterance]:
+    """Read rows [first, last) only; touches no other row group. Raises DataError as `read_utterances`."""
+    with _open(path, _UTTERANCES, "utterance table") as file:
+        found: list[Utterance] = []
+        start = 0
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if start < last and start + rows > first:
+                part = file.read_row_group(group).slice(max(0, first - start), max(0, last - max(first, start)))
+                found += [_utterance(row) for row in part.to_pylist()]
+            start += rows
+        return found
 
 
 def write_items(path: Path, items: Iterable[Item], *, group_rows: int = 5000) -> int:
@@ -70,7 +89,13 @@ def _write(path: Path, rows: Iterable[dict[str, Any]], schema: pa.Schema, kind: 
     return written
 
 
-def _read(path: Path, kind: bytes, what: str) -> Iterator[dict[str, Any]]:
+def _utterance(row: dict[str, Any]) -> Utterance:
+    words = tuple(Word(**word) for word in row["words"])
+    return Utterance(**{**row, "words": words, "segments": tuple(row["segments"])})
+
+
+@contextmanager
+def _open(path: Path, kind: bytes, what: str) -> Iterator[pq.ParquetFile]:
     if not Path(path).is_file():
         raise DataError(f"{what} {path}: no such file; run the step that makes it")
     try:
@@ -85,7 +110,12 @@ def _read(path: Path, kind: bytes, what: str) -> Iterator[dict[str, Any]]:
                 f"give the right file or make it again with this version"
             )
         try:
-            for batch in file.iter_batches(batch_size=1000):
-                yield from batch.to_pylist()
+            yield file
         except (pa.ArrowInvalid, OSError) as error:
             raise DataError(f"{what} {path}: damaged ({error}); run the step again") from error
+
+
+def _read(path: Path, kind: bytes, what: str) -> Iterator[dict[str, Any]]:
+    with _open(path, kind, what) as file:
+        for batch in file.iter_batches(batch_size=1000):
+            yield from batch.to_pylist()

@@ -10,22 +10,21 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 from speechscale.align.formats import clip_words, read_alignment
 from speechscale.align.spelling import spell, tokens_of
+from speechscale.corpus.readers.base import AUDIO_SUFFIXES, Entry, Found, Ids, OnSkip, Source
+from speechscale.corpus.splits import assign_splits, check_shares
 from speechscale.corpus.transcripts import Metadata, clean_text, decode_text, is_label_file
 from speechscale.errors import DataError
 from speechscale.records import Utterance, Word
 from speechscale.skips import Skip, SkipLog
 from speechscale.speech.audio import audio_duration_s
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")
-SPLITS = ("train", "select", "test")
 MIN_DURATION_S = 0.1
 """Recordings below this are dropped before the splits are drawn, so that no split is left empty by them."""
 MIN_MATCH_SHARE = 0.5
@@ -43,8 +42,6 @@ _ALIGNMENT_SUFFIXES: dict[str, tuple[str, ...]] = {
 _LIBRISPEECH = re.compile(r"(\d+)-\d+-\d{4,}")
 
 Alignments = Literal["auto", "textgrid", "json", "none"]
-OnSkip = Callable[[str, str, str], None]
-"""Called with (id, reason, remedy); `SkipLog.add` fits."""
 
 
 def read_folder(
@@ -55,7 +52,7 @@ def read_folder(
     splits: Sequence[float] = (0.8, 0.1, 0.1),
     seed: int,
     by: Literal["text", "speaker"] = "text",
-    ids: Literal["stem", "path"] = "stem",
+    ids: Ids = "stem",
     licence: str = "",
     on_skip: OnSkip,
 ) -> Iterator[Utterance]:
@@ -108,38 +105,29 @@ def read_folder(
         yield replace(again, split=chosen[digest])
 
 
-def assign_splits(digests: Sequence[bytes], splits: Sequence[float]) -> dict[bytes, str]:
-    """Assign each distinct digest to "train", "select" or "test" by its value, so that order never matters.
-
-    If a wanted split came out empty and there are enough digests, the smallest group (then the lowest digest) of the
-    split with the most groups moves there.
-
-    Example: three digests always land in three splits.
-    """
-    sizes = Counter(digests)
-    bounds = [splits[0], splits[0] + splits[1]]
-    chosen = {}
-    for digest in sizes:
-        point = int.from_bytes(digest[:8], "big") / 2**64
-        wanted = 0 if point < bounds[0] else 1 if point < bounds[1] or splits[2] == 0 else 2
-        chosen[digest] = SPLITS[wanted]
-    names = [name for name, share in zip(SPLITS, splits, strict=True) if share > 0]
-    if len(sizes) >= len(names):
-        for name in names:
-            counts = Counter(chosen.values())
-            if counts[name] == 0:
-                donor = max(names, key=lambda n: (counts[n], n))
-                moved = min((d for d in sizes if chosen[d] == donor), key=lambda d: (sizes[d], d))
-                chosen[moved] = name
-    return chosen
+def folder_entries(source: Source) -> Iterator[Found]:
+    """Read the same folder as a stream, for `import_corpus`; splits are drawn there."""
+    reader = _FolderReader(
+        root=Path(source.path).resolve(), alignments=source.alignments, tier=source.tier, ids=source.ids, licence=""
+    )
+    for found in reader.entries():
+        made = found if isinstance(found, Skip) else reader.examine(found)
+        if isinstance(made, Skip):
+            yield made
+        else:
+            timed = any(word.start_s is not None for word in made.words)
+            yield Entry(
+                id=made.id,
+                where=made.audio,
+                audio=made.audio,
+                text=made.text,
+                speaker=made.speaker,
+                words=made.words if timed else (),
+            )
 
 
 def _check_options(splits: Sequence[float], **options: str) -> None:
-    if len(splits) != 3 or min(splits) < 0 or splits[0] <= 0 or abs(sum(splits) - 1) > 1e-6:
-        raise DataError(
-            f"splits {tuple(splits)}: give three shares (train, select, test) that are not negative, add up to 1, "
-            f"and leave something to train on, such as (0.8, 0.1, 0.1)"
-        )
+    check_shares(splits)
     allowed = {"alignments": get_args(Alignments), "by": ("text", "speaker"), "ids": ("stem", "path")}
     for name, value in options.items():
         if value not in allowed[name]:
@@ -153,7 +141,7 @@ class _FolderReader:
     root: Path
     alignments: Alignments
     tier: str | None
-    ids: Literal["stem", "path"]
+    ids: Ids
     licence: str
     _tables: dict[Path, Metadata | None] = field(default_factory=dict)
 

@@ -1,0 +1,106 @@
+"""`speechscale units fit|encode`: a speech tokenizer from a corpus, a corpus to units."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from speechscale.journal import Progress
+
+
+@click.command()
+@click.argument("corpus", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--encoder", default="mfcc", show_default=True, help="Encoder of the units; see docs/encoders.md.")
+@click.option("--clusters", type=click.IntRange(min=2), default=100, show_default=True)
+@click.option("--hours", type=click.FloatRange(min=0, min_open=True), default=0.5, show_default=True, help="Of speech.")
+@click.option("--split", default="train", show_default=True, help="Split of the corpus to fit on; 'all' for all.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Setting of the encoder, as JSON or text.")
+def fit(
+    corpus: Path, out: Path, encoder: str, clusters: int, hours: float, split: str, seed: int, settings: tuple[str, ...]
+) -> None:
+    """Fit a speech tokenizer on the recordings of CORPUS and write it to OUT."""
+    from speechscale.corpus.imported import open_corpus
+    from speechscale.corpus.unit_corpus import fit_on_corpus
+
+    tokenizer = fit_on_corpus(
+        open_corpus(corpus),
+        encoder=encoder,
+        clusters=clusters,
+        hours=hours,
+        split=None if split == "all" else split,
+        seed=seed,
+        encoder_config=parse_settings(settings),
+    )
+    tokenizer.save(out)
+    click.echo(
+        f"{out}: {tokenizer.num_units} units of '{encoder}' at {tokenizer.frame_rate_hz:g} Hz, "
+        f"{tokenizer.fit.get('frames_used', 0):,} frames used"
+    )
+
+
+@click.command()
+@click.argument("corpus", type=click.Path(path_type=Path))
+@click.argument("tokenizer", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes of one thread.")
+@click.option("--on-error", type=click.Choice(["skip", "stop"]), default="skip", show_default=True)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="How to compute (device=cuda ...).")
+def encode(corpus: Path, tokenizer: Path, out: Path, workers: int, on_error: str, settings: tuple[str, ...]) -> None:
+    """Encode CORPUS with TOKENIZER into the folder OUT; run it again to go on after an interruption."""
+    from speechscale.corpus.unit_corpus import encode_folder
+
+    made = encode_folder(
+        corpus,
+        tokenizer,
+        out,
+        workers=workers,
+        on_error="stop" if on_error == "stop" else "skip",
+        runtime=parse_settings(settings),
+        watch=tell("encoded"),
+    )
+    info = made.info
+    click.echo(
+        f"{out}: {info['kept']:,} utterances, {info['hours']:.2f} h, {info['units']:,} units "
+        f"({info['units_per_second']:.1f} per second), {info['dropped']} dropped"
+    )
+    for remedy, count in info["remedies"].items():
+        click.echo(f"  {count} dropped: {remedy} (skips.jsonl)")
+
+
+def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
+    """Read KEY=VALUE pairs; values are JSON where they parse as such, text otherwise."""
+    import json
+
+    found: dict[str, Any] = {}
+    for setting in settings:
+        key, mark, value = setting.partition("=")
+        if not mark or not key:
+            raise click.BadParameter(f"'{setting}' is not KEY=VALUE")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found
+
+
+def tell(what: str) -> Any:
+    """A watcher that writes progress to stderr: one changing line on a terminal, a line every ten seconds in a log."""
+    import sys
+    import time
+
+    last = [0.0]
+
+    def watch(progress: Progress) -> None:
+        over = progress.items_kept + progress.items_done == progress.items_total
+        if sys.stderr.isatty():
+            click.echo(f"\r\x1b[K{progress.line(what)}", nl=over, err=True)
+        elif over or time.monotonic() - last[0] > 10:
+            last[0] = time.monotonic()
+            click.echo(progress.line(what), err=True)
+
+    return watch
