@@ -24,6 +24,7 @@ from speechscale.study.spec import (
     Fit,
     FolderCorpus,
     Grid,
+    ImportedCorpus,
     Interleave,
     InventoryCorpus,
     Section,
@@ -165,6 +166,7 @@ def _fields_at(path: list[str], kind: str) -> list[str]:
     corpora: dict[str, type[Section]] = {
         "storyworld": StoryworldCorpus,
         "folder": FolderCorpus,
+        "corpus": ImportedCorpus,
         "inventory": InventoryCorpus,
     }
     section = path[0] if path else ""

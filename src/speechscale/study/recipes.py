@@ -16,7 +16,7 @@ from typing import Any
 from speechscale.errors import DataError
 from speechscale.study.plan import SPEAK_SPEED, Cell, plan_part, text_lm_cells
 from speechscale.study.runners import Outcome, locked, run_graph, with_inputs
-from speechscale.study.spec import FolderCorpus, Part, StoryworldCorpus, Study
+from speechscale.study.spec import InventoryCorpus, Part, StoryworldCorpus, Study
 from speechscale.study.steps import RECORD, Step, write_json
 
 STAGES = "speechscale.study.stages"
@@ -105,7 +105,7 @@ def _data_steps(part: Part, study: Study) -> list[Step]:
 def _shards(part: Part) -> int:
     if isinstance(part.corpus, StoryworldCorpus):
         return max(1, math.ceil(part.corpus.speech_hours * 3600 / 6.6 / part.corpus.shard_stories))
-    assert isinstance(part.corpus, FolderCorpus)
+    assert not isinstance(part.corpus, InventoryCorpus)
     return part.corpus.shards
 
 

@@ -69,7 +69,18 @@ class FolderCorpus(Section):
     name: str = "folder"
     path: str
     alignments: Literal["auto", "textgrid", "json", "none"] = "auto"
+    tier: str = Field("", description="word tier of the TextGrids; empty looks for 'words' or 'word'")
+    ids: Literal["stem", "path"] = Field("stem", description="'path' where file names repeat in other folders")
     splits: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    shards: int = Field(1, ge=1)
+
+
+class ImportedCorpus(Section):
+    """A corpus folder made by `speechscale corpus import`, `align`, `corpus speak` or `corpus split`."""
+
+    kind: Literal["corpus"] = "corpus"
+    name: str = "corpus"
+    path: str
     shards: int = Field(1, ge=1)
 
 
@@ -90,7 +101,7 @@ class InventoryCorpus(Section):
     sources: tuple[InventoryItem, ...]
 
 
-Corpus = Annotated[StoryworldCorpus | FolderCorpus | InventoryCorpus, Field(discriminator="kind")]
+Corpus = Annotated[StoryworldCorpus | FolderCorpus | ImportedCorpus | InventoryCorpus, Field(discriminator="kind")]
 
 
 class Units(Section):
@@ -101,6 +112,8 @@ class Units(Section):
     clusters: int = Field(100, ge=2, le=32_000)
     frame_rate_hz: float = Field(25.0, gt=0)
     fit_hours: float = Field(0.3, gt=0)
+    settings: dict[str, Any] = Field(default_factory=dict, description="settings of the encoder (docs/encoders.md)")
+    tokenizer: str = Field("", description="folder of a tokenizer made before (units fit, units import-kmeans)")
 
     @model_validator(mode="before")
     @classmethod
@@ -261,10 +274,13 @@ class Part(Section):
         if self.fit.baseline not in self.arms:
             nearest = sorted(self.arms)
             raise ValueError(f"fit.baseline '{self.fit.baseline}' is not an arm of this part; arms: {nearest}")
-        if self.units.oracle and self.corpus.kind == "folder":
+        recorded = self.corpus.kind in ("folder", "corpus")
+        if self.units.oracle and recorded:
             raise ValueError("units.encoder 'phones' is an oracle of the speech engine; recordings need 'mfcc'")
-        if self.corpus.kind == "folder" and self.evals.sets:
-            raise ValueError("evals.sets need the storyworld, whose facts are known; set evals.sets = [] for a folder")
+        if recorded and self.evals.sets:
+            raise ValueError(
+                "evals.sets need the storyworld, whose facts are known; set evals.sets = [] for recordings"
+            )
         return self
 
 

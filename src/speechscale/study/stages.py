@@ -7,6 +7,7 @@ is some 400 times faster than real time and bit-identical.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from speechscale.corpus.encode import FileLoader, Loader, VoiceLoader, encode_corpus, sample_waveforms
+from speechscale.corpus.imported import open_corpus
 from speechscale.corpus.items import items
 from speechscale.corpus.readers import read_folder
 from speechscale.corpus.stories import Story, split_sentences, stories, story_text
@@ -29,17 +31,19 @@ from speechscale.evals.tasks import item_utterances
 from speechscale.records import Item, UnitTable, Utterance, concat_tables
 from speechscale.skips import SkipLog
 from speechscale.speech.units import SpeechTokenizer, fit_tokenizer, phone_tokenizer, read_units, write_units
-from speechscale.study.spec import Corpus, FolderCorpus, StoryworldCorpus, Text, Units
+from speechscale.study.spec import Corpus, FolderCorpus, ImportedCorpus, StoryworldCorpus, Text, Units
 from speechscale.study.worlds import training_voices, unseen_voices, world_config
 from speechscale.tokens.store import build_store
 from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
 from speechscale.voices.espeak import phone_inventory
 
+SPLITS = ("train", "select", "test")
+RunnableCorpus = StoryworldCorpus | FolderCorpus | ImportedCorpus
 SECONDS_PER_STORY = 6.6
 """Mean length of a spoken story; only turns hours into a number of stories, the hours reported are measured."""
 
 
-def corpus_of(config: dict[str, Any]) -> StoryworldCorpus | FolderCorpus:
+def corpus_of(config: dict[str, Any]) -> RunnableCorpus:
     """The corpus section of a step's config. Raises DataError for one that can only be planned."""
     corpus: Any = TypeAdapter(Corpus).validate_python(config["corpus"])
     if corpus.kind == "inventory":
@@ -54,29 +58,44 @@ def make_corpus(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> d
     """Write utterances.parquet (what is said) and texts.parquet (what is only read)."""
     corpus = corpus_of(config)
     skips = SkipLog()
+    texts: Iterable[tuple[str, str, str]]
+    spoken: Iterable[Utterance]
     if isinstance(corpus, StoryworldCorpus):
         spoken, texts = _storyworld(corpus, config["seed"])
     else:
-        spoken = list(
-            read_folder(
-                Path(corpus.path),
-                alignments=corpus.alignments,
-                splits=corpus.splits,
-                seed=config["seed"],
-                on_skip=skips.add,
-            )
-        )
-        texts = iter([(u.id, u.text, u.split) for u in spoken])
+        spoken = _recorded(corpus, config["seed"], skips)
+        texts = ((u.id, u.text, u.split) for u in read_utterances(out / "utterances.parquet"))
     write_utterances(out / "utterances.parquet", spoken)
     count = _write_texts(out / "texts.parquet", texts)
     skips.write(out / "skips.jsonl")
-    splits = {name: sum(u.split == name for u in spoken) for name in ("train", "select", "test")}
+    found = Counter(u.split for u in read_utterances(out / "utterances.parquet"))
+    splits = {name: found.pop(name, 0) for name in SPLITS}
+    missing = [name for name, utterances in splits.items() if not utterances]
+    if missing or found:
+        raise DataError(
+            f"corpus '{corpus.name}': splits {dict(splits)}, others {dict(found)}; a study needs utterances in train, "
+            "select and test: speechscale corpus split"
+        )
     return {
         "utterances": splits,
         "texts": count,
         "dropped": len(skips),
         "note": f"{splits['train']} spoken, {count} read",
     }
+
+
+def _recorded(corpus: FolderCorpus | ImportedCorpus, seed: int, skips: SkipLog) -> Iterator[Utterance]:
+    if isinstance(corpus, ImportedCorpus):
+        return open_corpus(Path(corpus.path)).utterances()
+    return read_folder(
+        Path(corpus.path),
+        alignments=corpus.alignments,
+        tier=corpus.tier or None,
+        ids=corpus.ids,
+        splits=corpus.splits,
+        seed=seed,
+        on_skip=skips.add,
+    )
 
 
 def _storyworld(corpus: StoryworldCorpus, seed: int) -> tuple[list[Utterance], Iterator[tuple[str, str, str]]]:
@@ -151,6 +170,8 @@ def make_tokenizer(config: dict[str, Any], inputs: dict[str, Path], out: Path) -
         assert isinstance(corpus, StoryworldCorpus)
         names = training_voices(corpus.voices) + unseen_voices(corpus.item_voices)
         tokenizer = phone_tokenizer(phone_inventory(names))
+    elif units.tokenizer:
+        tokenizer = SpeechTokenizer.load(units.tokenizer)
     else:
         train = [u for u in read_utterances(_only(inputs) / "utterances.parquet") if u.split == "train"]
         tokenizer = fit_tokenizer(
@@ -158,14 +179,23 @@ def make_tokenizer(config: dict[str, Any], inputs: dict[str, Path], out: Path) -
             encoder=units.encoder,
             clusters=units.clusters,
             seed=config["seed"],
+            encoder_config=units.settings,
         )
-        if abs(tokenizer.frame_rate_hz - units.frame_rate_hz) > 1e-9:
-            raise DataError(
-                f"units.frame_rate_hz is {units.frame_rate_hz}, but encoder '{units.encoder}' makes "
-                f"{tokenizer.frame_rate_hz} frames per second; correct the study file"
-            )
+    if not units.oracle:
+        _check_tokenizer(units, tokenizer)
     tokenizer.save(out)
     return {"num_units": tokenizer.num_units, "frame_rate_hz": tokenizer.frame_rate_hz, "oracle": tokenizer.oracle}
+
+
+def _check_tokenizer(units: Units, tokenizer: SpeechTokenizer) -> None:
+    """Hold a tokenizer to what the study file says. Raises DataError naming the field."""
+    for field, stated, found in (
+        ("encoder", units.encoder, tokenizer.encoder_name),
+        ("clusters", units.clusters, tokenizer.num_units),
+        ("frame_rate_hz", units.frame_rate_hz, tokenizer.frame_rate_hz),
+    ):
+        if stated != found:
+            raise DataError(f"units.{field} is {stated}, but the tokenizer has {found}; correct the study file")
 
 
 def _spread(utterances: Sequence[Utterance]) -> list[Utterance]:
@@ -194,9 +224,13 @@ def make_item_units(config: dict[str, Any], inputs: dict[str, Path], out: Path) 
     return _encode(item_utterances(chosen, split_sentences), inputs, VoiceLoader(), out)
 
 
-def loader_of(corpus: StoryworldCorpus | FolderCorpus) -> Loader:
+def loader_of(corpus: RunnableCorpus) -> Loader:
     """Where the audio of a corpus comes from."""
-    return VoiceLoader() if isinstance(corpus, StoryworldCorpus) else FileLoader(root=Path(corpus.path))
+    if isinstance(corpus, StoryworldCorpus):
+        return VoiceLoader()
+    if isinstance(corpus, ImportedCorpus):
+        return open_corpus(Path(corpus.path)).loader()
+    return FileLoader(root=Path(corpus.path))
 
 
 def _encode(utterances: Sequence[Utterance], inputs: dict[str, Path], loader: Loader, out: Path) -> dict[str, Any]:
@@ -213,9 +247,6 @@ def _encode(utterances: Sequence[Utterance], inputs: dict[str, Path], loader: Lo
         "units": len(table.units),
         "note": f"{table.hours:.2f} h, {len(skips)} dropped",
     }
-
-
-SPLITS = ("train", "select", "test")
 
 
 def make_text(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
