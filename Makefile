@@ -24,7 +24,7 @@ $(VENV)/.run: $(VENV)/.torch pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml constraints.txt
-	$(PIP) install -q -c constraints.txt -e '.[voices,dev]'
+	$(PIP) install -q -c constraints.txt -e '.[voices,align,dev]'
 	touch $@ $(VENV)/.run
 
 quick: $(VENV)/.run

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -116,7 +115,7 @@ def encode(hours: float, workers: int, folder: Path, encoder: str, clusters: int
 
 
 LONG = """
-import resource, sys
+import sys
 from pathlib import Path
 from speechscale.speech.units import SpeechTokenizer
 path = sys.argv[1]
@@ -131,7 +130,9 @@ else:
     one = Utterance(id="long", text="", speaker="s", split="train", audio=Path(path).name)
     audio = FileLoader(root=Path(path).parent).load(one).audio
     found = len(SpeechTokenizer.load(sys.argv[3]).units([audio])[0])
-print(found, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+# VmHWM: unlike ru_maxrss it does not inherit the memory of the process that started this one.
+status = Path("/proc/self/status").read_text()
+print(found, int(status.split("VmHWM:")[1].split()[0]) // 1024)
 """
 
 
@@ -160,7 +161,6 @@ def main() -> None:
         encode(options.hours, options.workers, Path(name), options.encoder, options.clusters)
         if "long" in options.only:
             long_file(Path(name))
-    print(f"largest single process: {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024} MiB")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from speechscale.errors import DataError
 
 NO_TIME = -1
 """Frame index of a word whose time is not known."""
+DEDUP_FRAMES = 32_768
+"""Frames per block of `dedup_many`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,7 @@ class Utterance:
         start_s, end_s: the utterance's part of that file, seconds; end None is the end of the file. Word times count
             from start_s.
         channel: the channel that holds it, from 0; None averages all.
+        language: as the source names it; "" when it does not say.
     """
 
     id: str
@@ -55,6 +58,7 @@ class Utterance:
     end_s: float | None = None
     channel: int | None = None
     licence: str = ""
+    language: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +96,40 @@ def dedup(frames: Int[np.ndarray, "frames"]) -> tuple[Int[np.ndarray, "units"], 
     starts = np.flatnonzero(np.concatenate(([True], frames[1:] != frames[:-1])))
     durations = np.diff(np.append(starts, len(frames)))
     return frames[starts].astype(np.int16), durations.astype(np.int32)
+
+
+def dedup_many(
+    frames: Int[np.ndarray, "all_frames"], offsets: Int[np.ndarray, "rows1"]
+) -> tuple[Int[np.ndarray, "all_units"], Int[np.ndarray, "all_units"], Int[np.ndarray, "rows1"]]:
+    """`dedup` of many utterances at once: row i owns `frames[offsets[i]:offsets[i + 1]]`.
+
+    Returns the flat units, their durations in frames, and the offsets of each row in them. Offsets start at 0 and end
+    at len(frames); a row may be empty.
+
+    Example: [5, 5, 5, 7], [0, 2, 4] -> [5, 5, 7], [2, 1, 1], [0, 1, 3]
+    """
+    assert (offsets[0], offsets[-1]) == (0, len(frames)), f"offsets {offsets[0]}..{offsets[-1]}, {len(frames)} frames"
+    if len(frames) == 0:
+        return np.zeros(0, np.int16), np.zeros(0, np.int32), np.zeros(len(offsets), np.int64)
+    # Blocks of rows that stay in the cache: several times faster than one pass over all.
+    cuts = np.unique(np.searchsorted(offsets, np.arange(0, len(frames), DEDUP_FRAMES)))
+    ends = [*cuts[1:], len(offsets) - 1]
+    parts = [
+        _dedup_rows(frames[offsets[a] : offsets[b]], offsets[a : b + 1] - offsets[a])
+        for a, b in zip(cuts, ends, strict=True)
+    ]
+    units, durations, counts = zip(*parts, strict=True)
+    return np.concatenate(units), np.concatenate(durations), np.cumsum(np.concatenate([[0], *counts]))
+
+
+def _dedup_rows(frames: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Units, durations and units per row of one block."""
+    border = np.empty(len(frames) + 1, np.bool_)
+    np.not_equal(frames[1:], frames[:-1], out=border[1:-1])
+    border[offsets] = True
+    starts = np.flatnonzero(border)
+    rows = np.searchsorted(starts, offsets)
+    return frames[starts[:-1]].astype(np.int16, copy=False), np.diff(starts).astype(np.int32), np.diff(rows)
 
 
 def expand(units: Int[np.ndarray, "units"], durations: Int[np.ndarray, "units"]) -> Int[np.ndarray, "frames"]:

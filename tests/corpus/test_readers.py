@@ -231,7 +231,7 @@ def test_large_corpora_are_read_twice_and_come_out_the_same(tmp_path: Path, monk
     for index in range(8):
         grid(spoken(tmp_path, f"u{index}", f"text {index}").with_suffix(".TextGrid"), [(0, 0.5, "text")])
     found, _ = read(tmp_path)
-    monkeypatch.setattr("speechscale.corpus.readers.REMEMBERED_UTTERANCES", 3)
+    monkeypatch.setattr("speechscale.corpus.readers.folder.REMEMBERED_UTTERANCES", 3)
     assert read(tmp_path)[0] == found
     stream = read_folder(tmp_path, seed=1, on_skip=SkipLog().add)
     assert next(stream) == found[0]

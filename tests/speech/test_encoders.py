@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechscale.errors import DataError
-from speechscale.speech.encoders import ENCODERS, Mfcc, build_encoder, deltas, mel_filterbank
+from speechscale.speech.encoders import ENCODERS, LogMel, Mfcc, build_encoder, deltas, mel_filterbank
 
 
 def noise(samples: int, seed: int = 0) -> np.ndarray:
@@ -98,7 +98,7 @@ def test_config_rebuilds_the_encoder() -> None:
 @pytest.mark.parametrize(
     ("name", "config", "message"),
     [
-        ("hubert", {}, "encoder 'hubert' is unknown; known are: mfcc"),
+        ("hubert", {}, "encoder 'hubert' is unknown; known are: .*mfcc"),
         ("mfcc", {"hop": 3}, r"settings \['hop'\] do not fit"),
         ("mfcc", {"version": 2}, "version 2 is unknown"),
         ("mfcc", {"hop_samples": 0}, "0 < hop_samples <= window_samples"),
@@ -108,3 +108,41 @@ def test_config_rebuilds_the_encoder() -> None:
 def test_impossible_settings_are_refused(name: str, config: dict[str, object], message: str) -> None:
     with pytest.raises(DataError, match=message):
         build_encoder(name, config)
+
+
+@pytest.mark.parametrize("encoder", [Mfcc(), LogMel()], ids=["mfcc", "log-mel"])
+@given(cuts=st.lists(st.integers(1, 50_000), max_size=6))
+@settings(max_examples=15, deadline=None)
+def test_streamed_features_are_the_same_bits(encoder: Mfcc | LogMel, cuts: list[int]) -> None:
+    """Catches features that depend on how the decoder cut its blocks."""
+    waveform = noise(50_000)
+    blocks = np.split(waveform, sorted(set(cuts) - {50_000}))
+    streamed = list(encoder.encode_stream(lambda: blocks))
+    assert np.concatenate(streamed).tobytes() == encoder.encode([waveform])[0].tobytes()
+
+
+def test_long_files_in_steps_agree_with_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches frames lost or shifted at the border of two steps."""
+    waveform = noise(100_000)
+    whole = Mfcc().encode([waveform])[0]
+    monkeypatch.setattr("speechscale.speech.encoders.mel.PIECE_FRAMES", 17)
+    np.testing.assert_allclose(Mfcc().encode([waveform])[0], whole, atol=1e-4)
+
+
+def test_log_mel_is_loudness_free_and_refuses_nonsense() -> None:
+    waveform = noise(16_000)
+    loud, quiet = LogMel().encode([waveform, waveform * np.float32(0.01)])
+    assert loud.shape == (100, 80)
+    np.testing.assert_allclose(loud, quiet, atol=2e-3)
+    assert LogMel(normalize=False).encode([waveform])[0].max() == 0
+    assert build_encoder("log-mel", LogMel(mels=40).config()) == LogMel(mels=40)
+    for wrong in ({"mels": 0}, {"high_hz": 9000.0}, {"version": 3}):
+        with pytest.raises(DataError, match="encoder log-mel"):
+            build_encoder("log-mel", wrong)
+
+
+def test_nan_in_a_stream_is_an_error() -> None:
+    bad = noise(5000)
+    bad[77] = np.nan
+    with pytest.raises(DataError, match="holds NaN"):
+        list(Mfcc().encode_stream(lambda: [bad]))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from speechscale.errors import DataError
-from speechscale.speech.kmeans import _move_centroids, assign, fit_kmeans, sample_frames
+from speechscale.errors import DataError, MissingExtra
+from speechscale.speech.kmeans import assign, choose_engine, fit_kmeans, sample_frames
+from speechscale.speech.kmeans_core import move_centroids
 
 
 def clumps(frames: int, seed: int = 0, centers: int = 12, spread: float = 0.3) -> np.ndarray:
@@ -29,7 +33,7 @@ def naive_distance(points: np.ndarray, clusters: int, seed: int) -> float:
 
 
 def test_same_seed_same_bytes_on_any_threads() -> None:
-    points, threads = clumps(20_000), torch.get_num_threads()
+    points, threads = clumps(6_000), torch.get_num_threads()
     first = fit_kmeans(points, 40, seed=3)
     try:
         torch.set_num_threads(2)
@@ -77,7 +81,7 @@ def test_empty_cluster_moves_to_the_farthest_point() -> None:
     labels = assign(points, old)
     assert labels.tolist() == [0, 0, 0, 0]
     scores = ((points - old[0]) ** 2).sum(axis=1) - (points**2).sum(axis=1)
-    moved = _move_centroids(points, labels, scores, old)
+    moved = move_centroids(points, labels, scores, old)
     assert moved.tolist() == [[2.25, 3.0], [9.0, 9.0]]
 
 
@@ -115,3 +119,43 @@ def test_sample_is_uniform_without_replacement_in_order() -> None:
     assert sample_frames(stream, 100, seed=1).tobytes() == sample_frames(stream, 100, seed=1).tobytes()
     with pytest.raises(DataError, match="no usable audio"):
         sample_frames([], 10, seed=0)
+    whole = np.concatenate(stream)
+    assert sample_frames([whole], 100, seed=1).tobytes() == sample_frames(stream, 100, seed=1).tobytes()
+
+
+def test_faiss_is_named_and_as_good() -> None:
+    pytest.importorskip("faiss")
+    points = clumps(4000, centers=30, spread=0.8)
+    ours, theirs = (fit_kmeans(points, 25, seed=0, engine=engine) for engine in ("torch", "faiss"))
+    assert (ours.engine, theirs.engine) == ("torch", "faiss")
+    assert ours.mean_squared_distance <= 1.03 * theirs.mean_squared_distance
+    assert fit_kmeans(points, 25, seed=0, engine="auto").centroids.tobytes() == theirs.centroids.tobytes()
+    with pytest.raises(DataError, match="only 3 distinct frames"):
+        fit_kmeans(np.repeat(clumps(3), 20, axis=0), 5, seed=0, engine="faiss")
+
+
+def test_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a default that changes with what is installed."""
+    assert fit_kmeans(clumps(50), 2, seed=0).engine == "torch"
+    with pytest.raises(DataError, match="engine 'gpu' is unknown; choose one of torch, faiss, auto"):
+        choose_engine("gpu")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert choose_engine("auto") == "torch"
+    with pytest.raises(MissingExtra, match="extra 'faiss'"):
+        choose_engine("faiss")
+
+
+def test_fit_on_real_features(shared: Path) -> None:
+    """596 frames of HuBERT base, layer 9: not worse than scikit-learn, and each cluster is used."""
+    cluster = pytest.importorskip("sklearn.cluster")
+    features = np.load(shared / "data" / "dev-units" / "fairseq" / "sample.base.L9.npy", allow_pickle=False)
+    assert features.shape == (596, 768)
+    fit = fit_kmeans(features, 50, seed=0)
+    ours = np.mean([fit_kmeans(features, 50, seed=seed).mean_squared_distance for seed in range(4)])
+    theirs = np.mean(
+        [cluster.KMeans(50, n_init=1, random_state=seed).fit(features).inertia_ / 596 for seed in range(4)]
+    )
+    assert ours <= 1.01 * theirs
+    units = assign(features, fit.centroids)
+    assert len(np.unique(units)) == 50
+    assert np.concatenate([assign(features[i : i + 1], fit.centroids) for i in range(596)]).tolist() == units.tolist()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechscale.errors import DataError
-from speechscale.records import NO_TIME, UnitTable, UnitTableBuilder, dedup
+from speechscale.records import NO_TIME, UnitTable, UnitTableBuilder, concat_tables, dedup
 from speechscale.speech import unit_files
+from speechscale.speech.unit_files import iter_units, write_unit_tables
 from speechscale.speech.units import read_units, write_units
 
 ARRAYS = ("units", "durations_frames", "unit_offsets", "word_start_frames", "word_end_frames", "word_offsets")
@@ -109,7 +112,7 @@ def test_any_change_of_content_is_found(tmp_path: Path) -> None:
     path = tmp_path / "units.parquet"
     table = make_table(10)
     write_units(path, table, "abc")
-    arrow = pq.read_table(path)
+    metadata = pq.read_metadata(path).metadata
     moved = table.units.copy()
     moved[3] = (moved[3] + 1) % 50
     for changed in (
@@ -118,7 +121,10 @@ def test_any_change_of_content_is_found(tmp_path: Path) -> None:
         replace(table, durations_frames=table.durations_frames[::-1].copy()),
     ):
         write_units(path, changed, "abc")
-        pq.write_table(pq.read_table(path).replace_schema_metadata(arrow.schema.metadata), path)
+        pq.write_table(
+            pq.read_table(path).replace_schema_metadata({unit_files.METADATA_KEY: metadata[unit_files.METADATA_KEY]}),
+            path,
+        )
         with pytest.raises(DataError, match=r"units\.parquet: the content does not match its checksum"):
             read_units(path)
 
@@ -130,7 +136,7 @@ def test_altered_header_is_found(tmp_path: Path, old: bytes, new: bytes) -> None
     path = tmp_path / "units.parquet"
     write_units(path, make_table(4), "abc")
     arrow = pq.read_table(path)
-    header = arrow.schema.metadata[unit_files.METADATA_KEY]
+    header = pq.read_metadata(path).metadata[unit_files.METADATA_KEY]
     assert old in header
     pq.write_table(arrow.replace_schema_metadata({unit_files.METADATA_KEY: header.replace(old, new)}), path)
     with pytest.raises(DataError, match="does not match its checksum"):
@@ -152,4 +158,70 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
         read_units(path)
     pq.write_table(pa.table({"a": [1]}), path)
     with pytest.raises(DataError, match="format None version None"):
+        read_units(path)
+
+
+def test_streaming_gives_the_groups_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches rows lost, doubled or mixed at the borders of groups, also after another tool regrouped them."""
+    monkeypatch.setattr(unit_files, "ROWS_PER_GROUP", 7)
+    table, path = make_table(24), tmp_path / "u.parquet"
+    write_units(path, table, "abc")
+    parts = list(iter_units(path, "abc"))
+    assert [len(part) for part in parts] == [7, 7, 7, 3]
+    assert_same(concat_tables(parts), table)
+    metadata = {unit_files.METADATA_KEY: pq.read_metadata(path).metadata[unit_files.METADATA_KEY]}
+    pq.write_table(pq.read_table(path).replace_schema_metadata(metadata), path, row_group_size=10)
+    assert [len(part) for part in iter_units(path)] == [7, 7, 7, 3]
+    assert_same(read_units(path), table)
+    pq.write_table(pq.read_table(path)[:20].replace_schema_metadata(metadata), path)
+    with pytest.raises(DataError, match="6 rows left where 7 should be"):
+        read_units(path)
+
+
+def test_stream_of_tables_is_written_without_holding_it(tmp_path: Path) -> None:
+    """Catches a writer that collects its input: the generator sees each group on disk before the next is made."""
+    path, sizes = tmp_path / "u.parquet", []
+
+    def tables() -> Iterator[UnitTable]:
+        for seed in range(5):
+            sizes.append(max((p.stat().st_size for p in tmp_path.iterdir()), default=0))
+            yield make_table(200, seed)
+
+    rows = write_unit_tables(path, tables(), "abc", frame_rate_hz=12.5, num_units=50)
+    assert rows == 1000
+    assert sizes == sorted(set(sizes)), "each group is on disk before the next is made"
+    assert_same(read_units(path), concat_tables([make_table(200, seed) for seed in range(5)]))
+
+
+def test_a_failed_stream_leaves_no_file(tmp_path: Path) -> None:
+    def tables() -> Iterator[UnitTable]:
+        yield make_table(3)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_unit_tables(tmp_path / "u.parquet", tables(), "abc", frame_rate_hz=12.5, num_units=50)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_version_1_are_read(tmp_path: Path) -> None:
+    """Studies made before the row groups had hashes of their own stay readable."""
+    table, path = make_table(9), tmp_path / "u.parquet"
+    write_units(path, table, "abc")
+    header = {
+        "format": unit_files.FORMAT,
+        "format_version": 1,
+        "tokenizer_sha256": "abc",
+        "frame_rate_hz": table.frame_rate_hz,
+        "num_units": table.num_units,
+        "rows": len(table),
+    }
+    header["content_sha256"] = unit_files.content_sha256(table, header)
+    metadata = {unit_files.METADATA_KEY: json.dumps(header).encode()}
+    pq.write_table(pq.read_table(path).replace_schema_metadata(metadata), path)
+    assert_same(read_units(path, "abc"), table)
+    header["num_units"] = 51
+    pq.write_table(
+        pq.read_table(path).replace_schema_metadata({unit_files.METADATA_KEY: json.dumps(header).encode()}), path
+    )
+    with pytest.raises(DataError, match="does not match its checksum"):
         read_units(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from speechscale.errors import DataError
 from speechscale.speech.audio import load_audio
+from speechscale.speech.encoders import ENCODERS, Mfcc, build_encoder
 from speechscale.speech.units import OTHER, SpeechTokenizer, fit_tokenizer, phone_frames, phone_tokenizer
 
 
@@ -156,3 +158,68 @@ def test_real_recordings_become_units(shared: Path) -> None:
     assert len(np.unique(np.concatenate(units))) == 50
     changes = np.mean([np.mean(u[1:] != u[:-1]) for u in units])
     assert 0.5 < changes < 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaled:
+    """A test encoder with one learned array: MFCC times a gain per dimension."""
+
+    tensors: dict[str, np.ndarray] = field(default_factory=lambda: {"gain": np.ones(26, np.float32)})
+    name: str = "scaled"
+    sample_rate_hz: int = 16_000
+    frame_rate_hz: float = 25.0
+    dim: int = 26
+
+    def config(self) -> dict[str, object]:
+        return {}
+
+    def encode(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
+        return [features * self.tensors["gain"] for features in Mfcc().encode(waveforms)]
+
+
+@pytest.fixture
+def scaled(monkeypatch: pytest.MonkeyPatch) -> SpeechTokenizer:
+    monkeypatch.setitem(ENCODERS, "scaled", Scaled)
+    gain = {"gain": np.linspace(0.5, 2, 26, dtype=np.float32)}
+    return fit_tokenizer([noise(6)], encoder="scaled", encoder_tensors=gain, clusters=10, seed=0)
+
+
+def test_learned_arrays_travel_with_the_tokenizer(scaled: SpeechTokenizer, tmp_path: Path) -> None:
+    """Catches a tokenizer that is loaded without its encoder's learned arrays."""
+    scaled.save(tmp_path)
+    assert "encoder.safetensors" in [path.name for path in tmp_path.iterdir()]
+    loaded = SpeechTokenizer.load(tmp_path)
+    assert loaded.fingerprint == scaled.fingerprint
+    assert loaded.units([noise(3, 5)])[0].tobytes() == scaled.units([noise(3, 5)])[0].tobytes()
+
+
+def test_learned_arrays_are_part_of_the_fingerprint(scaled: SpeechTokenizer, tmp_path: Path) -> None:
+    other = replace(scaled, encoder_tensors={"gain": scaled.encoder_tensors["gain"] * np.float32(1.01)})
+    assert other.fingerprint != scaled.fingerprint
+    assert replace(scaled, encoder_tensors={}).fingerprint != scaled.fingerprint
+    scaled.save(tmp_path)
+    other.save(tmp_path / "other")
+    (tmp_path / "other" / "encoder.safetensors").replace(tmp_path / "encoder.safetensors")
+    with pytest.raises(DataError, match=r"encoder\.safetensors: the arrays are not those"):
+        SpeechTokenizer.load(tmp_path)
+    (tmp_path / "encoder.safetensors").unlink()
+    with pytest.raises(DataError, match=r"encoder\.safetensors: the file is missing"):
+        SpeechTokenizer.load(tmp_path)
+
+
+def test_an_encoder_without_learned_arrays_refuses_them() -> None:
+    with pytest.raises(DataError, match=r"encoder 'mfcc': settings \['tensors'\] do not fit"):
+        build_encoder("mfcc", {}, {"gain": np.ones(26)})
+
+
+def test_fingerprint_of_older_tokenizers_is_kept() -> None:
+    """Catches a change of the definition that would disown every tokenizer and unit file made so far."""
+    old = SpeechTokenizer(
+        encoder_name="mfcc",
+        encoder_config=Mfcc().config(),
+        num_units=2,
+        frame_rate_hz=25.0,
+        sample_rate_hz=16_000,
+        centroids=np.arange(52, dtype=np.float32).reshape(2, 26),
+    )
+    assert old.fingerprint == "8bfad4fd01b7463d696ba185b013fe669d81882bd0272d05c420632e724d36a4"

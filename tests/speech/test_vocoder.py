@@ -1,4 +1,4 @@
-"""Catches a vocoder that does not learn, audio of another length than its durations, and swapped weights."""
+"""Catches a vocoder that does not learn, audio of another length than its durations, swapped voices and weights."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from speechscale.errors import DataError
 from speechscale.records import UnitTable, UnitTableBuilder, dedup
 from speechscale.speech.spectrograms import MelSpec, griffin_lim, log_mel, mel_to_magnitude
 from speechscale.speech.unit_to_mel import MelPlan, VocoderShape, whole_durations
-from speechscale.speech.vocoder import Vocoder, train_vocoder
+from speechscale.speech.vocoder import Vocoder, train_vocoder, weights_sha256
 
 RATE = 16_000
 TONES_HZ = (0, 300, 700, 1500, 3000, 5000)
@@ -159,6 +160,95 @@ def test_altered_files_are_named(trained: tuple[Vocoder, float], tmp_path: Path)
     description.write_text(json.dumps({**saved, "shape": {"mel": {}}}))
     with pytest.raises(DataError, match=r"vocoder\.json: fields do not fit"):
         Vocoder.load(tmp_path)
+
+
+def duet(rows: int, seed: int = 0) -> tuple[UnitTable, list[np.ndarray]]:
+    """Two voices: `high` sings each tone half as high again, and holds every unit three times as long as `low`."""
+    rng = np.random.default_rng(seed)
+    builder = UnitTableBuilder(frame_rate_hz=25.0, num_units=len(TONES_HZ))
+    waveforms = []
+    for row in range(rows):
+        picked, _ = dedup(rng.integers(1, len(TONES_HZ) - 1, size=12))
+        high = row % 2 == 1
+        durations = np.full(len(picked), 9 if high else 3)
+        builder.add(
+            id=str(row),
+            speaker="high" if high else "low",
+            split="train",
+            text="",
+            units=picked,
+            durations_frames=durations,
+            words=[],
+            word_frames=np.zeros((0, 2), np.int32),
+        )
+        hertz = np.repeat([TONES_HZ[u] * (1.5 if high else 1.0) for u in picked], durations * 640)
+        level = 0.4 if high else 0.1
+        waveforms.append((level * np.sin(2 * np.pi * np.cumsum(hertz) / RATE)).astype(np.float32))
+    return builder.build(), waveforms
+
+
+@pytest.fixture(scope="module")
+def two_voices() -> Vocoder:
+    return train_vocoder(*duet(12), seed=0, steps=100, batch=4, crop_mel_frames=96)
+
+
+def test_each_voice_has_its_own_sound_and_pace(two_voices: Vocoder) -> None:
+    assert two_voices.speakers == ("high", "low")
+    assert two_voices.sample_rate_hz == RATE
+    units = np.array([1, 3, 2, 4, 1, 2])
+    for speaker, factor, frames in (("high", 1.5, 9), ("low", 1.0, 3)):
+        audio = two_voices.synthesize(units, np.full(6, 6), speaker)
+        for unit, part in zip(units, audio.reshape(6, -1)[:, 960:-960], strict=True):
+            assert abs(loudest_hz(part) - factor * TONES_HZ[unit]) < 60 + 0.02 * TONES_HZ[unit]
+        made = two_voices.predict_durations(units, speaker)
+        assert np.abs(made - frames).mean() < 0.15 * frames
+        assert len(two_voices.synthesize(units, speaker=speaker)) == made.sum() * 640
+    default = two_voices.synthesize(units, iterations=2)
+    assert default.tobytes() == two_voices.synthesize(units, speaker="high", iterations=2).tobytes()
+
+
+def test_each_voice_is_as_loud_as_its_recordings() -> None:
+    """On noise the absolute error of log magnitudes alone ends 1-2 dB too low."""
+    table, _ = duet(8, seed=5)
+    rng = np.random.default_rng(0)
+    waveforms = [
+        (rng.standard_normal(int(frames) * 640) * (0.2 if speaker == "high" else 0.05)).astype(np.float32)
+        for frames, speaker in zip(table.frames, table.speakers, strict=True)
+    ]
+    vocoder = train_vocoder(table, waveforms, seed=0, steps=25, batch=4, crop_mel_frames=64)
+    for row, waveform in list(enumerate(waveforms))[:2]:
+        made = vocoder.synthesize(table.row_units(row), table.row_durations(row), table.speakers[row])
+        assert abs(20 * np.log10(made.std() / waveform.std())) < 1.2
+    assert (vocoder.network.gain > 1.05).all()
+
+
+def test_voices_are_saved_and_unknown_ones_refused(two_voices: Vocoder, tmp_path: Path) -> None:
+    two_voices.save(tmp_path)
+    loaded = Vocoder.load(tmp_path)
+    units = np.array([1, 2, 3])
+    for speaker in ("high", "low", None):
+        first, second = (v.synthesize(units, None, speaker, iterations=2) for v in (loaded, two_voices))
+        assert first.tobytes() == second.tobytes()
+    for call in (two_voices.synthesize, two_voices.predict_durations):
+        with pytest.raises(DataError, match=r"no voice 'bass' among 2 \(high, low\); choose one of them"):
+            call(units, speaker="bass")
+
+
+def test_vocoders_of_version_1_still_speak(trained: tuple[Vocoder, float], tmp_path: Path) -> None:
+    vocoder, _ = trained
+    vocoder.save(tmp_path)
+    saved = json.loads((tmp_path / "vocoder.json").read_text())
+    tensors = load_file(tmp_path / "vocoder.safetensors")
+    gain = tensors.pop("gain")
+    tensors = {name: tensor[0] if name in ("mel_mean", "mel_spread") else tensor for name, tensor in tensors.items()}
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "vocoder.safetensors")
+    del saved["shape"]["speakers"]
+    sha256 = weights_sha256(tensors)
+    (tmp_path / "vocoder.json").write_text(json.dumps({**saved, "format_version": 1, "weights_sha256": sha256}))
+    units = np.array([1, 2, 3])
+    old, new = (v.synthesize(units, iterations=2) for v in (Vocoder.load(tmp_path), vocoder))
+    assert np.abs(old - new / gain.item())[np.abs(new) < 0.9 * gain.item()].max() < 1e-5
+    assert Vocoder.load(tmp_path).speakers == ()
 
 
 def test_what_cannot_be_used_is_refused(trained: tuple[Vocoder, float]) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from speechscale.errors import DataError, MissingExtra
 from speechscale.records import Utterance
-from speechscale.voices import espeak_process
+from speechscale.voices import espeak_process, worker_process
 from speechscale.voices.espeak import GRID_SAMPLES, MIN_PAUSE_S, VOICES, Spoken, phone_inventory, speak_shard
 
 pytestmark = pytest.mark.skipif(
@@ -48,7 +48,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
             super().__init__(*args, **kwargs)
             processes.append(self)
 
-    monkeypatch.setattr(espeak_process.subprocess, "Popen", Recorded)
+    monkeypatch.setattr(worker_process.subprocess, "Popen", Recorded)
     return processes
 
 

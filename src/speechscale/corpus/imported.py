@@ -63,10 +63,20 @@ def write_corpus(
     Raises:
         DataError: no utterance came (with the first reasons).
     """
+    begin_corpus(folder)
+    count = write_utterances(Path(folder) / "utterances.parquet", utterances)
+    return finish_corpus(folder, count=count, audio_root=audio_root, info=info, skips=skips)
+
+
+def begin_corpus(folder: Path) -> None:
+    """Make the folder, and no corpus yet of what is in it."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    (Path(folder) / "corpus.json").unlink(missing_ok=True)
+
+
+def finish_corpus(folder: Path, *, count: int, audio_root: Path, info: dict[str, Any], skips: SkipLog) -> Corpus:
+    """Write skips.jsonl and corpus.json around a finished table of `count` utterances; see `write_corpus`."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "corpus.json").unlink(missing_ok=True)
-    count = write_utterances(folder / "utterances.parquet", utterances)
     skips.write(folder / "skips.jsonl")
     if count == 0:
         raise DataError(f"corpus {folder}: not one utterance can be used: {skips.first() or 'the source is empty'}")

@@ -208,5 +208,3 @@ def assign_splits(digests: Sequence[bytes], splits: Sequence[float]) -> dict[byt
                 moved = min((d for d in sizes if chosen[d] == donor), key=lambda d: (sizes[d], d))
                 chosen[moved] = name
     return chosen
-
-

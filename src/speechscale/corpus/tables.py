@@ -13,8 +13,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jaxtyping import Shaped
 
 from speechscale.errors import DataError
 from speechscale.files import complete_file
@@ -23,6 +25,7 @@ from speechscale.records import Item, Utterance, Word
 _KIND_KEY = b"speechscale.kind"
 _UTTERANCES, _ITEMS = b"utterances-2", b"items-1"
 _WORD = pa.struct([("text", pa.string()), ("start_s", pa.float64()), ("end_s", pa.float64()), ("score", pa.float64())])
+_UTTERANCE_FIELDS = tuple(f.name for f in fields(Utterance))
 _UTTERANCE_TYPES = {
     "words": pa.list_(_WORD),
     "segments": pa.list_(pa.string()),
@@ -35,7 +38,7 @@ _UTTERANCE_TYPES = {
 def write_utterances(path: Path, utterances: Iterable[Utterance], *, group_rows: int = 5000) -> int:
     """Write utterances as they come, complete or not at all; return their number. Memory holds `group_rows`."""
     schema = pa.schema([(f.name, _UTTERANCE_TYPES.get(f.name, pa.string())) for f in fields(Utterance)])
-    return _write(path, (asdict(u) for u in utterances), schema, _UTTERANCES, group_rows)
+    return _write(path, map(_row, utterances), schema, _UTTERANCES, group_rows)
 
 
 def read_utterances(path: Path) -> Iterator[Utterance]:
@@ -46,6 +49,20 @@ def read_utterances(path: Path) -> Iterator[Utterance]:
     """
     for row in _read(path, _UTTERANCES, "utterance table"):
         yield _utterance(row)
+
+
+def replace_splits(source: Path, target: Path, splits: Shaped[np.ndarray, "utterances"]) -> None:
+    """Copy an utterance table with other splits, one per row; rows are not unpacked."""
+    at = 0
+    with _open(source, _UTTERANCES, "utterance table") as file, complete_file(target) as draft:
+        column = file.schema_arrow.get_field_index("split")
+        with pq.ParquetWriter(draft, file.schema_arrow, compression="zstd") as writer:
+            for group in range(file.num_row_groups):
+                rows = file.read_row_group(group)
+                part = pa.array(splits[at : at + rows.num_rows].tolist(), pa.string())
+                writer.write_table(rows.set_column(column, file.schema_arrow.field(column), part))
+                at += rows.num_rows
+    assert at == len(splits), f"{len(splits)} splits for {at} utterances"
 
 
 def count_utterances(path: Path) -> int:
@@ -89,8 +106,18 @@ def _write(path: Path, rows: Iterable[dict[str, Any]], schema: pa.Schema, kind: 
     return written
 
 
+def _row(utterance: Utterance) -> dict[str, Any]:
+    """`dataclasses.asdict`, twenty times faster."""
+    row = {name: getattr(utterance, name) for name in _UTTERANCE_FIELDS}
+    row["words"] = [
+        {"text": word.text, "start_s": word.start_s, "end_s": word.end_s, "score": word.score}
+        for word in utterance.words
+    ]
+    return row
+
+
 def _utterance(row: dict[str, Any]) -> Utterance:
-    words = tuple(Word(**word) for word in row["words"])
+    words = tuple([Word(**word) for word in row["words"]])
     return Utterance(**{**row, "words": words, "segments": tuple(row["segments"])})
 
 

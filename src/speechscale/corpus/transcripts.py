@@ -15,6 +15,8 @@ from speechscale.align.spelling import tokens_of
 from speechscale.errors import DataError
 from speechscale.skips import Skip
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -80,7 +82,7 @@ def clean_text(text: str, name: str) -> str:
     text = " ".join(text.split())
     if not text:
         raise DataError(f"{name}: the transcript is empty; write what is said, or delete the recording")
-    if any(ord(letter) < 32 or ord(letter) == 127 for letter in text):
+    if _CONTROL.search(text):
         raise DataError(f"{name}: control characters, not a text file; write what is said as UTF-8 text")
     if not tokens_of(text):
         raise DataError(f"{name}: the transcript has no words ('{text[:40]}'); write what is said, or delete it")

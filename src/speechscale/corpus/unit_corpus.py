@@ -30,6 +30,7 @@ from speechscale.skips import SkipLog
 from speechscale.speech.audio import TARGET_RATE_HZ
 from speechscale.speech.unit_files import read_units, write_units
 from speechscale.speech.units import SpeechTokenizer, fit_tokenizer
+from speechscale.voices.labeled_speech import labeled_speech
 
 FORMAT = "speechscale unit corpus"
 FORMAT_VERSION = 1
@@ -281,4 +282,6 @@ def fit_on_corpus(
             yield from read_utterance_rows(path, rows[place], rows[place] + 1)
 
     sample = sample_waveforms(drawn(), loader=corpus.loader(), max_hours=hours, shard_utterances=1)
-    return fit_tokenizer(sample, encoder=encoder, clusters=clusters, seed=seed, encoder_config=encoder_config)
+    return fit_tokenizer(
+        sample, encoder=encoder, clusters=clusters, seed=seed, encoder_config=encoder_config, labeled=labeled_speech
+    )

@@ -1,14 +1,14 @@
 """Audio files to waveforms and back: float32 mono in [-1, 1] at one rate.
 
-Enters: wav, flac, mp3 or ogg files of any rate and channel count. Leaves: `Loaded`, with a note for everything that was
-changed. The one decision worth knowing: what is repaired (stereo, other rates) is noted, what would silently
-spoil units (truncation, NaN, nothing at all) is refused.
+Enters: wav, flac, mp3, ogg or opus files of any rate and channel count, ranges of them, members of tars. Leaves:
+`Loaded`, with a note for everything that was changed. The one decision worth knowing: what is repaired (stereo, other
+rates) is noted, what would silently spoil units (truncation, NaN, nothing at all) is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
-import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,14 +19,28 @@ from jaxtyping import Float
 
 from speechscale.errors import DataError
 from speechscale.files import complete_file
+from speechscale.speech.audio_files import AudioInfo, audio_info
+from speechscale.speech.audio_stream import TARGET_RATE_HZ, Recording, open_recording, stream_audio
 
-TARGET_RATE_HZ = 16_000
+__all__ = [
+    "TARGET_RATE_HZ",
+    "AudioInfo",
+    "Loaded",
+    "audio_duration_s",
+    "audio_info",
+    "audio_sha256",
+    "load_audio",
+    "resample",
+    "samples_sha256",
+    "stream_audio",
+    "write_audio",
+]
+
 SUBTYPES = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16")}
 """Suffixes that `write_audio` knows, with libsndfile's names for format and sample type."""
 
-BLOCK_SAMPLES = 1 << 20
-UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF)
-"""Data sizes that streaming writers leave in a wav header because they cannot go back and fill it in."""
+LARGEST_START_SAMPLES = 1 << 28
+"""Room made at once on the word of a header; anything longer grows while it is decoded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,30 +54,41 @@ class Loaded:
     notes: tuple[str, ...] = ()
 
 
-def load_audio(path: str | Path, *, sample_rate_hz: int = TARGET_RATE_HZ) -> Loaded:
-    """Decode a file to float32 mono at `sample_rate_hz`.
+def load_audio(
+    path: str | Path,
+    *,
+    sample_rate_hz: int = TARGET_RATE_HZ,
+    start_s: float = 0.0,
+    end_s: float | None = None,
+    channel: int | None = None,
+) -> Loaded:
+    """Decode a file, or a range of it, to float32 mono at `sample_rate_hz`.
 
-    Channels are averaged and other rates resampled, each with a note; silence (all zeros) is kept with a note.
+    Channels are averaged and other rates resampled, each with a note; silence (all zeros) is kept with a note. A range
+    is a slice of the whole: exactly at the file's own rate, to 5e-7 of full scale where it is resampled.
+
+    Args:
+        path: a file, or "some.tar::member.flac" for a member of an uncompressed tar.
+        start_s, end_s: the range; None for the end. Ends up to 10 ms beyond the audio are cut, with a note.
+        channel: one channel, from 0 on, in place of the average.
 
     Raises:
-        DataError: missing, zero bytes, not audio, truncated, without samples, or with NaN or infinite samples.
+        DataError: missing, zero bytes, not audio, truncated, without samples, with NaN or infinite samples, or a range
+            or channel that the file does not have. A truncated file still gives the ranges before its end.
     """
-    path = Path(path)
-    _check_file(path)
-    mono, rate_hz, channels = _decode_mono(path)
-    if len(mono) == 0:
-        raise DataError(f"audio {path}: no samples behind the header; record it again or drop the utterance")
-    bad = len(mono) - int(np.isfinite(mono).sum())
-    if bad:
-        raise DataError(f"audio {path}: {bad} of {len(mono)} samples are NaN or infinite; export it again or drop it")
-    notes = _notes(mono, rate_hz, channels, sample_rate_hz)
-    return Loaded(
-        audio=resample(mono, rate_hz, sample_rate_hz),
-        sample_rate_hz=sample_rate_hz,
-        source_rate_hz=rate_hz,
-        source_channels=channels,
-        notes=notes,
-    )
+    with open_recording(
+        path, sample_rate_hz=sample_rate_hz, start_s=start_s, end_s=end_s, channel=channel
+    ) as recording:
+        audio = _collect(recording.blocks(), recording.expected)
+        if recording.bad:
+            raise recording.not_finite()
+        return Loaded(
+            audio=audio,
+            sample_rate_hz=sample_rate_hz,
+            source_rate_hz=recording.info.sample_rate_hz,
+            source_channels=recording.info.channels,
+            notes=_notes(recording),
+        )
 
 
 def audio_duration_s(path: str | Path) -> float:
@@ -72,23 +97,7 @@ def audio_duration_s(path: str | Path) -> float:
     Raises:
         DataError: missing, zero bytes, not audio, or without samples.
     """
-    path = Path(path)
-    _check_file(path)
-    try:
-        info = soundfile.info(str(path))
-    except (soundfile.SoundFileError, OSError) as error:
-        raise DataError(f"audio {path}: cannot be decoded ({error}); export it again or drop the utterance") from error
-    if not info.frames:
-        raise DataError(f"audio {path}: no samples behind the header; record it again or drop the utterance")
-    return float(info.frames) / float(info.samplerate)
-
-
-def _check_file(path: Path) -> None:
-    if not path.is_file():
-        kind = "it is a folder" if path.is_dir() else "no such file"
-        raise DataError(f"audio {path}: {kind}; correct the path or drop the utterance")
-    if path.stat().st_size == 0:
-        raise DataError(f"audio {path}: the file has zero bytes; copy it again or drop the utterance")
+    return audio_info(path).duration_s
 
 
 def resample(audio: Float[np.ndarray, "samples"], from_hz: int, to_hz: int) -> Float[np.ndarray, "resampled"]:
@@ -137,65 +146,49 @@ def samples_sha256(audio: Float[np.ndarray, "samples"]) -> str:
     return hashlib.sha256(np.ascontiguousarray(audio, "<f4").tobytes()).hexdigest()
 
 
-def _decode_mono(path: Path) -> tuple[Float[np.ndarray, "samples"], int, int]:
-    """Decode block by block, so that many channels never sit in memory at once; return samples, rate, channels."""
-    try:
-        with soundfile.SoundFile(path) as file:
-            promised, rate_hz, channels, container = file.frames, file.samplerate, file.channels, file.format
-            blocks = [b.mean(axis=1) for b in file.blocks(BLOCK_SAMPLES, dtype="float32", always_2d=True)]
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise DataError(
-            f"audio {path}: cannot be decoded, it is truncated or not audio ({str(error).strip()}); "
-            "copy it again or drop it"
-        ) from error
-    mono = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-    # mp3 headers only estimate the length, and libsndfile reports what it found of a cut wav or ogg as the whole.
-    cut = container != "MPEG" and len(mono) < promised
-    if cut or (container.startswith("WAV") and _wav_is_cut(path)) or (container == "OGG" and _ogg_is_cut(path)):
-        raise DataError(
-            f"audio {path}: truncated, it ends after {len(mono)} samples and its header promises more; "
-            "copy it again or drop it"
-        )
-    return mono, rate_hz, channels
+def audio_sha256(
+    path: str | Path, *, start_s: float = 0.0, end_s: float | None = None, channel: int | None = None
+) -> str:
+    """Hash the decoded mono samples at the file's own rate, in bounded memory.
+
+    Equal to `samples_sha256` of what `load_audio` gives at that rate, so that the same sound has the same checksum in
+    every container and on every path. The rate is not part of it.
+
+    Raises:
+        DataError: as `load_audio`.
+    """
+    digest = hashlib.sha256()
+    for block in stream_audio(path, sample_rate_hz=None, start_s=start_s, end_s=end_s, channel=channel):
+        digest.update(np.ascontiguousarray(block, "<f4").data)
+    return digest.hexdigest()
 
 
-def _wav_is_cut(path: Path) -> bool:
-    """Tell whether the data chunk of a RIFF file promises more bytes than the file has."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if file.read(4) != b"RIFF":
-            return False
-        file.seek(12)
-        while len(head := file.read(8)) == 8:
-            name, length = struct.unpack("<4sI", head)
-            if name == b"data":
-                return length not in UNKNOWN_SIZES and file.tell() + length > size
-            file.seek(length + length % 2, 1)
-    return False
+def _collect(blocks: Iterable[Float[np.ndarray, "samples"]], expected: int) -> Float[np.ndarray, "samples"]:
+    """Put blocks into one array that is never held twice."""
+    audio = np.empty(max(1, min(expected, LARGEST_START_SAMPLES)), np.float32)
+    count = 0
+    for block in blocks:
+        if count + len(block) > len(audio):
+            audio.resize(max(count + len(block), len(audio) * 5 // 4), refcheck=False)
+        audio[count : count + len(block)] = block
+        count += len(block)
+    audio.resize(count, refcheck=False)
+    return audio
 
 
-def _ogg_is_cut(path: Path) -> bool:
-    """Tell whether the last Ogg page lacks the end-of-stream flag or its own tail (RFC 3533, section 6)."""
-    data = path.read_bytes()
-    last = data.rfind(b"OggS")
-    page = data[last:]
-    if last < 0 or len(page) < 27 or not page[5] & 4:
-        return True
-    lacing = page[27 : 27 + page[26]]
-    return len(page) < 27 + page[26] + sum(lacing)
-
-
-def _notes(audio: np.ndarray, rate_hz: int, channels: int, target_hz: int) -> tuple[str, ...]:
-    notes = []
-    if channels > 1:
+def _notes(recording: Recording) -> tuple[str, ...]:
+    rate_hz, target_hz, channels = recording.info.sample_rate_hz, recording.rate_hz, recording.info.channels
+    notes = list(recording.notes)
+    if channels > 1 and recording.channel is None:
         notes.append(f"{channels} channels averaged to mono")
+    elif channels > 1:
+        notes.append(f"channel {recording.channel} of {channels}")
     if rate_hz < target_hz:
         notes.append(f"upsampled from {rate_hz} Hz: the band above {rate_hz // 2} Hz is empty")
     elif rate_hz > target_hz:
         notes.append(f"downsampled from {rate_hz} Hz")
-    peak = float(np.abs(audio).max())
-    if peak == 0.0:
+    if recording.peak == 0.0:
         notes.append("all samples are zero (silence)")
-    elif peak > 1.0:
-        notes.append(f"float samples reach {peak:.3g}, beyond full scale")
+    elif recording.peak > 1.0:
+        notes.append(f"float samples reach {recording.peak:.3g}, beyond full scale")
     return tuple(notes)

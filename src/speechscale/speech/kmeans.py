@@ -1,35 +1,39 @@
-"""k-means in torch: fit centroids on a bounded sample of frames, assign frames to them.
+"""k-means: fit centroids on a bounded sample of frames, assign frames to them.
 
 Enters: float32 features. Leaves: centroids, or one cluster index per frame. The one decision worth knowing: sums
-run in a fixed order, so that the same features and seed give the same bytes.
+run in a fixed order, so that the same features and seed give the same bytes; and `assign` gives a frame the same index
+in any chunk, on any number of threads (`kmeans_core.nearest_exact`).
 
-Source: Arthur & Vassilvitskii 2007 (k-means++), Lloyd 1982.
+Source: Arthur & Vassilvitskii 2007 (k-means++), Lloyd 1982. Streams too long to hold: `kmeans_stream`.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 
-from speechscale.errors import DataError
+from speechscale.errors import DataError, MissingExtra
+from speechscale.speech.kmeans_core import distinct_rows, mean_distance, nearest_exact, seed_centroids, staged_lloyd
 
-CHUNK_FRAMES = 1024
-"""Frames per matrix product; small enough for distances to stay in the cache."""
-SUM_FRAMES = 16_384
-SEEDING_FRAMES_PER_CLUSTER = 100
+ENGINES = ("torch", "faiss", "auto")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KMeans:
-    """A fit: centroids [clusters, dim], mean squared distance of the sample to them, Lloyd iterations used."""
+    """A fit: centroids [clusters, dim], mean squared distance of the sample to them, Lloyd iterations over all of it.
+
+    Args:
+        engine: "torch" or "faiss", what fitted it; equal seeds give equal bytes within one engine only.
+    """
 
     centroids: Float[np.ndarray, "clusters dim"]
     mean_squared_distance: float
     iterations: int
+    engine: str = "torch"
 
 
 def fit_kmeans(
@@ -39,42 +43,67 @@ def fit_kmeans(
     seed: int,
     max_iterations: int = 25,
     tolerance: float = 1e-4,
+    engine: str = "torch",
 ) -> KMeans:
     """Fit by k-means++ and Lloyd iterations until the distance falls by less than `tolerance` (relative).
 
-    A cluster that loses all its frames is moved to the frame farthest from its centroid.
+    The first iterations run on samples that double. A cluster that loses all its frames is moved to the frame farthest
+    from its centroid.
+
+    Args:
+        engine: "torch"; "faiss" (extra `faiss`); "auto" takes faiss when it is installed. The result names which.
 
     Raises:
-        DataError: fewer (distinct) frames than clusters, or features that are NaN or infinite.
+        DataError: fewer (distinct) frames than clusters, features that are NaN or infinite, or an unknown engine.
+        MissingExtra: engine "faiss" without faiss.
     """
     if not 1 <= clusters <= len(features):
         raise DataError(
             f"k-means: {clusters} clusters need at least as many frames, got {len(features)}; use more audio"
         )
-    if not np.isfinite(features).all():
-        raise DataError("k-means: some features are NaN or infinite; check the audio")
-    points = np.ascontiguousarray(features, np.float32)
-    centroids = _seed_centroids(points, clusters, np.random.default_rng([seed, clusters]))
-    squares = float(np.square(points, dtype=np.float64).sum())
-    before = np.inf
-    for iteration in range(1, max_iterations + 1):
-        labels, scores = _nearest(points, centroids)
-        now = (squares + float(scores.sum(dtype=np.float64))) / len(points)
-        if before - now <= tolerance * before and iteration > 1:
-            break
-        before = now
-        centroids = _move_centroids(points, labels, scores, centroids)
-    _, scores = _nearest(points, centroids)
-    distance = max(0.0, (squares + float(scores.sum(dtype=np.float64))) / len(points))
-    return KMeans(centroids=centroids, mean_squared_distance=distance, iterations=iteration)
+    points = finite_points(features)
+    chosen = choose_engine(engine)
+    if chosen == "faiss":
+        centroids, iterations = _fit_faiss(points, clusters, seed, max_iterations)
+    else:
+        rng = np.random.default_rng([seed, clusters])
+        seeds = seed_centroids(points, clusters, rng)
+        centroids, iterations = staged_lloyd(points, seeds, rng, max_iterations=max_iterations, tolerance=tolerance)
+    return KMeans(
+        centroids=centroids,
+        mean_squared_distance=mean_distance(points, centroids),
+        iterations=iterations,
+        engine=chosen,
+    )
 
 
 def assign(
     features: Float[np.ndarray, "frames dim"], centroids: Float[np.ndarray, "clusters dim"]
 ) -> Int[np.ndarray, "frames"]:
-    """Index of the nearest centroid per frame; the lowest index wins a tie."""
+    """Index of the nearest centroid per frame; the lowest index wins a tie.
+
+    The same for a frame alone and in any chunk. Features must be finite.
+    """
     assert features.shape[1] == centroids.shape[1], f"features {features.shape}, centroids {centroids.shape}"
-    return _nearest(features, centroids)[0]
+    return nearest_exact(_plain(features), _plain(centroids))
+
+
+def choose_engine(engine: str) -> str:
+    """Resolve "auto"; check that the engine is known and installed."""
+    if engine not in ENGINES:
+        raise DataError(f"k-means: engine '{engine}' is unknown; choose one of {', '.join(ENGINES)}")
+    installed = importlib.util.find_spec("faiss") is not None
+    if engine == "faiss" and not installed:
+        raise MissingExtra("k-means with engine 'faiss'", "faiss")
+    return "faiss" if engine == "faiss" or (engine == "auto" and installed) else "torch"
+
+
+def finite_points(features: Float[np.ndarray, "frames dim"]) -> Float[np.ndarray, "frames dim"]:
+    """Contiguous float32, or DataError when some are NaN or infinite."""
+    points = _plain(features)
+    if not np.isfinite(points).all():
+        raise DataError("k-means: some features are NaN or infinite; check the audio")
+    return points
 
 
 def sample_frames(
@@ -82,7 +111,8 @@ def sample_frames(
 ) -> Float[np.ndarray, "sampled dim"]:
     """Draw up to `max_frames` frames of a stream uniformly, without replacement, holding at most twice as many.
 
-    Each frame draws a priority, the smallest stay; the sample keeps the order of the stream.
+    Each frame draws a priority, the smallest stay; the sample keeps the order of the stream and does not depend on how
+    the stream is cut into parts.
     """
     rng = np.random.default_rng([seed, max_frames])
     kept: list[np.ndarray] = []
@@ -100,6 +130,11 @@ def sample_frames(
     return _keep_smallest(kept, priorities, max_frames)[0]
 
 
+def _plain(array: np.ndarray) -> Float[np.ndarray, "rows dim"]:
+    """Float32, rows in one piece, writable: torch warns about arrays it may not write."""
+    return np.require(array, np.float32, ["C", "W"])
+
+
 def _keep_smallest(kept: list[np.ndarray], priorities: list[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
     rows, keys = np.concatenate(kept), np.concatenate(priorities)
     if len(rows) <= count:
@@ -108,62 +143,18 @@ def _keep_smallest(kept: list[np.ndarray], priorities: list[np.ndarray], count: 
     return rows[chosen], keys[chosen]
 
 
-def _nearest(points: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest centroid per point and its squared distance less the point's own square."""
-    labels = np.empty(len(points), np.int64)
-    scores = np.empty(len(points), np.float32)
-    with torch.inference_mode():
-        minus_twice = -2 * torch.from_numpy(centroids).T
-        own = torch.from_numpy(centroids).square().sum(dim=1)
-        # One buffer for all chunks: fresh memory per chunk costs more than the product.
-        buffer = torch.empty(min(CHUNK_FRAMES, len(points)), len(centroids))
-        for start in range(0, len(points), CHUNK_FRAMES):
-            chunk = torch.from_numpy(points[start : start + CHUNK_FRAMES])
-            out = buffer[: len(chunk)]
-            distances = torch.mm(chunk, minus_twice, out=out).add_(own).numpy()
-            best = distances.argmin(axis=1)
-            part = slice(start, start + len(chunk))
-            labels[part], scores[part] = best, distances[np.arange(len(best)), best]
-    return labels, scores
+def _fit_faiss(points: np.ndarray, clusters: int, seed: int, max_iterations: int) -> tuple[np.ndarray, int]:
+    import faiss
 
-
-def _move_centroids(points: np.ndarray, labels: np.ndarray, scores: np.ndarray, old: np.ndarray) -> np.ndarray:
-    """Mean of each cluster; empty clusters take the points farthest from their centroids."""
-    counts = np.bincount(labels, minlength=len(old))
-    empty = np.flatnonzero(counts == 0)
-    centroids = (_cluster_sums(points, labels, len(old)) / np.maximum(counts, 1)[:, None]).astype(np.float32)
-    if len(empty):
-        distances = scores + np.square(points, dtype=np.float64).sum(axis=1)
-        centroids[empty] = points[np.argsort(-distances, kind="stable")[: len(empty)]]
-    return centroids
-
-
-def _cluster_sums(points: np.ndarray, labels: np.ndarray, clusters: int) -> Float[np.ndarray, "clusters dim"]:
-    """Sum the points of each cluster in their order: float32 inside a block, float64 across blocks."""
-    sums = np.zeros((clusters, points.shape[1]), np.float64)
-    for start in range(0, len(points), SUM_FRAMES):
-        own = labels[start : start + SUM_FRAMES].astype(np.int16 if clusters <= 32_767 else np.int64)
-        order = np.argsort(own, kind="stable")
-        counts = np.bincount(own, minlength=clusters)
-        filled = np.flatnonzero(counts)
-        starts = np.cumsum(counts[filled]) - counts[filled]
-        sums[filled] += np.add.reduceat(points[start : start + SUM_FRAMES][order], starts, axis=0)
-    return sums
-
-
-def _seed_centroids(points: np.ndarray, clusters: int, rng: np.random.Generator) -> np.ndarray:
-    """Choose starting centroids by k-means++ on a subsample."""
-    subsample = min(len(points), SEEDING_FRAMES_PER_CLUSTER * clusters)
-    pool = points[np.sort(rng.choice(len(points), subsample, replace=False))]
-    chosen = [int(rng.integers(len(pool)))]
-    distances = np.full(len(pool), np.inf)
-    while True:
-        distances = np.minimum(distances, np.square(pool - pool[chosen[-1]]).sum(axis=1))
-        if len(chosen) == clusters:
-            return pool[chosen]
-        mass = np.cumsum(distances)
-        if mass[-1] == 0.0:
-            raise DataError(
-                f"k-means: only {len(chosen)} distinct frames for {clusters} clusters; use fewer clusters or more audio"
-            )
-        chosen.append(int(np.searchsorted(mass, rng.random() * mass[-1], side="right")))
+    distinct_rows(points, clusters)
+    # Without the limits faiss would drop points, or complain about few.
+    fit = faiss.Kmeans(
+        points.shape[1],
+        clusters,
+        niter=max_iterations,
+        seed=seed % 2**31,
+        min_points_per_centroid=1,
+        max_points_per_centroid=len(points),
+    )
+    fit.train(points)
+    return np.array(fit.centroids, np.float32), max_iterations

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from speechscale.speech.encoders import mel_filterbank
+from speechscale.speech.encoders.mel import mel_filterbank
 
 FLOOR = 1e-4
 """Smallest mel magnitude; the window sums to about 400, so this is far below 16-bit rounding noise."""
@@ -31,9 +31,9 @@ class MelSpec:
     high_hz: float = 7900.0
 
 
-def log_mel(audio: Float[Tensor, "samples"], spec: MelSpec) -> Float[Tensor, "mels frames"]:
+def log_mel(audio: Float[Tensor, "*batch samples"], spec: MelSpec) -> Float[Tensor, "*batch mels frames"]:
     """Natural log of mel magnitudes, samples // hop + 1 frames; what lies outside the audio is zero."""
-    return (_bands(spec) @ _stft(audio, spec).abs()).clamp_min(FLOOR).log()
+    return (_bands(spec).to(audio.device) @ _stft(audio, spec).abs()).clamp_min(FLOOR).log()
 
 
 def mel_to_magnitude(
@@ -80,10 +80,11 @@ def _window(samples: int) -> Float[Tensor, "samples"]:
     return torch.hann_window(samples)
 
 
-def _stft(audio: Float[Tensor, "samples"], spec: MelSpec) -> Complex[Tensor, "bins frames"]:
+def _stft(audio: Float[Tensor, "*batch samples"], spec: MelSpec) -> Complex[Tensor, "*batch bins frames"]:
     size = spec.window_samples
+    window = _window(size).to(audio.device)
     return torch.stft(
-        audio, size, spec.hop_samples, window=_window(size), center=True, pad_mode="constant", return_complex=True
+        audio, size, spec.hop_samples, window=window, center=True, pad_mode="constant", return_complex=True
     )
 
 

@@ -1,8 +1,8 @@
 """The network of the vocoder: units with durations to log-mel frames.
 
-Enters: units, and a `MelPlan` that lays them along mel frames. Leaves: normalized log mels, and predicted durations.
-The one decision worth knowing: a unit is read among its neighbors once, at the unit rate; only three narrow
-convolutions run at the mel rate.
+Enters: units of a speaker, and a `MelPlan` that lays them along mel frames. Leaves: normalized log mels, and predicted
+durations. The one decision worth knowing: a unit is read among its neighbors once, at the unit rate; only three narrow
+convolutions run at the mel rate. What a speaker changes most, the mean spectrum, is a table and not learned.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ POSITIONS = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VocoderShape:
-    """What defines the network; about 0.6 million parameters for 100 units."""
+    """What defines the network; about 0.6 million parameters for 100 units. speakers: the first one is the default."""
 
     num_units: int
     frame_rate_hz: float
     unit_channels: int = 192
     mel_channels: int = 160
     mel: MelSpec = field(default_factory=MelSpec)
+    speakers: tuple[str, ...] = ()
 
     @property
     def samples_per_frame(self) -> float:
@@ -42,24 +43,33 @@ class UnitToMel(nn.Module):
     The duration head predicts log(mean duration - 1 frame), as of a Poisson variable, from a unit and its neighbors.
     """
 
-    mel_mean: Tensor
-    mel_spread: Tensor
+    mel_mean: Tensor  # (speakers, mels)
+    mel_spread: Tensor  # (speakers, mels)
+    gain: Tensor  # (speakers); what the loudness of the prediction lacks
 
     def __init__(self, shape: VocoderShape) -> None:
         super().__init__()
         wide, narrow = shape.unit_channels, shape.mel_channels
         self.embedding = nn.Embedding(shape.num_units, wide)
+        voices = max(1, len(shape.speakers))
+        self.speaker = nn.Embedding(voices, wide) if voices > 1 else None
         self.unit_blocks = nn.ModuleList(nn.Conv1d(wide, wide, 3, padding=1) for _ in range(2))
         self.duration_head = nn.Conv1d(wide, 1, 1)
         self.to_mel = nn.Conv1d(wide + POSITIONS, narrow, 1)
         self.mel_blocks = nn.ModuleList(nn.Conv1d(narrow, narrow, 5, padding=2) for _ in range(3))
         self.out = nn.Conv1d(narrow, shape.mel.mels, 1)
-        self.register_buffer("mel_mean", torch.zeros(shape.mel.mels))
-        self.register_buffer("mel_spread", torch.ones(shape.mel.mels))
+        self.register_buffer("mel_mean", torch.zeros(voices, shape.mel.mels))
+        self.register_buffer("mel_spread", torch.ones(voices, shape.mel.mels))
+        self.register_buffer("gain", torch.ones(voices))
 
-    def context(self, units: Int[Tensor, "B U"], real: Float[Tensor, "B U"]) -> tuple[Tensor, Tensor]:
+    def context(
+        self, units: Int[Tensor, "B U"], real: Float[Tensor, "B U"], speaker: Int[Tensor, "B"]
+    ) -> tuple[Tensor, Tensor]:
         """Encode units among their neighbors (B, wide, U) and predict their log mean durations less one (B, U)."""
-        x = self.embedding(units).transpose(1, 2) * real[:, None]
+        x = self.embedding(units)
+        if self.speaker is not None:
+            x = x + self.speaker(speaker)[:, None]
+        x = x.transpose(1, 2) * real[:, None]
         for block in self.unit_blocks:
             x = x + functional.gelu(block(x)) * real[:, None]
         return x, self.duration_head(x)[:, 0]

@@ -1,8 +1,8 @@
 """Units to sound without weights from outside: a small network trained on the spot, and Griffin-Lim.
 
-Enters: a `UnitTable` of one voice and its waveforms. Leaves: a `Vocoder`, whose `synthesize` turns units into sound.
-The one decision worth knowing: units become mel frames by their durations in samples, so that any unit rate works and
-the audio has exactly the length that the durations say.
+Enters: a `UnitTable` of one or more voices and its waveforms. Leaves: a `Vocoder`, whose `synthesize` turns units into
+sound of one of them. The one decision worth knowing: units become mel frames by their durations in samples, so that
+any unit rate works and the audio has exactly the length that the durations say.
 """
 
 from __future__ import annotations
@@ -29,8 +29,13 @@ from speechscale.speech.spectrograms import MelSpec, griffin_lim, log_mel, mel_t
 from speechscale.speech.unit_to_mel import MelPlan, UnitToMel, VocoderShape, empty_network, whole_durations
 
 FORMAT = "speechscale vocoder"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+OLDEST_VERSION = 1
+"""Version 1 knew one voice, without its name and gain."""
 REMEDY = "train the vocoder again"
+DURATION_WEIGHT = 0.3
+LOUD_NATS = 2.3
+"""20 dB."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,6 +46,15 @@ class Vocoder:
     network: UnitToMel
     training: dict[str, Any]
 
+    @property
+    def sample_rate_hz(self) -> int:
+        return self.shape.mel.sample_rate_hz
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """The voices it can speak in; the first one is the default."""
+        return self.shape.speakers
+
     @cached_property
     def parameters_total(self) -> int:
         return sum(p.numel() for p in self.network.parameters())
@@ -49,6 +63,7 @@ class Vocoder:
         self,
         units: Int[np.ndarray, "units"],
         durations_frames: Int[np.ndarray, "units"] | None = None,
+        speaker: str | None = None,
         *,
         iterations: int = 32,
         seed: int = 0,
@@ -57,42 +72,52 @@ class Vocoder:
 
         Returns sum(durations) * sample_rate / frame_rate samples, in [-1, 1]; equal calls give equal samples.
 
+        Args:
+            speaker: one of `speakers`; None for the first.
+
         Raises:
-            DataError: a unit id out of range, or durations that are missing or below one frame.
+            DataError: a unit id out of range, durations that are missing or below one frame, or an unknown speaker.
         """
-        units = _checked_units(units, durations_frames, self.shape.num_units)
+        units, voice = checked_units(units, durations_frames, self.shape.num_units), self._voice(speaker)
         if len(units) == 0:
             return np.zeros(0, np.float32)
         if durations_frames is None:
-            durations_frames = self.predict_durations(units)
+            durations_frames = self.predict_durations(units, speaker)
         plan = MelPlan.make(np.asarray(durations_frames, np.int64), self.shape)
         with torch.inference_mode():
-            magnitude = mel_to_magnitude(self._mels(units, plan), self.shape.mel)
+            magnitude = mel_to_magnitude(self._mels(units, plan, voice), self.shape.mel)
             audio = griffin_lim(magnitude, self.shape.mel, plan.samples, iterations=iterations, seed=seed)
-            return audio.clamp(-1, 1).numpy()
+            return (audio * self.network.gain[voice]).clamp(-1, 1).numpy()
 
     def predict_mels(
-        self, units: Int[np.ndarray, "units"], durations_frames: Int[np.ndarray, "units"]
+        self, units: Int[np.ndarray, "units"], durations_frames: Int[np.ndarray, "units"], speaker: str | None = None
     ) -> Float[np.ndarray, "mels mel_frames"]:
         """Natural-log mel magnitudes of units with durations, before Griffin-Lim."""
-        units = _checked_units(units, durations_frames, self.shape.num_units)
+        units, voice = checked_units(units, durations_frames, self.shape.num_units), self._voice(speaker)
         plan = MelPlan.make(np.asarray(durations_frames, np.int64), self.shape)
         with torch.inference_mode():
-            return self._mels(units, plan).numpy()
+            return self._mels(units, plan, voice).numpy()
 
-    def predict_durations(self, units: Int[np.ndarray, "units"]) -> Int[np.ndarray, "units"]:
+    def predict_durations(
+        self, units: Int[np.ndarray, "units"], speaker: str | None = None
+    ) -> Int[np.ndarray, "units"]:
         """Durations in frames of deduplicated units, at least one each, rounded so that their sum stays right."""
-        units = _checked_units(units, None, self.shape.num_units)
+        units, voice = checked_units(units, None, self.shape.num_units), self._voice(speaker)
         if len(units) == 0:
             return np.zeros(0, np.int32)
         with torch.inference_mode():
-            _, log_extra = self.network.context(torch.from_numpy(units)[None], torch.ones(1, len(units)))
-        return whole_durations(log_extra[0])
+            return whole_durations(self._context(units, voice)[1][0])
 
-    def _mels(self, units: Int[np.ndarray, "units"], plan: MelPlan) -> Float[Tensor, "mels mel_frames"]:
-        context, _ = self.network.context(torch.from_numpy(units)[None], torch.ones(1, len(units)))
+    def _voice(self, speaker: str | None) -> int:
+        return speaker_index(speaker, self.shape.speakers)
+
+    def _context(self, units: Int[np.ndarray, "units"], voice: int) -> tuple[Tensor, Tensor]:
+        return self.network.context(torch.from_numpy(units)[None], torch.ones(1, len(units)), torch.tensor([voice]))
+
+    def _mels(self, units: Int[np.ndarray, "units"], plan: MelPlan, voice: int) -> Float[Tensor, "mels mel_frames"]:
+        context, _ = self._context(units, voice)
         mels = self.network.mels(context, plan.owner[None], plan.place[None])[0]
-        return mels * self.network.mel_spread[:, None] + self.network.mel_mean[:, None]
+        return mels * self.network.mel_spread[voice][:, None] + self.network.mel_mean[voice][:, None]
 
     def save(self, folder: str | Path) -> None:
         """Write vocoder.safetensors and, last, vocoder.json."""
@@ -107,7 +132,7 @@ class Vocoder:
                 "format_version": FORMAT_VERSION,
                 "shape": asdict(self.shape),
                 "training": self.training,
-                "weights_sha256": _weights_sha256(tensors),
+                "weights_sha256": weights_sha256(tensors),
             },
         )
 
@@ -120,13 +145,15 @@ class Vocoder:
         """
         path = Path(folder) / "vocoder.json"
         saved = read_json(path, "vocoder", REMEDY)
-        if saved.get("format") != FORMAT or saved.get("format_version") != FORMAT_VERSION:
+        version = saved.get("format_version")
+        if saved.get("format") != FORMAT or version not in range(OLDEST_VERSION, FORMAT_VERSION + 1):
             raise DataError(
                 f"vocoder {path}: format {saved.get('format')!r} version {saved.get('format_version')!r}, "
                 f"this package reads {FORMAT!r} version {FORMAT_VERSION}; {REMEDY}"
             )
         try:
-            shape = VocoderShape(**{**saved["shape"], "mel": MelSpec(**saved["shape"]["mel"])})
+            speakers = tuple(saved["shape"].get("speakers", ()))
+            shape = VocoderShape(**{**saved["shape"], "mel": MelSpec(**saved["shape"]["mel"]), "speakers": speakers})
             training, sha256 = saved["training"], saved["weights_sha256"]
         except (KeyError, TypeError) as error:
             raise DataError(f"vocoder {path}: fields do not fit ({error}); {REMEDY}") from error
@@ -134,9 +161,9 @@ class Vocoder:
         network = empty_network(shape)
         try:
             tensors = load_file(weights)
-            if _weights_sha256(tensors) != sha256:
+            if weights_sha256(tensors) != sha256:
                 raise DataError(f"vocoder {weights}: the weights are not those that vocoder.json names; {REMEDY}")
-            network.load_state_dict(tensors)
+            network.load_state_dict(_one_voice(tensors) if version == 1 else tensors)
         except FileNotFoundError:
             raise DataError(f"vocoder {weights}: the file is missing; {REMEDY}") from None
         except (SafetensorError, RuntimeError, OSError) as error:
@@ -155,17 +182,22 @@ def train_vocoder(
     learning_rate: float = 6e-3,
     mel: MelSpec | None = None,
 ) -> Vocoder:
-    """Train on the utterances of one voice; row i of the table belongs to waveform i.
+    """Train on utterances of one or more voices; row i of the table belongs to waveform i.
 
-    Loss: mean absolute error of normalized log mels, plus Poisson likelihood of the durations. Work is bounded by
-    `steps`; equal arguments give equal weights.
+    `table.speakers` names the voices; the first by name becomes the default. Loss: mean absolute error of normalized
+    log mels, plus Poisson likelihood of the durations. Work is bounded by `steps`; equal arguments give equal weights.
 
     Raises:
         DataError: no rows, or a waveform whose length does not fit its units.
     """
     if steps < 1:
         raise DataError(f"vocoder: steps must be at least 1, got {steps}")
-    shape = VocoderShape(num_units=table.num_units, frame_rate_hz=table.frame_rate_hz, mel=mel or MelSpec())
+    shape = VocoderShape(
+        num_units=table.num_units,
+        frame_rate_hz=table.frame_rate_hz,
+        mel=mel or MelSpec(),
+        speakers=tuple(sorted(set(table.speakers))),
+    )
     _check_pairs(table, waveforms, shape)
     clips = [_Clip.make(table, row, waveform, shape) for row, waveform in enumerate(waveforms)]
     network = _new_network(shape, clips, torch.Generator().manual_seed(seed))
@@ -182,11 +214,13 @@ def train_vocoder(
         rows = [_crop(clips[i], crop_mel_frames, rng) for i in chosen]
         mel_loss, duration_loss = _losses(network, rows)
         optimizer.zero_grad(set_to_none=True)
-        (mel_loss + 0.1 * duration_loss).backward()
+        (mel_loss + DURATION_WEIGHT * duration_loss).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         losses[step] = mel_loss.item(), duration_loss.item()
+    network.eval()
+    _set_gain(network, clips)
     last = losses[-max(1, steps // 10) :].mean(axis=0)
     training = {
         "steps": steps,
@@ -196,7 +230,7 @@ def train_vocoder(
         "mel_loss": float(last[0]),
         "duration_loss": float(last[1]),
     }
-    return Vocoder(shape=shape, network=network.eval(), training=training)
+    return Vocoder(shape=shape, network=network, training=training)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,13 +241,15 @@ class _Clip:
     durations: Int[Tensor, "U"]
     plan: MelPlan
     mels: Float[Tensor, "mels M"]
+    speaker: int
 
     @classmethod
     def make(cls, table: UnitTable, row: int, waveform: np.ndarray, shape: VocoderShape) -> _Clip:
         durations = table.row_durations(row).astype(np.int64)
         plan = MelPlan.make(durations, shape)
         mels = log_mel(torch.from_numpy(np.asarray(waveform[: plan.samples], np.float32)), shape.mel)
-        return cls(torch.from_numpy(table.row_units(row).astype(np.int64)), torch.from_numpy(durations), plan, mels)
+        units = torch.from_numpy(table.row_units(row).astype(np.int64))
+        return cls(units, torch.from_numpy(durations), plan, mels, shape.speakers.index(table.speakers[row]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +260,7 @@ class _Crop:
     owner: Tensor
     place: Tensor
     mels: Tensor
+    speaker: int
 
 
 def _crop(clip: _Clip, mel_frames: int, rng: np.random.Generator) -> _Crop:
@@ -245,6 +282,7 @@ def _crop(clip: _Clip, mel_frames: int, rng: np.random.Generator) -> _Crop:
         owner - first,
         clip.plan.place[:, start:stop],
         clip.mels[:, start:stop],
+        clip.speaker,
     )
 
 
@@ -256,10 +294,12 @@ def _losses(network: UnitToMel, rows: Sequence[_Crop]) -> tuple[Tensor, Tensor]:
         return torch.stack([functional.pad(t, (0, width - t.shape[-1]), value=fill) for t in tensors])
 
     real = stack([torch.ones(len(row.units)) for row in rows], 0)
-    context, log_extra = network.context(stack([row.units for row in rows], 0), real)
+    speaker = torch.tensor([row.speaker for row in rows])
+    context, log_extra = network.context(stack([row.units for row in rows], 0), real, speaker)
     owner = stack([row.owner for row in rows], -1)
     made = network.mels(context, owner, stack([row.place for row in rows], 0))
-    wanted = (stack([row.mels for row in rows], 0) - network.mel_mean[:, None]) / network.mel_spread[:, None]
+    mean, spread = network.mel_mean[speaker][..., None], network.mel_spread[speaker][..., None]
+    wanted = (stack([row.mels for row in rows], 0) - mean) / spread
     inside = (owner >= 0)[:, None]
     mel_loss = ((made - wanted).abs() * inside).sum() / (inside.sum() * wanted.shape[1])
     whole = stack([row.whole for row in rows], 0)
@@ -271,7 +311,6 @@ def _losses(network: UnitToMel, rows: Sequence[_Crop]) -> tuple[Tensor, Tensor]:
 def _new_network(shape: VocoderShape, clips: Sequence[_Clip], generator: torch.Generator) -> UnitToMel:
     """Fresh weights; the mel statistics come from the training clips, the duration bias from their mean."""
     network = empty_network(shape)
-    everything = torch.cat([clip.mels for clip in clips], dim=1)
     durations = torch.cat([clip.durations for clip in clips]).to(torch.float32)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -285,12 +324,52 @@ def _new_network(shape: VocoderShape, clips: Sequence[_Clip], generator: torch.G
         bias = network.duration_head.bias
         assert bias is not None
         bias.copy_((durations.mean() - 1).clamp_min(1e-3).log()[None])
-        network.mel_mean.copy_(everything.mean(dim=1))
-        network.mel_spread.copy_(everything.std(dim=1, correction=0).clamp_min(0.1))
+        if network.speaker is not None:
+            network.speaker.weight.normal_(0, 0.5, generator=generator)
+        network.gain.fill_(1.0)
+        for voice in range(len(network.gain)):
+            own = torch.cat([clip.mels for clip in clips if clip.speaker == voice], dim=1)
+            network.mel_mean[voice] = own.mean(dim=1)
+            network.mel_spread[voice] = own.std(dim=1, correction=0).clamp_min(0.1)
     return network
 
 
-def _checked_units(units: np.ndarray, durations: np.ndarray | None, num_units: int) -> Int[np.ndarray, "units"]:
+def _set_gain(network: UnitToMel, clips: Sequence[_Clip], most: int = 20) -> None:
+    """Make each voice as loud as its recordings: the absolute error favors the median, which is quieter.
+
+    The gain is the median over the frames within 20 dB of the loudest, at most 6 dB.
+    """
+    with torch.inference_mode():
+        for voice in range(len(network.gain)):
+            lacking = []
+            for clip in [clip for clip in clips if clip.speaker == voice][:most]:
+                real = torch.ones(1, len(clip.units))
+                context, _ = network.context(clip.units[None], real, torch.tensor([voice]))
+                mels = network.mels(context, clip.plan.owner[None], clip.plan.place[None])[0]
+                mels = mels * network.mel_spread[voice][:, None] + network.mel_mean[voice][:, None]
+                wanted = (2 * clip.mels).logsumexp(dim=0) / 2
+                loud = wanted > wanted.max() - LOUD_NATS
+                lacking.append((wanted - (2 * mels).logsumexp(dim=0) / 2)[loud])
+            network.gain[voice] = torch.cat(lacking).median().exp().clamp(0.5, 2.0)
+
+
+def _one_voice(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of version 1 in the shapes of version 2."""
+    widened = {name: tensor[None] if name in ("mel_mean", "mel_spread") else tensor for name, tensor in tensors.items()}
+    return {**widened, "gain": torch.ones(1)}
+
+
+def speaker_index(speaker: str | None, speakers: Sequence[str]) -> int:
+    """Position of a speaker; None is the first. Raises DataError if there is no such speaker."""
+    if speaker is None:
+        return 0
+    if speaker not in speakers:
+        known = ", ".join(speakers[:8]) or "one without a name"
+        raise DataError(f"vocoder: no voice '{speaker}' among {len(speakers)} ({known}); choose one of them")
+    return speakers.index(speaker)
+
+
+def checked_units(units: np.ndarray, durations: np.ndarray | None, num_units: int) -> Int[np.ndarray, "units"]:
     units = np.asarray(units).astype(np.int64)
     if len(units) and (units.min() < 0 or units.max() >= num_units):
         raise DataError(
@@ -313,7 +392,8 @@ def _check_pairs(table: UnitTable, waveforms: Sequence[np.ndarray], shape: Vocod
             )
 
 
-def _weights_sha256(tensors: dict[str, Tensor]) -> str:
+def weights_sha256(tensors: dict[str, Tensor]) -> str:
+    """Hash names, shapes and values of tensors."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(f"{name} {tuple(tensors[name].shape)}".encode())

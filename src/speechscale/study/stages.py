@@ -36,6 +36,7 @@ from speechscale.study.worlds import training_voices, unseen_voices, world_confi
 from speechscale.tokens.store import build_store
 from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
 from speechscale.voices.espeak import phone_inventory
+from speechscale.voices.labeled_speech import labeled_speech
 
 SPLITS = ("train", "select", "test")
 RunnableCorpus = StoryworldCorpus | FolderCorpus | ImportedCorpus
@@ -180,6 +181,7 @@ def make_tokenizer(config: dict[str, Any], inputs: dict[str, Path], out: Path) -
             clusters=units.clusters,
             seed=config["seed"],
             encoder_config=units.settings,
+            labeled=labeled_speech,
         )
     if not units.oracle:
         _check_tokenizer(units, tokenizer)

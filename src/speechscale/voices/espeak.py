@@ -9,29 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from importlib import metadata
 
 import numpy as np
-from jaxtyping import Float
 
 from speechscale.errors import DataError
 from speechscale.records import Utterance
 from speechscale.speech.audio import TARGET_RATE_HZ, resample
-from speechscale.voices.espeak_process import EngineLost, EngineProcess, Tone, engine_paths
-from speechscale.voices.word_events import PAUSE, has_letters, merged_groups, phone_spans, split_merged, tile
+from speechscale.voices.espeak_process import EngineProcess, Tone, engine_paths
+from speechscale.voices.segments import OnError, printable_words, speak_by_segment
+from speechscale.voices.spoken import GRID_SAMPLES, MIN_PAUSE_S, Span, Spoken
+from speechscale.voices.word_events import PAUSE, merged_groups, phone_spans, split_merged, tile
 
-MIN_PAUSE_S = 0.15
-"""Silence between segments, at least."""
-GRID_SAMPLES = 640
-"""Segments start on multiples of 40 ms at 16 kHz, a whole number of frames at 25, 50 and 100 Hz, so that framing never
-differs between two places where a segment is spoken."""
+__all__ = [
+    "GRID_SAMPLES",
+    "MIN_PAUSE_S",
+    "VOICES",
+    "EspeakEngine",
+    "Span",
+    "Spoken",
+    "Voice",
+    "phone_inventory",
+    "speak_shard",
+]
+
 TAIL_S = 0.05
 """Sound kept behind the last phone of a segment; the engine leaves between 0.01 and 0.1 s of silence."""
-CACHE_SEGMENTS = 1024
-"""Segments remembered within a shard, about 0.1 MB each."""
-
-Span = tuple[str, int, int]
-"""Text or label, start and end sample at 16 kHz."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,23 +114,6 @@ INVENTORY_TEXT = (
 """Sentences whose phones make up `phone_inventory`: all phones of English words in the shipped varieties."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spoken:
-    """A spoken utterance; spans are half-open sample ranges at 16 kHz.
-
-    Args:
-        audio: mono, float32 in [-1, 1].
-        words: every whitespace-separated word of the segments, in order; punctuation alone has an empty span.
-        phones: labels of the engine without stress, "_" for silence; they tile the audio, and word borders are
-            phone borders. Empty for recordings.
-    """
-
-    id: str
-    audio: Float[np.ndarray, "samples"]
-    words: list[Span]
-    phones: list[Span]
-
-
 def speak_shard(
     utterances: Sequence[Utterance],
     *,
@@ -174,77 +160,52 @@ def phone_inventory(voices: Sequence[str], *, timeout_s: float = 60.0) -> tuple[
     )
 
 
+class EspeakEngine:
+    """The curated voices behind the interface of all engines; see `engines.Engine`."""
+
+    name = "espeak"
+    voices: tuple[str, ...] = tuple(VOICES)
+    sample_rate_hz = 22_050
+    gives_word_times = True
+    gives_phone_times = True
+    deterministic = True
+
+    def __init__(self, *, timeout_s: float = 60.0) -> None:
+        engine_paths()
+        self.timeout_s = timeout_s
+
+    def check_voice(self, voice: str) -> None:
+        if voice not in VOICES:
+            raise DataError(f"no espeak voice '{voice}'; choose one of: {', '.join(VOICES)}")
+
+    def voice_version(self, voice: str) -> str:
+        made = VOICES[voice]
+        loader = metadata.version("espeakng-loader")
+        return f"espeakng-loader {loader}, {made.language}+{made.variant}, {made.rate_wpm} wpm, pitch {made.pitch}"
+
+    def licence(self, voice: str) -> str:
+        return f"espeak-ng formant voice {voice} (engine GPL-3.0-or-later)"
+
+    def speak(self, utterances: Sequence[Utterance], on_error: OnError | None) -> Iterator[Spoken]:
+        return speak_shard(utterances, timeout_s=self.timeout_s, on_error=on_error)
+
+
 def _speak(
     utterances: Sequence[Utterance], timeout_s: float, on_error: Callable[[str, str], None] | None
 ) -> Iterator[Spoken]:
     engine = EngineProcess(timeout_s)
-    speak_once = lru_cache(CACHE_SEGMENTS)(lambda voice, segment: _speak_segment(engine, VOICES[voice], segment))
     try:
-        for utterance in utterances:
-            try:
-                spoken = _speak_utterance(utterance, speak_once)
-            except DataError as error:
-                if on_error is None:
-                    raise DataError(f"utterance {utterance.id}: {error}") from error
-                on_error(utterance.id, str(error))
-                continue
-            yield spoken
+        yield from speak_by_segment(
+            utterances, lambda voice, segment: _speak_segment(engine, VOICES[voice], segment), on_error=on_error
+        )
     finally:
         engine.stop()
 
 
-def _speak_utterance(utterance: Utterance, speak_once: Callable[[str, str], Spoken]) -> Spoken:
-    """Speak and join the segments; a lost engine process costs one retry."""
-    if not utterance.segments:
-        raise DataError("it has no segments to speak; give it at least one sentence")
-    for segment in utterance.segments:
-        if not has_letters(segment):
-            raise DataError(f"segment '{segment}' has no letters or digits; correct its text or drop the utterance")
-    try:
-        parts = [speak_once(utterance.speaker, segment) for segment in utterance.segments]
-    except EngineLost:
-        try:
-            parts = [speak_once(utterance.speaker, segment) for segment in utterance.segments]
-        except EngineLost as error:
-            raise DataError(f"the voice engine {error}, twice; simplify its text or drop the utterance") from error
-    return _join(utterance.id, parts)
-
-
-def _join(id: str, parts: Sequence[Spoken]) -> Spoken:
-    """Put segments behind each other, each starting on the grid, after at least the minimal pause."""
-    starts, length = [], 0
-    for part in parts:
-        starts.append(length)
-        end = length + len(part.audio)
-        length = -(-(end + round(MIN_PAUSE_S * TARGET_RATE_HZ)) // GRID_SAMPLES) * GRID_SAMPLES
-    audio = np.zeros(starts[-1] + len(parts[-1].audio), np.float32)
-    words: list[Span] = []
-    phones: list[Span] = []
-    for start, part in zip(starts, parts, strict=True):
-        audio[start : start + len(part.audio)] = part.audio
-        words += [(text, start + a, start + b) for text, a, b in part.words]
-        if phones and phones[-1][2] < start:
-            phones.append((PAUSE, phones[-1][2], start))
-        phones += [(label, start + a, start + b) for label, a, b in part.phones]
-    return Spoken(id=id, audio=audio, words=words, phones=_merge_pauses(phones))
-
-
-def _merge_pauses(phones: Sequence[Span]) -> list[Span]:
-    merged: list[Span] = []
-    for label, start, end in phones:
-        if merged and label == PAUSE == merged[-1][0]:
-            merged[-1] = (PAUSE, merged[-1][1], end)
-        else:
-            merged.append((label, start, end))
-    return merged
-
-
 def _speak_segment(engine: EngineProcess, voice: Voice, segment: str) -> Spoken:
     """Speak one segment: audio from its first sample to shortly behind its last phone."""
-    words = segment.split()
+    words, said = segment.split(), printable_words(segment)
     tone = Tone(voice=f"{voice.language}+{voice.variant}", rate_wpm=voice.rate_wpm, pitch=voice.pitch)
-    # Control characters would be commands to the engine; replaced one for one, so that text positions stay.
-    said = ["".join(character if character.isprintable() else " " for character in word) for word in words]
     pcm, events = engine.speak(tone, " ".join(said))
     phones = phone_spans(words, events, len(pcm))
     if not phones:

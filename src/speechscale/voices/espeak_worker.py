@@ -4,7 +4,7 @@ Enters: argv = shared library, folder that holds `espeak-ng-data`, numbers of tw
 stdin. Leaves: one line on stdout when ready, then one per request; its audio and events lie at the start of the files.
 The one decision worth knowing: the engine keeps state that no call resets, so it is initialized once and
 every request is answered by a fork of that pristine process: equal requests give equal bytes, whatever was said before.
-It imports the standard library only, and nothing else loads the GPL library.
+It and `fork_server` use the standard library only, and nothing else loads the GPL library.
 
 Lines are JSON.
     ready   {"rate_hz": 22050} or {"error": why}
@@ -21,11 +21,15 @@ import ctypes
 import gc
 import json
 import os
-import signal
 import struct
 import sys
 from collections.abc import Callable
-from typing import BinaryIO
+from pathlib import Path
+from typing import Any
+
+# Started by file name, so the package is not on the path; it comes last, so that it hides nothing.
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+from speechscale.voices.fork_server import send, serve
 
 EVENT = struct.Struct("@iIiiiiP8s")
 """Kind, id, character counted from 1, length, time, sample, pointer, name (only of phones)."""
@@ -40,10 +44,6 @@ BUFFER_MS = 200
 """Audio per callback. Same bytes as the default 60 (1000 gives others), fewer calls."""
 NOISE_SEED = 1
 """The engine seeds the noise of breathy voices from the clock; a constant makes them repeatable."""
-
-
-FAILURES = {2: "it has no such voice", 3: "it could not synthesize", 4: "its output could not be kept"}
-"""Exit statuses of a fork."""
 
 
 class Engine:
@@ -66,6 +66,15 @@ class Engine:
         prototype = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
         self._callback = prototype(collector(audio_file, event_file))  # Kept here: the library does not own it.
         self.library.espeak_SetSynthCallback(self._callback)
+
+    def prepare(self, request: dict[str, Any], event_file: int) -> Callable[[], int]:
+        """What a fork does for a request; all its bytes exist before the fork."""
+        voice, rate_wpm, pitch = request["voice"].encode(), request["rate_wpm"], request["pitch"]
+        text, words = request.get("text", "").encode("utf-8", "replace"), request.get("words")
+        size = len(text) + 1
+        if words is None:
+            return lambda: self.speak(voice, rate_wpm, pitch, text, size)
+        return lambda: self.spell(voice, words, event_file)
 
     def speak(self, voice: bytes, rate_wpm: int, pitch: int, text: bytes, size: int) -> int:
         """Append the audio and events of a text (`size` bytes with its final zero) to the files; return the status."""
@@ -112,47 +121,6 @@ def collector(audio_file: int, event_file: int) -> Callable[[int | None, int, in
     return collect
 
 
-def serve(engine: Engine, requests: BinaryIO, out: int, files: tuple[int, int]) -> int:
-    """Answer every request from a fork; return the exit status (1 when a fork died, so that nobody waits for it).
-
-    Everything is made ready before the fork, and its results are read off the positions of the files after it.
-    """
-    for line in requests:
-        request = json.loads(line)
-        voice, rate_wpm, pitch = request["voice"].encode(), request["rate_wpm"], request["pitch"]
-        text, words = request.get("text", "").encode("utf-8", "replace"), request.get("words")
-        size, limit_s = len(text) + 1, int(request["limit_s"]) + 5
-        for file in files:
-            os.lseek(file, 0, os.SEEK_SET)
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                signal.alarm(limit_s)  # A fork that hangs does not outlive everybody.
-                if words is None:
-                    status = engine.speak(voice, rate_wpm, pitch, text, size)
-                else:
-                    status = engine.spell(voice, words, files[1])
-            finally:
-                os._exit(status)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if status in FAILURES:
-            send(out, json.dumps({"error": FAILURES[status]}))
-        elif status != 0:
-            return 1
-        else:
-            sizes = [os.lseek(file, 0, os.SEEK_CUR) for file in files]
-            send(out, json.dumps({"audio_bytes": sizes[0], "event_bytes": sizes[1]}))
-    return 0
-
-
-def send(out: int, message: str) -> None:
-    """Write one line to a file descriptor."""
-    rest = message.encode() + b"\n"
-    while rest:
-        rest = rest[os.write(out, rest) :]
-
-
 def main() -> int:
     out = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # The library may print; messages must stay clean.
@@ -165,7 +133,7 @@ def main() -> int:
     gc.freeze()  # A collection in a fork would touch, and so copy, every object.
     gc.disable()
     send(out, json.dumps({"rate_hz": engine.rate_hz}))
-    return serve(engine, sys.stdin.buffer, out, files)
+    return serve(lambda request: engine.prepare(request, files[1]), sys.stdin.buffer, out, files)
 
 
 if __name__ == "__main__":

@@ -1,33 +1,35 @@
-"""Read word times: Praat TextGrids and pocketsphinx JSON.
+"""Read and write Praat TextGrids.
 
-Enters: an alignment file. Leaves: its words in order with start and end seconds; silence is left out. The one decision
-worth knowing: a TextGrid is read as Praat does it, as a sequence of free-standing strings, numbers and flags (Praat
-manual, "TextGrid file formats"), so that the long, the short and other programs' layouts are one case, and a sign or an
-exponent is never lost. (praatio 6.2 reads a start of -0.5 in the long format as 0.5.)
+Enters: a TextGrid, long or short, in any of Praat's encodings. Leaves: the words of its tiers; or a long TextGrid in
+UTF-8. The one decision worth knowing: a TextGrid is read as Praat does it, as a sequence of free-standing strings,
+numbers and flags (Praat manual, "TextGrid file formats"), so that the long, the short and other programs' layouts are
+one case, and a sign or an exponent is never lost. (praatio 6.2 reads a start of -0.5 in the long format as 0.5.)
 """
 
 from __future__ import annotations
 
-import json
-import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from speechscale.align.formats.entries import (
+    REALIGN,
+    Entry,
+    Found,
+    Segment,
+    decimal,
+    is_silence,
+    read_bytes,
+    read_text,
+)
+from speechscale.align.formats.settle import Losses
 from speechscale.errors import DataError
-from speechscale.records import Word
+from speechscale.files import complete_file
 
-END_TOLERANCE_S = 0.05
-"""How far a word may reach past the end of the audio; it is clipped. Aligners round to frames of 10 ms and windows."""
-OVERLAP_TOLERANCE_S = 0.001
-"""Overlap of neighbors that counts as rounding; the later word is moved to start where the earlier one ends."""
-SILENCE_LABELS = frozenset({"", "sil", "sp", "spn", "silence", "pau", "{sl}", "#", "(null)"})
-_REALIGN = "correct it in Praat or realign the utterance"
 _TOKEN = re.compile(r'"((?:[^"]|"")*)"|(<\w+>)|(?<!\S)([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?!\S)|(![^\n]*)')
-_VARIANT = re.compile(r"\(\d+\)$")
-_NOISE = re.compile(r"(<.*>|\[.*\]|\+\+.*\+\+)", re.DOTALL)
+_WORD_TIERS = ("words", "word")
+_PHONE_TIERS = ("phones", "phone", "phonemes", "phoneme", "segments", "syllables", "syllable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,33 +49,85 @@ class Tier:
     intervals: tuple[Interval, ...]
 
 
-def read_alignment(path: Path, *, tier: str | None = None) -> list[Word]:
-    """Read word times from a .TextGrid or .json file, by its suffix. Raises DataError."""
-    return read_pocketsphinx(path) if Path(path).suffix.lower() == ".json" else read_textgrid(path, tier=tier)
+def find_textgrid(path: Path, tier: str | None = None) -> Iterator[Found]:
+    """Words of the tier `tier`, or of every speaker's word tier; see `choose_tiers`. Raises DataError."""
+    yield from found_in_tiers(textgrid_tiers(path), tier, Path(path))
 
 
-def read_textgrid(path: Path, *, tier: str | None = None) -> list[Word]:
-    """Read the words of one tier of a TextGrid.
+def found_in_tiers(tiers: Sequence[Tier], name: str | None, path: Path) -> Iterator[Found]:
+    """Entries of the chosen tiers; one speaker each if there are several."""
+    chosen = choose_tiers(tiers, name, path)
+    for tier in chosen:
+        kind = _kind(tier)
+        yield Found(
+            recording=path.stem,
+            channel=_speaker(tier) if len(chosen) > 1 else None,
+            speaker=_speaker(tier) if kind == "speaker" or _speaker(tier) != tier.name else None,
+            entries=[Entry(i.label, i.start_s, i.end_s, None, n) for n, i in enumerate(tier.intervals, start=1)],
+            where=f"{path}, tier '{tier.name}'",
+            unit="interval",
+            phrases=kind == "speaker",
+        )
 
-    Args:
-        tier: name of the tier; by default the one named "words" or "word" (or "SPEAKER - words", if only one is).
+
+def choose_tiers(tiers: Sequence[Tier], name: str | None, path: Path) -> list[Tier]:
+    """Tiers to read words from.
+
+    With a name: the tier of that name, "NAME - words" of the speaker NAME, or NAME#2 for the second tier of one name.
+    Without: the tiers named "words", "word" or "... - words"; if there is none, all tiers that do not hold phones,
+    which are taken for sentences.
 
     Raises:
-        DataError: not a TextGrid, no such tier, or an interval that is negative, overlapping or out of order.
+        DataError: no such tier, or several tiers of one name; lists the tiers.
     """
-    chosen = _choose(textgrid_tiers(path), tier, Path(path))
-    where = f"{path}, tier '{chosen.name}'"
-    return _words(
-        (Word(text=" ".join(i.label.split()), start_s=i.start_s, end_s=i.end_s) for i in chosen.intervals), where
+
+    def clean(text: str) -> str:
+        return text.strip().strip('"').strip().casefold()
+
+    if name is None:
+        found = [tier for tier in tiers if clean(tier.name) in _WORD_TIERS]
+        found = found or [tier for tier in tiers if clean(tier.name).endswith(("- words", "- word"))]
+        found = found or [
+            tier for tier in tiers if _kind(tier) == "speaker" and any(i.label.strip() for i in tier.intervals)
+        ]
+        names = [clean(tier.name) for tier in found]
+        if found and len(set(names)) == len(names):
+            return found
+    else:
+        base, _, place = name.rpartition("#")
+        found = [tier for tier in tiers if clean(tier.name) == clean(name)]
+        if not found and base and place.isdecimal():
+            found = [tier for tier in tiers if clean(tier.name) == clean(base)][int(place) - 1 : int(place)]
+        found = found or [
+            tier for tier in tiers if clean(tier.name) in (f"{clean(name)} - words", f"{clean(name)} - word")
+        ]
+        if len(found) == 1:
+            return found
+    wanted = f"named '{name}'" if name is not None else "named 'words' or 'word'"
+    names_ = ", ".join(f"'{tier.name}'" for tier in tiers) or "none"
+    amount = "no tier" if not found else f"{len(found)} tiers"
+    hint = f", such as tier='{found[0].name}#2'" if len(found) > 1 else ""
+    raise DataError(
+        f"{path}: {amount} {wanted}; interval tiers: {names_}; rename the word tier, or name it with tier=...{hint}"
     )
+
+
+def _kind(tier: Tier) -> str:
+    """What a tier holds by its name: "words", "phones", or "speaker" (sentences of one)."""
+    name = tier.name.strip().strip('"').strip().casefold().rpartition("- ")[2]
+    return "words" if name in _WORD_TIERS else "phones" if name in _PHONE_TIERS else "speaker"
+
+
+def _speaker(tier: Tier) -> str:
+    return tier.name.rpartition(" - ")[0] or tier.name
 
 
 def textgrid_tiers(path: Path) -> list[Tier]:
     """Read all interval tiers of a TextGrid, times unchecked, without point tiers. Raises DataError when malformed."""
-    data = Path(path).read_bytes()
-    if data.startswith(b"ooBinaryFile"):
+    path = Path(path)
+    if read_bytes(path).startswith(b"ooBinaryFile"):
         raise DataError(f"{path}: binary TextGrid; save it from Praat with 'Save as text file'")
-    tokens = _Tokens(_decode(data), str(path))
+    tokens = _Tokens(read_text(path), str(path))
     if not tokens.string("file header").startswith("ooTextFile") or tokens.string("file header") != "TextGrid":
         raise DataError(f"{path}: not a TextGrid text file (no ooTextFile/TextGrid header); export it again from Praat")
     tokens.number("start time of the file")
@@ -97,87 +151,52 @@ def textgrid_tiers(path: Path) -> list[Tier]:
     return tiers
 
 
-def read_pocketsphinx(path: Path) -> list[Word]:
-    """Read word times as pocketsphinx writes them: {"b": begin, "d": duration, "p": score, "t": text, "w": [words]}.
+def write_textgrid(path: Path, segments: Sequence[Segment], duration_s: float, losses: Losses) -> None:
+    """Write one tier "words" per speaker ("SPEAKER - words" if there are several), gaps as empty intervals.
 
-    Several objects on lines of their own (one per stretch of speech) are read one after the other. Pronunciation
-    numbers "(2)" are cut; <sil>, [NOISE] and the like are left out. Raises DataError.
+    Long format, UTF-8. Words without time have no place in a TextGrid and are counted as unwritten.
     """
-    words: list[Word] = []
-    for number, line in enumerate(_json_lines(Path(path)), start=1):
-        entries = line.get("w") if isinstance(line, dict) else None
-        if not isinstance(entries, list):
-            raise DataError(
-                f"{path}: object {number} has no word list 'w'; expected pocketsphinx JSON with keys b, d, p, t, w "
-                f"(a .json of another kind beside the audio: move it away, or read with alignments='none')"
-            )
-        words += [
-            _pocketsphinx_word(entry, f"{path}, entry {index} of 'w'") for index, entry in enumerate(entries, start=1)
+    tiers = [(segment.speaker or segment.channel, _filled(segment, duration_s, losses)) for segment in segments]
+    lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', "", "xmin = 0", f"xmax = {decimal(duration_s)}"]
+    lines += ["tiers? <exists>", f"size = {len(tiers)}", "item []:"]
+    for number, (speaker, intervals) in enumerate(tiers, start=1):
+        name = f"{speaker} - words" if speaker and len(tiers) > 1 else "words"
+        lines += [f"    item [{number}]:", '        class = "IntervalTier"', f"        name = {_quoted(name)}"]
+        lines += [
+            "        xmin = 0",
+            f"        xmax = {decimal(duration_s)}",
+            f"        intervals: size = {len(intervals)}",
         ]
-    return _words(words, str(path))
+        for index, interval in enumerate(intervals, start=1):
+            lines += [f"        intervals [{index}]:", f"            xmin = {decimal(interval.start_s)}"]
+            lines += [f"            xmax = {decimal(interval.end_s)}", f"            text = {_quoted(interval.label)}"]
+    with complete_file(path) as part:
+        part.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
 
 
-def clip_words(words: Sequence[Word], duration_s: float) -> tuple[Word, ...]:
-    """Clip words that reach up to 50 ms past the end of the audio.
-
-    Raises:
-        DataError: a word ends later than that; names it.
-    """
-    clipped = []
-    for index, word in enumerate(words):
-        if word.end_s is not None and word.start_s is not None and word.end_s > duration_s:
-            if word.end_s > duration_s + END_TOLERANCE_S or word.start_s > duration_s:
-                raise DataError(
-                    f"word {index} ('{word.text}') spans {word.start_s:.3f}..{word.end_s:.3f} s, "
-                    f"the audio lasts {duration_s:.3f} s"
-                )
-            word = replace(word, end_s=duration_s)
-        clipped.append(word)
-    return tuple(clipped)
-
-
-def _words(entries: Iterable[Word], where: str) -> list[Word]:
-    """Check times in order, snap rounding overlaps, leave silence out."""
-    words: list[Word] = []
-    before = 0.0
-    for index, entry in enumerate(entries, start=1):
-        start, end = entry.start_s, entry.end_s
-        assert start is not None
-        assert end is not None
-        item = f"{where}, interval {index} ('{entry.text}', {start:g}..{end:g} s)"
-        if not (math.isfinite(start) and math.isfinite(end)):
-            raise DataError(f"{item}: its times are not numbers; {_REALIGN}")
-        if start < 0:
-            raise DataError(f"{item}: starts before the audio; {_REALIGN}")
-        if end < start:
-            raise DataError(f"{item}: ends before it starts; {_REALIGN}")
-        if start < before - OVERLAP_TOLERANCE_S:
-            problem = "is out of order" if end <= before - OVERLAP_TOLERANCE_S else "overlaps the one before"
-            raise DataError(f"{item}: {problem}, which ends at {before:g} s; {_REALIGN}")
-        start = max(start, before)
-        before = end = max(end, start)
-        if entry.text.casefold() not in SILENCE_LABELS and not _NOISE.fullmatch(entry.text):
-            words.append(replace(entry, start_s=start, end_s=end))
-    return words
+def _filled(segment: Segment, duration_s: float, losses: Losses) -> list[Interval]:
+    """Intervals from 0 to the end without gaps; Praat knows no interval without length."""
+    intervals: list[Interval] = []
+    reached = 0.0
+    for word in segment.words:
+        if word.start_s is None or word.end_s is None or word.end_s <= word.start_s:
+            losses.unwritten += 1
+            continue
+        if is_silence(word.text):
+            losses.unwritten += 1
+            continue
+        if word.start_s > reached:
+            intervals.append(Interval(reached, word.start_s, ""))
+        intervals.append(Interval(float(word.start_s), float(word.end_s), word.text))
+        reached = float(word.end_s)
+    if reached < duration_s or not intervals:
+        intervals.append(Interval(reached, duration_s, ""))
+    return intervals
 
 
-def _choose(tiers: Sequence[Tier], name: str | None, path: Path) -> Tier:
-    def clean(text: str) -> str:
-        return text.strip().strip('"').casefold()
-
-    if name is not None:
-        found = [tier for tier in tiers if clean(tier.name) == clean(name)]
-    else:
-        found = [tier for tier in tiers if clean(tier.name) in ("words", "word")]
-        found = found or [tier for tier in tiers if clean(tier.name).endswith("- words")]
-    if len(found) == 1:
-        return found[0]
-    wanted = f"named '{name}'" if name is not None else "named 'words' or 'word'"
-    names = ", ".join(f"'{tier.name}'" for tier in tiers) or "none"
-    amount = "no tier" if not found else f"{len(found)} tiers"
-    raise DataError(
-        f"{path}: {amount} {wanted}; interval tiers: {names}; rename the word tier, or name it with tier=..."
-    )
+def _quoted(text: str) -> str:
+    doubled = text.replace('"', '""')
+    return f'"{doubled}"'
 
 
 class _Tokens:
@@ -193,7 +212,7 @@ class _Tokens:
             raise DataError(f"{self._where(what)}: the file ends too early; export the TextGrid again")
         if match.lastindex != group:
             kind = {1: "a quoted string", 2: "<exists>", 3: "a number"}[group]
-            raise DataError(f"{self._where(what)}: expected {kind}, found {match.group()[:40]!r}; {_REALIGN}")
+            raise DataError(f"{self._where(what)}: expected {kind}, found {match.group()[:40]!r}; {REALIGN}")
         return match[group]
 
     def _where(self, what: tuple[str | int, ...]) -> str:
@@ -213,47 +232,3 @@ class _Tokens:
         if value < 0 or value != int(value):
             raise DataError(f"{self._where(what)}: {value:g} is not a count; export the TextGrid again")
         return int(value)
-
-
-def _decode(data: bytes) -> str:
-    """Decode as Praat does: byte order mark, else UTF-8, else UTF-16 (half of the bytes are zero), else Latin-1."""
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return data.decode("utf-16", errors="replace")
-    if data[:200].count(0) > len(data[:200]) // 4:
-        return data.decode("utf-16-be" if data[:1] == b"\0" else "utf-16-le", errors="replace")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return data.decode("latin-1")
-
-
-def _json_lines(path: Path) -> Iterator[Any]:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-        try:
-            yield json.loads(text)
-            return
-        except json.JSONDecodeError:
-            if len(lines := [line for line in text.splitlines() if line.strip()]) < 2:
-                raise
-        yield from [json.loads(line) for line in lines]
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON ({error}); write it again with pocketsphinx") from error
-
-
-def _pocketsphinx_word(entry: Any, where: str) -> Word:
-    if not isinstance(entry, dict):
-        raise DataError(f"{where}: expected an object with b, d and t, found {str(entry)[:40]!r}")
-    times = [entry.get("b"), entry.get("d")]
-    if not all(isinstance(t, int | float) and not isinstance(t, bool) for t in times) or not isinstance(
-        entry.get("t"), str
-    ):
-        raise DataError(f"{where}: needs numbers b and d and a text t, found {str(entry)[:80]}; {_REALIGN}")
-    score = entry.get("p")
-    # Begin and duration are decimal with three places; their float sum is not, hence the rounding.
-    return Word(
-        text=_VARIANT.sub("", entry["t"]).strip(),
-        start_s=float(entry["b"]),
-        end_s=round(float(entry["b"]) + float(entry["d"]), 6),
-        score=float(score) if isinstance(score, int | float) else None,
-    )

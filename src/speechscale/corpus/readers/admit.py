@@ -8,6 +8,7 @@ before it is believed: '..', links and absolute paths that leave the audio root 
 from __future__ import annotations
 
 import os
+import re
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -21,14 +22,17 @@ from speechscale.corpus.transcripts import clean_text
 from speechscale.errors import DataError
 from speechscale.records import Utterance, Word
 from speechscale.skips import Skip
-from speechscale.speech.audio import audio_info, load_audio
+from speechscale.speech.audio import audio_info, stream_audio
+from speechscale.speech.audio_files import find_source, is_cut, truncated
 
 MIN_DURATION_S = 0.1
 """Less cannot hold a word."""
 MIN_MATCH_SHARE = 0.5
 """Below this share of matching tokens the word times belong to another text."""
 REMEMBERED_FILES = 4096
+_PLACEHOLDERS = ("{data_root}/", "$data_root/")
 _REMOTE = ("://", "s3:", "gs:", "pipe:")
+_UNCLEAN = re.compile("[\x00-\x1f\ud800-\udfff]")
 _REALIGN = "give the alignment of this text, or import with --words none"
 
 
@@ -52,7 +56,7 @@ class AudioFiles:
     root: Path
     strip: str = ""
     _home: Path = field(init=False)
-    _folders: OrderedDict[Path, Path] = field(default_factory=OrderedDict)
+    _folders: OrderedDict[str, str] = field(default_factory=OrderedDict)
     _facts: OrderedDict[str, AudioFacts | str] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
@@ -64,27 +68,41 @@ class AudioFiles:
         shown = path
         if self.strip and path.startswith(self.strip):
             path = path[len(self.strip) :].lstrip("/")
-        for placeholder in ("{data_root}/", "$data_root/"):
+        for placeholder in _PLACEHOLDERS:
             path = path.removeprefix(placeholder)
-        if not path or "\0" in path:
+        # A corpus has few folders and many files: a folder is followed once, a file only asked whether it is a link.
+        folder, slash, name = path.rpartition("/")
+        if not name or "\0" in path:
             raise DataError("no audio file is named; add its path or delete the item")
         if any(sign in path for sign in _REMOTE):
             raise DataError(f"audio '{shown}' is not a local file; download it and name the copy")
-        if ".." in PurePosixPath(path).parts:
+        if name == ".." or ".." in PurePosixPath(folder).parts:
             raise DataError(f"audio '{shown}' has '..' in its path; write it from the audio root on (--audio-root)")
-        target = Path(path)
-        if target.is_absolute():
-            inside = next((base for base in (self.root, self._home) if target.is_relative_to(base)), None)
-            if inside is None and not self._real(target).is_relative_to(self._home):
-                raise DataError(
-                    f"audio '{shown}' is not below the audio root; give --audio-root, or cut the front with --strip"
-                )
-            target = target.relative_to(inside) if inside else self._real(target).relative_to(self._home)
-        if not self._real(self._home / target).is_relative_to(self._home):
+        below = self._folders.get(folder + slash)
+        if below is None:
+            below = self._below(Path(folder + slash), shown)
+            _remember(self._folders, folder + slash, below)
+        place = below + name
+        full = os.path.join(self._home, place)  # noqa: PTH118 - this line runs for every utterance
+        if os.path.islink(full) and not Path(full).resolve().is_relative_to(self._home):  # noqa: PTH114
+            raise DataError(f"audio '{place}' is a link that leads out of the audio root; copy the file there")
+        return place + mark + member
+
+    def _below(self, folder: Path, shown: str) -> str:
+        """A folder's path below the root, ending in '/' unless it is the root. Raises DataError if it is not below."""
+        real = (self._home / folder).resolve()
+        if not folder.is_absolute() and not real.is_relative_to(self._home):
             raise DataError(
-                f"audio '{target.as_posix()}' is a link that leads out of the audio root; copy the file there"
+                f"audio '{shown}' lies behind a link that leads out of the audio root; copy the files there"
             )
-        return target.as_posix() + mark + member
+        named = next((base for base in (self.root, self._home) if folder.is_relative_to(base)), None)
+        if folder.is_absolute() and (not real.is_relative_to(self._home)):
+            raise DataError(
+                f"audio '{shown}' is not below the audio root; give --audio-root, or cut the front with --strip"
+            )
+        if folder.is_absolute():
+            folder = folder.relative_to(named) if named else real.relative_to(self._home)
+        return "" if folder == Path() else f"{folder.as_posix()}/"
 
     def facts(self, audio: str) -> AudioFacts:
         """Header of a located file. Raises DataError; paths in messages are below the root."""
@@ -92,6 +110,8 @@ class AudioFiles:
         if known is None:
             try:
                 info = audio_info(self.path(audio))
+                if is_cut(source := find_source(self.path(audio)), info.container):
+                    raise truncated(source, info.frames)
                 known = AudioFacts(info.duration_s, info.sample_rate_hz, info.channels)
             except (DataError, OSError) as error:
                 known = str(error).replace(f"{self._home}{os.sep}", "")
@@ -103,15 +123,6 @@ class AudioFiles:
     def path(self, audio: str) -> Path:
         """Full path of a located file, 'x.tar::member' included."""
         return self._home / audio
-
-    def _real(self, path: Path) -> Path:
-        """Resolve links; folders are remembered, because a corpus has few of them."""
-        folder = self._folders.get(path.parent)
-        if folder is None:
-            folder = path.parent.resolve()
-            _remember(self._folders, path.parent, folder)
-        here = folder / path.name
-        return here.resolve() if here.is_symlink() else here
 
 
 def _remember(memory: OrderedDict[Any, Any], key: Any, value: Any) -> None:
@@ -143,7 +154,7 @@ class Admission:
 
     def admit(self, entry: Entry) -> Utterance | Skip:
         """The utterance, its split as the source says it, or why it cannot be used."""
-        name = entry.id or self._name(entry)
+        name = self.name(entry)
         try:
             _check_names(name, entry.speaker)
             if entry.refused:
@@ -170,7 +181,10 @@ class Admission:
             language=entry.language or self.language,
         )
 
-    def _name(self, entry: Entry) -> str:
+    def name(self, entry: Entry) -> str:
+        """The item's id, or one made from its audio and range."""
+        if entry.id:
+            return entry.id
         path = PurePosixPath(entry.audio.rpartition(TAR_MARK)[2])
         name = path.stem if self.ids == "stem" else path.with_suffix("").as_posix() if path.name else ""
         first = entry.start_s if entry.start_sample is None else entry.start_sample
@@ -244,15 +258,18 @@ class Admission:
         return spelled
 
     def _decode(self, audio: str, start_s: float, end_s: float | None, channel: int | None) -> None:
+        blocks = stream_audio(
+            self.files.path(audio), sample_rate_hz=None, start_s=start_s, end_s=end_s, channel=channel
+        )
         try:
-            loaded = load_audio(self.files.path(audio), start_s=start_s, end_s=end_s, channel=channel)
+            sounds = [bool(block.any()) for block in blocks]
         except DataError as error:
             raise DataError(str(error).replace(f"{self.files.root.resolve()}{os.sep}", "")) from error
-        if not loaded.audio.any():
+        if not any(sounds):
             raise DataError("all samples are zero; record it again or drop it")
 
 
 def _check_names(*names: str) -> None:
     for name in names:
-        if any(0xD800 <= ord(letter) < 0xE000 or ord(letter) < 32 for letter in name):
+        if _UNCLEAN.search(name):
             raise DataError(f"the name {name!a} is not clean UTF-8 text; rename it")

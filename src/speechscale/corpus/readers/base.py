@@ -82,6 +82,7 @@ class Source:
         ids: how to name items that have no id: "stem" by file name, "path" by path.
         alignments, tier: for folders: which word times, which TextGrid tier.
         piece_s: longest piece that LibriLight's speech list is joined to.
+        names: for "audio": what file names say.
         subset, part: for "hf": configuration and split.
         download: where "hf" and "parquet" put audio bytes.
     """
@@ -92,6 +93,7 @@ class Source:
     alignments: Literal["auto", "textgrid", "json", "none"] = "auto"
     tier: str | None = None
     piece_s: float = 30.0
+    names: str = ""
     subset: str = ""
     part: str = ""
     download: Path | None = None

@@ -137,7 +137,8 @@ def _audio(value: Any, row: Mapping[str, Any]) -> tuple[str, int | None, int | N
         path, start, stop = value.get("file", value.get("path")), value.get("start"), value.get("stop")
         if not isinstance(path, str):
             raise DataError(f"the audio {str(value)[:60]} names no single file; give one path per item")
-        return path, *(None if part is None else _whole(part, "an audio range") for part in (start, stop))
+        first, last = (None if part is None else _whole(part, "an audio range") for part in (start, stop))
+        return path, first, last
     if value is None:
         raise DataError(f"no audio column; its columns are {_names(row)}: map one with --map audio=NAME")
     if not isinstance(value, str):

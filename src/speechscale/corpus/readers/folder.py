@@ -59,7 +59,8 @@ def read_folder(
     """Read every recording below `root` that has a transcript.
 
     Transcript: STEM.txt or STEM.lab beside the audio (a .lab of numbers is a label file), else the row STEM of the
-    nearest `metadata.csv` at or above the audio (id|raw|normalized; the normalized text is used). Word times:
+    nearest `metadata.csv` at or above the audio (id|raw|normalized; the normalized text is used), else the words of
+    the word times. Word times:
     STEM.TextGrid or STEM.json beside the audio or in a sister folder (wavs/ and TextGrid/).
 
     Args:
@@ -167,10 +168,12 @@ class _FolderReader:
         """Read the transcript and word times of one recording; its split is still open."""
         try:
             duration_s = _duration_s(path)
-            text = self._transcript(path)
-            words, problem = tuple(Word(text=word) for word in text.split()), ""
-            if (alignment := self._alignment(path)) is not None:
+            alignment, problem = self._alignment(path), ""
+            text = self._transcript(path, required=alignment is None)
+            words = tuple(Word(text=word) for word in text.split())
+            if alignment is not None:
                 aligned = clip_words(read_alignment(alignment, tier=self.tier), duration_s)
+                text = text or clean_text(" ".join(word.text for word in aligned), self._name(alignment))
                 words, share = spell(text, aligned)
                 if share < MIN_MATCH_SHARE:
                     problem = f"{self._name(alignment)} matches {share:.0%} of the transcript"
@@ -204,7 +207,8 @@ class _FolderReader:
                 if path.suffix.lower() in AUDIO_SUFFIXES and not name.startswith("."):
                     yield path, None if self._inside(path) else self._outside(path)
 
-    def _transcript(self, path: Path) -> str:
+    def _transcript(self, path: Path, *, required: bool) -> str:
+        """What is said; "" when it is written nowhere and not required, because word times will say it."""
         for suffix in (".txt", ".lab"):
             beside = path.with_suffix(suffix)
             if beside.is_file():
@@ -220,6 +224,8 @@ class _FolderReader:
             if row is not None:
                 where = f"{self._name(folder / 'metadata.csv')}, line {row.line}"
                 return clean_text(decode_text(row.text, where), where)
+        if not required:
+            return ""
         raise DataError(f"no transcript; put {path.stem}.txt beside it or a row '{path.stem}|text' in metadata.csv")
 
     def _metadata(self, folder: Path) -> Metadata | None:

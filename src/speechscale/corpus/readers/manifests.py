@@ -12,7 +12,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from speechscale.corpus.readers.base import Entry, Found, Source, fault, json_line, lines_of, opened, required_file
 from speechscale.corpus.readers.columns import check_mapping, entry_of
@@ -88,7 +88,7 @@ def table_entries(source: Source) -> Iterator[Found]:
         head = stream.readline(1 << 20)
         tabs = source.path.name.removesuffix(".gz").endswith(".tsv") or "\t" in head
         delimiter = "\t" if tabs else next((sign for sign in ";|," if sign in head), ",")
-        quoting = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
+        quoting: Literal[0, 3] = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
         header = next(csv.reader([head], delimiter=delimiter, quoting=quoting), [])
         names = [column.strip() for column in header]
         _check_header(names, name, source)
@@ -101,7 +101,9 @@ def table_entries(source: Source) -> Iterator[Found]:
             except StopIteration:
                 break
             except csv.Error as error:
-                yield fault(f"{name}:{reader.line_num + 1}", f"{name}, line {reader.line_num + 1}", f"{error}; quote it")
+                yield fault(
+                    f"{name}:{reader.line_num + 1}", f"{name}, line {reader.line_num + 1}", f"{error}; quote it"
+                )
                 continue
             if any(cells):
                 yield _table_row(names, cells, name, reader.line_num + 1, source, common_voice)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,25 +17,24 @@ from typing import Any
 
 from speechscale.corpus.readers.base import AUDIO_SUFFIXES, Entry, Found, Source, fault, lines_of
 from speechscale.corpus.readers.folder import folder_entries
-from speechscale.corpus.splits import canonical_split
+from speechscale.corpus.splits import SPLITS, canonical_split
 from speechscale.errors import DataError
 from speechscale.skips import Skip
 
 LIBRISPEECH_SPLITS = frozenset(
-    ["train-clean-100", "train-clean-360", "train-other-500", "dev-clean", "dev-other", "test-clean", "test-other"]
-    + ["dev-clean-2", "train-clean-5"]
+    {f"{part}-{kind}" for part in ("dev", "test") for kind in ("clean", "other")}
+    | {f"train-{kind}" for kind in ("clean-100", "clean-360", "other-500", "clean-5")}
+    | {"dev-clean-2"}
 )
 MAX_GAP_S = 2.0
 """LibriLight: a longer silence always ends a piece."""
 MIN_PIECE_S = 0.5
 
 
-def walk(root: Path, meter_total: Source | None = None) -> Iterator[tuple[Path, list[str]]]:
+def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
     """Yield (folder, sorted file names) in the order of the paths; hidden files and links to folders are left out."""
     for folder, names, files in os.walk(root):
         names[:] = sorted(name for name in names if not name.startswith("."))
-        if meter_total is not None:
-            meter_total.meter.done += 1
         yield Path(folder), sorted(name for name in files if not name.startswith("."))
 
 
@@ -44,15 +44,45 @@ def is_audio(name: str) -> bool:
 
 
 def audio_entries(source: Source) -> Iterator[Found]:
-    """Every audio file, without text; the speaker is the folder's name, the split the first folder's if it is one."""
+    """Every audio file; the speaker is the folder's name, the split the first folder's if it is one.
+
+    `source.names` says what file names tell: "{text}_{speaker}_{take}" reads 7_theo_3.wav as speaker theo saying 7.
+    """
+    pattern = name_pattern(source.names) if source.names else None
     for folder, files in walk(source.path):
         relative = folder.relative_to(source.path)
         speaker = relative.name or source.path.resolve().name
         first = canonical_split(relative.parts[0]) if relative.parts else ""
+        split = first if first in SPLITS else ""
         for name in filter(is_audio, files):
             path = (relative / name).as_posix()
-            split = first if first in ("train", "select", "test") else ""
-            yield Entry(id="", where=path, audio=path, speaker=speaker, split=split)
+            told = pattern.fullmatch(Path(name).stem) if pattern else None
+            if pattern and not told:
+                yield fault(Path(name).stem, path, f"its name is not of the form {source.names}; rename it")
+                continue
+            said = told.groupdict() if told else {}
+            text = said.get("text")
+            yield Entry(
+                id="",
+                where=path,
+                audio=path,
+                text=None if text is None else text.replace("_", " "),
+                speaker=said.get("speaker", speaker),
+                split=split,
+                language=said.get("language", ""),
+            )
+
+
+def name_pattern(names: str) -> re.Pattern[str]:
+    """A pattern of file names from "{text}_{speaker}_{take}"; fields may have any name. Raises DataError."""
+    parts = re.split(r"\{(\w+)\}", names)
+    try:
+        if len(parts) < 3:
+            raise ValueError("no field")
+        fields = "".join(re.escape(part) if i % 2 == 0 else f"(?P<{part}>.+?)" for i, part in enumerate(parts))
+        return re.compile(fields)
+    except (ValueError, re.error) as error:
+        raise DataError(f"--names {names}: {error}; write fields in braces, such as {{text}}_{{speaker}}") from error
 
 
 def librispeech_entries(source: Source) -> Iterator[Found]:
@@ -68,6 +98,9 @@ def librispeech_entries(source: Source) -> Iterator[Found]:
         told: set[str] = set()
         for table in [name for name in files if name.endswith(".trans.txt")]:
             where = (relative / table).as_posix()
+            if not (folder / table).resolve().is_relative_to(source.path.resolve()):
+                yield fault(where, where, "a link that leads out of the corpus folder; copy the file there")
+                continue
             for number, line in lines_of(folder / table, where, source.meter):
                 if isinstance(line, Skip):
                     yield line

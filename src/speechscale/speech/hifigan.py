@@ -1,0 +1,148 @@
+"""Units to sound through a generator that is trained by us or published: the unit HiFi-GAN.
+
+Enters: units, durations, a speaker. Leaves: sound. The one decision worth knowing: a whole utterance is made piece by
+piece, with so many frames around each piece that none of its samples can depend on what lies beyond.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from speechscale.errors import DataError
+from speechscale.files import complete_file, read_json, write_json
+from speechscale.speech.hifigan_network import Generator, HifiganShape, as_tuples, filled_generator
+from speechscale.speech.vocoder import checked_units, speaker_index, weights_sha256
+
+FORMAT = "speechscale unit hifigan"
+FORMAT_VERSION = 1
+REMEDY = "train or import the vocoder again"
+PIECE_FRAMES = 500
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class UnitHifigan:
+    """A generator ready to speak. `training` records where it comes from."""
+
+    shape: HifiganShape
+    network: Generator
+    training: dict[str, Any]
+
+    @property
+    def sample_rate_hz(self) -> int:
+        return self.shape.sample_rate_hz
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """The voices it can speak in; the first one is the default."""
+        return self.shape.speakers
+
+    @property
+    def parameters_total(self) -> int:
+        return sum(p.numel() for p in self.network.parameters())
+
+    def to(self, device: str | torch.device) -> UnitHifigan:
+        """The same vocoder on a device; `synthesize` still takes and gives numpy arrays."""
+        return replace(self, network=self.network.to(device))
+
+    def synthesize(
+        self,
+        units: Int[np.ndarray, "units"],
+        durations_frames: Int[np.ndarray, "units"] | None = None,
+        speaker: str | None = None,
+    ) -> Float[np.ndarray, "samples"]:
+        """Make sound of units; without durations they are predicted (for deduplicated units).
+
+        Returns sum(durations) * hop_samples samples in [-1, 1].
+
+        Raises:
+            DataError: a unit id out of range, durations below one frame or missing for a checkpoint that cannot predict
+                them, or an unknown speaker.
+        """
+        units = checked_units(units, durations_frames, self.shape.num_units)
+        voice = speaker_index(speaker, self.shape.speakers)
+        if len(units) == 0:
+            return np.zeros(0, np.float32)
+        if durations_frames is None:
+            durations_frames = self.predict_durations(units)
+        frames = np.repeat(units, np.asarray(durations_frames, np.int64))
+        device, hop, reach = self.network.conv_pre.weight.device, self.shape.hop_samples, self.shape.reach_frames
+        pieces = []
+        with torch.inference_mode():
+            codes, who = torch.from_numpy(frames).to(device), torch.tensor([voice], device=device)
+            for start in range(0, len(frames), PIECE_FRAMES):
+                first = max(0, start - reach)
+                made = self.network(codes[None, first : start + PIECE_FRAMES + reach], who)[0]
+                inside = made[(start - first) * hop :][: PIECE_FRAMES * hop]
+                pieces.append(inside.float().cpu().numpy())
+        audio = np.concatenate(pieces)[: len(frames) * hop]
+        assert len(audio) == len(frames) * hop
+        return audio
+
+    def predict_durations(
+        self, units: Int[np.ndarray, "units"], speaker: str | None = None
+    ) -> Int[np.ndarray, "units"]:
+        """Durations in frames of deduplicated units, at least one each; the published predictor knows no speakers."""
+        units = checked_units(units, None, self.shape.num_units)
+        speaker_index(speaker, self.shape.speakers)
+        if self.network.dur_predictor is None:
+            raise DataError("hifigan: this checkpoint cannot predict durations; give durations_frames")
+        if len(units) == 0:
+            return np.zeros(0, np.int32)
+        with torch.inference_mode():
+            logs = self.network.log_durations(torch.from_numpy(units)[None].to(self.network.conv_pre.weight.device))[0]
+            return (logs.exp() - 1).round().clamp(1, 10_000).cpu().numpy().astype(np.int32)
+
+    def save(self, folder: str | Path) -> None:
+        """Write hifigan.safetensors and, last, hifigan.json."""
+        folder = Path(folder)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
+        with complete_file(folder / "hifigan.safetensors") as draft:
+            save_file(tensors, draft)
+        write_json(
+            folder / "hifigan.json",
+            {
+                "format": FORMAT,
+                "format_version": FORMAT_VERSION,
+                "shape": asdict(self.shape),
+                "training": self.training,
+                "weights_sha256": weights_sha256(tensors),
+            },
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path) -> UnitHifigan:
+        """Read a folder written by `save`.
+
+        Raises:
+            DataError: a file is missing, altered or of another format; the message names it.
+        """
+        path = Path(folder) / "hifigan.json"
+        saved = read_json(path, "vocoder", REMEDY)
+        if (saved.get("format"), saved.get("format_version")) != (FORMAT, FORMAT_VERSION):
+            raise DataError(
+                f"vocoder {path}: format {saved.get('format')!r} version {saved.get('format_version')!r}, "
+                f"this package reads {FORMAT!r} version {FORMAT_VERSION}; {REMEDY}"
+            )
+        try:
+            shape = HifiganShape(**{name: as_tuples(value) for name, value in saved["shape"].items()})
+            training, sha256 = saved["training"], saved["weights_sha256"]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"vocoder {path}: fields do not fit ({error}); {REMEDY}") from error
+        weights = path.with_name("hifigan.safetensors")
+        try:
+            tensors = load_file(weights)
+        except FileNotFoundError:
+            raise DataError(f"vocoder {weights}: the file is missing; {REMEDY}") from None
+        except (SafetensorError, OSError) as error:
+            raise DataError(f"vocoder {weights}: not readable ({error}); {REMEDY}") from error
+        if weights_sha256(tensors) != sha256:
+            raise DataError(f"vocoder {weights}: the weights are not those that hifigan.json names; {REMEDY}")
+        return cls(shape=shape, network=filled_generator(shape, tensors, str(weights)), training=training)
