@@ -10,7 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from speechscale.cli.units_report import report
+from speechscale.corpus.imported import write_corpus
 from speechscale.errors import DataError
+from speechscale.records import Utterance, Word
+from speechscale.skips import SkipLog
 from speechscale.speech.audio import write_audio
 from speechscale.speech.units import SpeechTokenizer, fit_tokenizer, phone_tokenizer
 
@@ -88,6 +91,42 @@ def test_without_phones_the_rest_is_still_measured(tokenizer: Path, folder: Path
     again = CliRunner().invoke(report, [str(tokenizer), str(folder / "wavs"), "--alignments", str(folder / "grids")])
     assert "PNMI" in again.output
     assert "PNMI" not in CliRunner().invoke(report, [str(tokenizer), str(folder), "--phones", "tones"]).output
+
+
+def test_imported_corpus_uses_its_words_and_splits(tokenizer: Path, folder: Path, tmp_path: Path) -> None:
+    """Catches words of parts of a file that are looked up from the file's start, and splits that are ignored."""
+    utterances = [
+        Utterance(
+            id=f"{path.stem}-{part}",
+            text="high low",
+            speaker=path.stem[0],
+            split="test" if path.stem[-1] < "2" else "train",
+            words=(Word(text="high", start_s=0.1, end_s=0.6), Word(text="low", start_s=0.6, end_s=1.1)),
+            audio=path.name,
+            start_s=1.5 * part,
+            end_s=1.5 * (part + 1),
+        )
+        for path in sorted((folder / "wavs").glob("[ab]_*.wav"))
+        for part in (0, 1)
+    ]
+    write_corpus(tmp_path / "corpus", utterances, audio_root=folder / "wavs", info={"source": "test"}, skips=SkipLog())
+    arguments = [
+        str(tokenizer),
+        str(tmp_path / "corpus"),
+        "--alignments",
+        str(folder / "grids"),
+        "--out",
+        str(tmp_path),
+    ]
+    done = CliRunner().invoke(report, [*arguments, "--split", "test"])
+    assert done.exit_code == 0, done.output
+    quality = json.loads((tmp_path / "quality.json").read_text())["quality"]
+    assert (quality["utterances"], quality["speakers"]) == (4, 2)
+    assert quality["retrieval_other"]["chance"] == pytest.approx(0.5)
+    assert quality["labeled_frames"] == quality["frames"] == 4 * 37
+    # Phones of the second part would be off by 1.5 s, and the PNMI near chance, if counted from the file's start.
+    assert quality["pnmi"]["value"] > 0.6
+    assert abs(quality["shift"]["peak_ms"]) < 20
 
 
 def test_user_errors_are_named(tokenizer: Path, folder: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_recordings_become_aligned_encoded_and_trained_on(shared: Path, tmp_path
     run("units", "fit", made / "aligned", made / "tokenizer", "--clusters", 30)
     encoded = run("units", "encode", made / "aligned", made / "tokenizer", made / "units", "--workers", 2)
     assert "12 utterances" in encoded
-    run("units", "convert", made / "units" / "parts" / "part-00000.parquet", made / "features.jsonl", "--to", "slamkit")
+    run("units", "convert", made / "units", made / "features.jsonl", "--from", "parquet", "--to", "slamkit")
     lines = [json.loads(line) for line in (made / "features.jsonl").read_text().splitlines()]
     assert len(lines) == 12
     study = load_study(

@@ -62,6 +62,12 @@ def test_alone_and_in_any_batch_bit_for_bit(tensors: dict[str, np.ndarray]) -> N
         assert Adapted(tensors=tensors).encode([waveform])[0].tobytes() == features.tobytes()
 
 
+def test_silence_has_features_too(tensors: dict[str, np.ndarray]) -> None:
+    (features,) = Adapted(tensors=tensors).encode([np.zeros(6400, np.float32)])
+    assert np.isfinite(features).all()
+    assert (features == features[0]).all()
+
+
 def test_learning_is_deterministic_and_depends_on_the_seed(tensors: dict[str, np.ndarray]) -> None:
     again, info = learn_adapted([speech(2, seed) for seed in range(4)], FRONT, CONTEXT, seed=0, lesson=SHORT)
     other, _ = learn_adapted([speech(2, seed) for seed in range(4)], FRONT, CONTEXT, seed=1, lesson=SHORT)
@@ -176,8 +182,10 @@ def test_missing_and_foreign_arrays_are_refused(tensors: dict[str, np.ndarray]) 
 
 
 def test_too_little_audio_is_refused_before_training() -> None:
-    with pytest.raises(DataError, match=r"learns from at least 800 frames, got 25; use more audio, or encoder 'mfcc'"):
+    with pytest.raises(DataError, match=r"learns from at least 100 frames, got 25; use more audio, or encoder 'mfcc'"):
         fit_tokenizer([speech(1, 0)], encoder="adapted", clusters=5, seed=0)
+    few = fit_tokenizer([speech(8, 0)], encoder="adapted", clusters=5, seed=0)  # Fewer frames than its finest clusters.
+    assert few.fit["learned_frames"] == 200
     with pytest.raises(DataError, match="waveform 1: holds NaN"):
         fit_tokenizer([speech(1, 0), np.full(640, np.nan, np.float32)], encoder="adapted", clusters=5, seed=0)
 
@@ -185,7 +193,7 @@ def test_too_little_audio_is_refused_before_training() -> None:
 def test_fit_learns_from_the_head_and_clusters_the_whole_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches waveforms lost between learning and k-means, and long ones that are learned from whole."""
     monkeypatch.setattr(learning, "Lesson", lambda: SHORT)
-    monkeypatch.setattr(learned, "LEARN_S", 3.0)
+    monkeypatch.setattr(learned, "LEARN_S", 4.5)
     monkeypatch.setattr(learned, "PIECE_S", 1.0)
     seen: list[int] = []
     monkeypatch.setattr(
@@ -195,8 +203,8 @@ def test_fit_learns_from_the_head_and_clusters_the_whole_stream(monkeypatch: pyt
     )
     stream = (speech(2.5, seed) for seed in range(4))
     made = fit_tokenizer(stream, encoder="adapted", clusters=5, seed=0)
-    assert seen == [16_000, 16_000, 8_000, 8_000]
-    assert made.fit["learned_frames"] == 25 + 25 + 12 + 12
+    assert seen == [16_000, 16_000, 8_000, 16_000, 16_000]
+    assert made.fit["learned_frames"] == 25 + 25 + 12 + 25 + 25
     assert made.fit["frames_seen"] == 4 * 62
     assert made.fit["supervised"] is False
     assert made.encoder_config["smoothing"] == 0.4

@@ -70,7 +70,7 @@ def test_ranges_are_slices_in_every_format(tmp_path: Path, name: str, container:
 def test_ranges_in_order_decode_once_and_give_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, container: str, subtype: str | None
 ) -> None:
-    path = put(tmp_path / name, noise(25.0), RATE, container, subtype)
+    path = put(tmp_path / name, noise(18.0), RATE, container, subtype)
     other = put(tmp_path / f"other-{name}", noise(9.0, seed=1), RATE, container, subtype)
     opened: list[Path] = []
     plain = audio_files.Source.open
@@ -83,7 +83,7 @@ def test_ranges_in_order_decode_once_and_give_the_same(
     whole = {rate: load_audio(path, sample_rate_hz=rate).audio for rate in (RATE, 11_025)}
     opened.clear()
     # In order with overlaps, then backwards, then in order again.
-    places = [(0.5, 1.0), (0.9, 6.0), (5.8, 5.9), (6.0, 14.0), (13.9, 24.0), (3.0, 4.0), (4.0, 7.0)]
+    places = [(0.5, 1.0), (0.9, 6.0), (5.8, 5.9), (6.0, 14.0), (13.9, 14.5), (3.0, 4.0), (4.0, 7.0)]
     for start_s, end_s in places:
         for rate in (RATE, 11_025):
             part = load_audio(path, sample_rate_hz=rate, start_s=start_s, end_s=end_s).audio
@@ -91,8 +91,7 @@ def test_ranges_in_order_decode_once_and_give_the_same(
             assert np.abs(part - wanted).max() <= (0 if rate == RATE else 5e-7)
     assert opened.count(path) <= 4
     load_audio(other, start_s=1.0, end_s=2.0)
-    changed = noise(25.0, seed=2)
-    put(path, changed, RATE, container, subtype)
+    put(path, noise(5.0, seed=2), RATE, container, subtype)
     os.utime(path, ns=(1, 1))
     part = load_audio(path, start_s=1.0, end_s=2.0).audio
     assert np.array_equal(part, load_audio(path).audio[RATE : 2 * RATE])
@@ -256,6 +255,13 @@ def test_header_tells_length_and_container(tmp_path: Path, name: str, container:
     kind = {"WAVEX": "wav", "OGG": path.suffix[1:]}.get(container, container.lower())
     assert info == AudioInfo(duration_s=1.5, sample_rate_hz=24_000, channels=2, container=kind, frames=36_000)
     assert audio_duration_s(path) == 1.5
+
+
+def test_an_mp3_named_wav_is_what_it_is(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.mp3", noise(2.0), RATE, "MP3", None)
+    wanted = load_audio(path).audio
+    assert np.array_equal(load_audio(path.rename(tmp_path / "a.wav")).audio, wanted)
+    assert audio_info(tmp_path / "a.wav").container == "mp3"
 
 
 @pytest.mark.parametrize("suffix", [".raw", ".mp3", ".txt", ""])

@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from speechscale.journal import Progress
 
 
+DEVICE = click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
+MODELS = click.option(
+    "--models", multiple=True, type=click.Path(path_type=Path), help="Folder of pretrained models; before the hub."
+)
+
+
 @click.command()
 @click.argument("corpus", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
@@ -20,12 +26,24 @@ if TYPE_CHECKING:
 @click.option("--split", default="train", show_default=True, help="Split of the corpus to fit on; 'all' for all.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Setting of the encoder, as JSON or text.")
+@DEVICE
+@MODELS
 def fit(
-    corpus: Path, out: Path, encoder: str, clusters: int, hours: float, split: str, seed: int, settings: tuple[str, ...]
+    corpus: Path,
+    out: Path,
+    encoder: str,
+    clusters: int,
+    hours: float,
+    split: str,
+    seed: int,
+    settings: tuple[str, ...],
+    device: str,
+    models: tuple[Path, ...],
 ) -> None:
     """Fit a speech tokenizer on the recordings of CORPUS and write it to OUT."""
     from speechscale.corpus.imported import open_corpus
     from speechscale.corpus.unit_corpus import fit_on_corpus
+    from speechscale.speech.encoders.base import Runtime
 
     tokenizer = fit_on_corpus(
         open_corpus(corpus),
@@ -35,6 +53,7 @@ def fit(
         split=None if split == "all" else split,
         seed=seed,
         encoder_config=parse_settings(settings),
+        runtime=Runtime(device=device, model_folders=models),
     )
     tokenizer.save(out)
     click.echo(
@@ -49,10 +68,28 @@ def fit(
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes of one thread.")
 @click.option("--on-error", type=click.Choice(["skip", "stop"]), default="skip", show_default=True)
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="How to compute (device=cuda ...).")
-def encode(corpus: Path, tokenizer: Path, out: Path, workers: int, on_error: str, settings: tuple[str, ...]) -> None:
+@DEVICE
+@click.option(
+    "--batching",
+    type=click.Choice(["exact", "masked", "padded"]),
+    default="exact",
+    show_default=True,
+    help="exact: one file at a time. masked: batches, equal to rounding. padded: as others do it, for comparison.",
+)
+@MODELS
+def encode(
+    corpus: Path,
+    tokenizer: Path,
+    out: Path,
+    workers: int,
+    on_error: str,
+    device: str,
+    batching: str,
+    models: tuple[Path, ...],
+) -> None:
     """Encode CORPUS with TOKENIZER into the folder OUT; run it again to go on after an interruption."""
     from speechscale.corpus.unit_corpus import encode_folder
+    from speechscale.speech.encoders.base import Runtime
 
     made = encode_folder(
         corpus,
@@ -60,7 +97,7 @@ def encode(corpus: Path, tokenizer: Path, out: Path, workers: int, on_error: str
         out,
         workers=workers,
         on_error="stop" if on_error == "stop" else "skip",
-        runtime=parse_settings(settings),
+        runtime=Runtime(device=device, batching=batching, model_folders=models),  # type: ignore[arg-type]
         watch=tell("encoded"),
     )
     info = made.info

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from speechscale.speech.units import SpeechTokenizer
 
 _PATH = click.Path(path_type=Path)
 
@@ -94,7 +97,7 @@ def convert(
 @click.command("import-kmeans")
 @click.argument("file", type=_PATH)
 @click.argument("out", type=_PATH)
-@click.option("--encoder", required=True, help="Encoder whose features were clustered.")
+@click.option("--encoder", required=True, help="Encoder whose features were clustered, or a preset (docs/encoders.md).")
 @click.option("--encoder-config", default="{}", show_default=True, help="Its settings, as JSON.")
 @click.option("--sha256", help="Expected hash of FILE; another file is refused.")
 @click.option("--frame-rate-hz", type=click.FloatRange(min=0, min_open=True), help="[default: the encoder's]")
@@ -115,8 +118,9 @@ def import_kmeans(
     import json
 
     from speechscale.errors import DataError
+    from speechscale.speech.encoders.presets import PRESETS
+    from speechscale.speech.pretrained import preset_tokenizer
     from speechscale.speech.quantizers import quantizer_tokenizer, read_quantizer
-    from speechscale.speech.units import SpeechTokenizer
 
     try:
         config = json.loads(encoder_config)
@@ -124,6 +128,11 @@ def import_kmeans(
         raise DataError(f"--encoder-config: not JSON ({error}); give an object such as '{{}}'") from None
     if not isinstance(config, dict):
         raise DataError("--encoder-config: an object is needed; give for example '{\"layer\": 11}'")
+    if encoder in PRESETS:
+        made = preset_tokenizer(encoder, file, settings=config)
+        _save(made, out, encoder)
+        click.echo(f"{out}: {made.num_units} units of preset '{encoder}'\nfingerprint {made.fingerprint}")
+        return
     quantizer = read_quantizer(file, sha256=sha256)
     if frame_rate_hz is None or sample_rate_hz is None:
         frame_rate_hz, sample_rate_hz, config = _encoder_says(
@@ -136,11 +145,18 @@ def import_kmeans(
         frame_rate_hz=frame_rate_hz,
         sample_rate_hz=sample_rate_hz,
     )
-    if (out / "speech_tokenizer.json").exists() and SpeechTokenizer.load(out).fingerprint != made.fingerprint:
-        raise DataError(f"tokenizer {out}: holds another tokenizer; choose another folder, e.g. {quantizer.cache_name}")
-    made.save(out)
+    _save(made, out, quantizer.cache_name)
     click.echo(f"{out}: {quantizer.statement}")
     click.echo(f"fingerprint {made.fingerprint}")
+
+
+def _save(made: SpeechTokenizer, out: Path, example: str) -> None:
+    from speechscale.errors import DataError
+    from speechscale.speech.units import SpeechTokenizer
+
+    if (out / "speech_tokenizer.json").exists() and SpeechTokenizer.load(out).fingerprint != made.fingerprint:
+        raise DataError(f"tokenizer {out}: holds another tokenizer; choose another folder, e.g. {example}")
+    made.save(out)
 
 
 class _Progress:

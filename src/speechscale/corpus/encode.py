@@ -14,7 +14,7 @@ from itertools import islice
 import numpy as np
 from jaxtyping import Float, Int
 
-from speechscale.corpus.loaders import FileLoader, Loader, OnError, VoiceLoader
+from speechscale.corpus.loaders import FileLoader, Loader, OnError, VoiceLoader, at_rate
 from speechscale.errors import DataError
 from speechscale.records import UnitTable, UnitTableBuilder, Utterance, dedup, unit_row_problem
 from speechscale.skips import SkipLog
@@ -43,7 +43,7 @@ class Encoded:
     """One utterance with its units, checked: durations sum to the frames, words lie inside and in order."""
 
     utterance: Utterance
-    audio: Float[np.ndarray, "samples"]
+    spoken: Spoken
     units: Int[np.ndarray, "units"]
     durations_frames: Int[np.ndarray, "units"]
     words: list[str]
@@ -86,6 +86,7 @@ def encode_stream(
             "use an encoder such as 'mfcc' for recordings"
         )
     counts, kept, before = _Counts(), 0, len(skips)
+    loader = at_rate(loader, tokenizer.sample_rate_hz)
     for batch in _batches(_load(utterances, loader, skips, counts, shard_utterances), batch_s):
         for (utterance, spoken), frames in zip(batch, _frames(tokenizer, batch), strict=True):
             try:
@@ -129,7 +130,8 @@ def encode_corpus(
     ):
         encoded.add_to(builder)
         if on_audio is not None and kept < keep_audio:
-            on_audio(encoded.utterance.id, encoded.audio)
+            spoken = encoded.spoken
+            on_audio(encoded.utterance.id, resample(spoken.audio, spoken.sample_rate_hz, TARGET_RATE_HZ))
         kept += 1
     if kept == 0:
         dropped = SkipLog(skips.skips[before:])
@@ -157,13 +159,13 @@ def sample_waveforms(
         DataError: not one utterance could be used.
     """
     log = SkipLog() if skips is None else skips
-    samples, limit = 0, max_hours * 3600 * TARGET_RATE_HZ
-    for _, spoken in _load(utterances, loader, log, _Counts(), shard_utterances):
-        samples += len(spoken.audio)
-        yield resample(spoken.audio, TARGET_RATE_HZ, sample_rate_hz)
-        if samples >= limit:
+    seconds, limit = 0.0, max_hours * 3600
+    for _, spoken in _load(utterances, at_rate(loader, sample_rate_hz), log, _Counts(), shard_utterances):
+        seconds += len(spoken.audio) / spoken.sample_rate_hz
+        yield resample(spoken.audio, spoken.sample_rate_hz, sample_rate_hz)
+        if seconds >= limit:
             return
-    if samples == 0:
+    if seconds == 0:
         raise DataError(f"no audio to fit units on: {log.first() or 'the corpus is empty'}")
 
 
@@ -199,13 +201,13 @@ def _load(
 
 def _batches(pairs: Iterable[tuple[Utterance, Spoken]], batch_s: float) -> Iterator[list[tuple[Utterance, Spoken]]]:
     batch: list[tuple[Utterance, Spoken]] = []
-    samples = 0
+    seconds = 0.0
     for pair in pairs:
         batch.append(pair)
-        samples += len(pair[1].audio)
-        if samples >= batch_s * TARGET_RATE_HZ:
+        seconds += len(pair[1].audio) / pair[1].sample_rate_hz
+        if seconds >= batch_s:
             yield batch
-            batch, samples = [], 0
+            batch, seconds = [], 0.0
     if batch:
         yield batch
 
@@ -216,7 +218,7 @@ def _frames(
     """Units per frame of each utterance, or what is wrong with it."""
 
     def waveform(spoken: Spoken) -> np.ndarray:
-        return resample(spoken.audio, TARGET_RATE_HZ, tokenizer.sample_rate_hz)
+        return resample(spoken.audio, spoken.sample_rate_hz, tokenizer.sample_rate_hz)
 
     def one(spoken: Spoken) -> np.ndarray | DataError:
         try:
@@ -242,13 +244,13 @@ def _encoded(
     words = [word for word, _, _ in spoken.words]
     # With phone units, words must end on the frames where their phones end.
     phones = spoken.phones if tokenizer.oracle else ()
-    spans = word_frames(spoken.words, tokenizer.frame_rate_hz, TARGET_RATE_HZ, len(frames), phones=phones)
+    spans = word_frames(spoken.words, tokenizer.frame_rate_hz, spoken.sample_rate_hz, len(frames), phones=phones)
     problem = unit_row_problem(units, durations, words, spans, tokenizer.num_units)
     if problem:
         raise DataError(f"utterance {utterance.id}: {problem}")
     return Encoded(
         utterance=utterance,
-        audio=spoken.audio,
+        spoken=spoken,
         units=units,
         durations_frames=durations,
         words=words,

@@ -7,7 +7,7 @@ both sources become the same record before anything else happens, so that there 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -45,9 +45,13 @@ class VoiceLoader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileLoader:
-    """Load utterances from files below `root` (whole, a part, one channel). Words without time stay so."""
+    """Load utterances from files below `root` (whole, a part, one channel). Words without time stay so.
+
+    `sample_rate_hz`: what the encoder wants; files are resampled once, from their own rate to this one.
+    """
 
     root: Path
+    sample_rate_hz: int = TARGET_RATE_HZ
     has_phones: bool = field(default=False, init=False)
 
     def __call__(self, utterances: Sequence[Utterance], on_error: OnError) -> Iterator[Spoken]:
@@ -68,14 +72,24 @@ class FileLoader:
 
     def load(self, utterance: Utterance) -> Spoken:
         """Audio and words of one utterance. Raises DataError."""
+        rate_hz = self.sample_rate_hz
         audio = load_audio(
-            self.path(utterance), start_s=utterance.start_s, end_s=utterance.end_s, channel=utterance.channel
+            self.path(utterance),
+            sample_rate_hz=rate_hz,
+            start_s=utterance.start_s,
+            end_s=utterance.end_s,
+            channel=utterance.channel,
         ).audio
         words = []
-        for word in clip_words(utterance.words, len(audio) / TARGET_RATE_HZ):
+        for word in clip_words(utterance.words, len(audio) / rate_hz):
             if word.start_s is None or word.end_s is None:
                 words.append((word.text, NO_TIME, NO_TIME))
             else:
-                start, end = round(word.start_s * TARGET_RATE_HZ), round(word.end_s * TARGET_RATE_HZ)
+                start, end = round(word.start_s * rate_hz), round(word.end_s * rate_hz)
                 words.append((word.text, start, min(end, len(audio))))
-        return Spoken(id=utterance.id, audio=audio, words=words, phones=[])
+        return Spoken(id=utterance.id, audio=audio, words=words, phones=[], sample_rate_hz=rate_hz)
+
+
+def at_rate(loader: Loader, sample_rate_hz: int) -> Loader:
+    """The loader, made to give this rate where its source allows it; others are resampled afterwards."""
+    return replace(loader, sample_rate_hz=sample_rate_hz) if isinstance(loader, FileLoader) else loader

@@ -27,9 +27,11 @@ from speechscale.files import read_json, write_json
 from speechscale.journal import Progress, Row, read_part, run_parts
 from speechscale.records import UnitTable, UnitTableBuilder, Utterance, concat_tables
 from speechscale.skips import SkipLog
-from speechscale.speech.audio import TARGET_RATE_HZ
+from speechscale.speech.encoders import UNIT_ENCODERS, Runtime
+from speechscale.speech.encoders.presets import encoder_of
+from speechscale.speech.pretrained import codec_tokenizer
 from speechscale.speech.unit_files import read_units, write_units
-from speechscale.speech.units import SpeechTokenizer, fit_tokenizer
+from speechscale.speech.units import SpeechTokenizer, encoder_rate_hz, fit_tokenizer
 from speechscale.voices.labeled_speech import labeled_speech
 
 FORMAT = "speechscale unit corpus"
@@ -65,7 +67,7 @@ class EncodeWork:
     corpus: Path
     tokenizer: Path
     part_utterances: int
-    runtime: dict[str, Any] = field(default_factory=dict)
+    runtime: Runtime = field(default_factory=Runtime)
     _opened: Corpus | None = field(default=None, init=False)
     _tokenizer: SpeechTokenizer | None = field(default=None, init=False)
 
@@ -73,7 +75,7 @@ class EncodeWork:
         import torch
 
         torch.set_num_threads(1)
-        self._tokenizer = SpeechTokenizer.load(self.tokenizer)
+        self._tokenizer = SpeechTokenizer.load(self.tokenizer, runtime=self.runtime)
 
     def items(self, part: int) -> Sequence[Utterance]:
         first = part * self.part_utterances
@@ -92,7 +94,7 @@ class EncodeWork:
             yield from _skipped_before(encoded.utterance.id, order, skips)
             yield {
                 "id": encoded.utterance.id,
-                "seconds": len(encoded.audio) / TARGET_RATE_HZ,
+                "seconds": len(encoded.spoken.audio) / encoded.spoken.sample_rate_hz,
                 "units": encoded.units.tolist(),
                 "durations": encoded.durations_frames.tolist(),
                 "words": encoded.words,
@@ -110,7 +112,7 @@ def encode_folder(
     on_error: Literal["skip", "stop"] = "skip",
     part_utterances: int = PART_UTTERANCES,
     patience_s: float = 1800.0,
-    runtime: dict[str, Any] | None = None,
+    runtime: Runtime | None = None,
     watch: Callable[[Progress], None] | None = None,
 ) -> UnitCorpus:
     """Encode a corpus folder with a tokenizer folder; the same call goes on after any interruption.
@@ -118,7 +120,7 @@ def encode_folder(
     Args:
         workers: processes of one thread each; 0 works in this process.
         on_error: "skip" drops what cannot be used, with a reason; "stop" raises at the first such utterance.
-        runtime: how to compute (device, batching ...), passed to `SpeechTokenizer.load`; it never changes a unit.
+        runtime: how to compute (device, batching, local folders of models).
 
     Raises:
         DataError: nothing usable, or (stop) the first bad utterance. StaleStep: `out` holds another recipe's work.
@@ -128,6 +130,7 @@ def encode_folder(
         "corpus_sha256": opened.sha256,
         "tokenizer": loaded.fingerprint,
         "part_utterances": part_utterances,
+        "batching": (runtime or Runtime()).batching,
     }
     if (out / "units.json").is_file():
         done = open_units(out)
@@ -138,7 +141,7 @@ def encode_folder(
     _check_ids(opened.folder / "utterances.parquet")
     parts = [min(part_utterances, total - first) for first in range(0, total, part_utterances)]
     work = EncodeWork(
-        corpus=opened.folder, tokenizer=tokenizer, part_utterances=part_utterances, runtime=dict(runtime or {})
+        corpus=opened.folder, tokenizer=tokenizer, part_utterances=part_utterances, runtime=runtime or Runtime()
     )
     run_parts(
         work,
@@ -264,12 +267,19 @@ def fit_on_corpus(
     split: str | None,
     seed: int,
     encoder_config: dict[str, Any] | None = None,
+    runtime: Runtime | None = None,
 ) -> SpeechTokenizer:
     """Fit a tokenizer on `hours` of a corpus, drawn over the whole of it by a seeded shuffle of the utterances.
+
+    Args:
+        encoder: key of `ENCODERS`, a preset, or "codec", whose codes are the units as they are.
 
     Raises:
         DataError: no utterance in the split, no usable audio, unknown encoder.
     """
+    name, settings = encoder_of(encoder, encoder_config or {})
+    if name in UNIT_ENCODERS:  # a codec's codes are the units; there is nothing to fit
+        return codec_tokenizer(settings, runtime=runtime)
     path = corpus.folder / "utterances.parquet"
     splits = pq.read_table(path, columns=["split"]).column("split").to_pylist()
     rows = [row for row, name in enumerate(splits) if split is None or name == split]
@@ -281,7 +291,16 @@ def fit_on_corpus(
         for place in order:
             yield from read_utterance_rows(path, rows[place], rows[place] + 1)
 
-    sample = sample_waveforms(drawn(), loader=corpus.loader(), max_hours=hours, shard_utterances=1)
+    rate_hz = encoder_rate_hz(name, settings, runtime=runtime)
+    sample = sample_waveforms(
+        drawn(), loader=corpus.loader(), max_hours=hours, sample_rate_hz=rate_hz, shard_utterances=1
+    )
     return fit_tokenizer(
-        sample, encoder=encoder, clusters=clusters, seed=seed, encoder_config=encoder_config, labeled=labeled_speech
+        sample,
+        encoder=name,
+        clusters=clusters,
+        seed=seed,
+        encoder_config=settings,
+        runtime=runtime,
+        labeled=labeled_speech,
     )

@@ -29,6 +29,7 @@ from speechscale.speech.encoders import (
     build_unit_encoder,
     runtime_of,
 )
+from speechscale.speech.encoders.adapted import mel_front
 from speechscale.speech.encoders.chunks import Blocks
 from speechscale.speech.encoders.codecs import flatten_codes
 from speechscale.speech.frames import Event, event_frames, whole_frames, word_frames
@@ -46,6 +47,7 @@ from speechscale.speech.unit_files import read_units, write_units
 __all__ = [
     "OTHER",
     "SpeechTokenizer",
+    "encoder_rate_hz",
     "fit_tokenizer",
     "phone_frames",
     "phone_losses",
@@ -293,11 +295,19 @@ def fit_tokenizer(
             "frames_seen": seen_frames,
             "frames_used": len(sample),
             "iterations": result.iterations,
+            "engine": result.engine,
             "mean_squared_distance": result.mean_squared_distance,
             **learned,
         },
         runtime=runtime_of(model),
     )
+
+
+def encoder_rate_hz(name: str, config: dict[str, Any], *, runtime: Runtime | None = None) -> int:
+    """The rate of the waveforms that `fit_tokenizer` wants for this encoder. Raises DataError as `build_encoder`."""
+    if name in LEARNED:
+        return mel_front(LEARNED[name], config)[0].sample_rate_hz
+    return build_encoder(name, config, runtime=runtime).sample_rate_hz
 
 
 def phone_tokenizer(labels: Sequence[str]) -> SpeechTokenizer:

@@ -30,7 +30,15 @@ from speechscale.errors import DataError
 from speechscale.evals.tasks import item_utterances
 from speechscale.records import Item, UnitTable, Utterance, concat_tables
 from speechscale.skips import SkipLog
-from speechscale.speech.units import SpeechTokenizer, fit_tokenizer, phone_tokenizer, read_units, write_units
+from speechscale.speech.encoders.presets import encoder_of
+from speechscale.speech.units import (
+    SpeechTokenizer,
+    encoder_rate_hz,
+    fit_tokenizer,
+    phone_tokenizer,
+    read_units,
+    write_units,
+)
 from speechscale.study.spec import Corpus, FolderCorpus, ImportedCorpus, StoryworldCorpus, Text, Units
 from speechscale.study.worlds import training_voices, unseen_voices, world_config
 from speechscale.tokens.store import build_store
@@ -175,12 +183,19 @@ def make_tokenizer(config: dict[str, Any], inputs: dict[str, Path], out: Path) -
         tokenizer = SpeechTokenizer.load(units.tokenizer)
     else:
         train = [u for u in read_utterances(_only(inputs) / "utterances.parquet") if u.split == "train"]
+        encoder, settings = encoder_of(units.encoder, units.settings)
+        sample = sample_waveforms(
+            _spread(train),
+            loader=loader_of(corpus),
+            max_hours=units.fit_hours,
+            sample_rate_hz=encoder_rate_hz(encoder, settings),
+        )
         tokenizer = fit_tokenizer(
-            sample_waveforms(_spread(train), loader=loader_of(corpus), max_hours=units.fit_hours),
-            encoder=units.encoder,
+            sample,
+            encoder=encoder,
             clusters=units.clusters,
             seed=config["seed"],
-            encoder_config=units.settings,
+            encoder_config=settings,
             labeled=labeled_speech,
         )
     if not units.oracle:
@@ -192,7 +207,7 @@ def make_tokenizer(config: dict[str, Any], inputs: dict[str, Path], out: Path) -
 def _check_tokenizer(units: Units, tokenizer: SpeechTokenizer) -> None:
     """Hold a tokenizer to what the study file says. Raises DataError naming the field."""
     for field, stated, found in (
-        ("encoder", units.encoder, tokenizer.encoder_name),
+        ("encoder", encoder_of(units.encoder, {})[0], tokenizer.encoder_name),
         ("clusters", units.clusters, tokenizer.num_units),
         ("frame_rate_hz", units.frame_rate_hz, tokenizer.frame_rate_hz),
     ):

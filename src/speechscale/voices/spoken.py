@@ -25,12 +25,12 @@ GRID_SAMPLES = 640
 differs between two places where a segment is spoken."""
 
 Span = tuple[str, int, int]
-"""Text or label, start and end sample at 16 kHz; both NO_TIME when the engine does not tell."""
+"""Text or label, start and end sample; both NO_TIME when the engine does not tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spoken:
-    """A spoken utterance; spans are half-open sample ranges at 16 kHz.
+    """A spoken utterance; spans are half-open ranges of its samples.
 
     Args:
         audio: mono, float32 in [-1, 1].
@@ -44,6 +44,7 @@ class Spoken:
     audio: Float[np.ndarray, "samples"]
     words: list[Span]
     phones: list[Span]
+    sample_rate_hz: int = TARGET_RATE_HZ
 
 
 def join_segments(id: str, parts: Sequence[Spoken]) -> Spoken:

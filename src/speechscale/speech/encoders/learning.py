@@ -9,7 +9,7 @@ one thread the same bytes).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -24,6 +24,10 @@ from speechscale.speech.encoders.repeats import STRETCH_FRAMES, Repeat, find_rep
 from speechscale.speech.encoders.warping import NEUTRAL, SUBFRAMES, WARPS, MelFront, cepstra, choose_warp, excerpt
 from speechscale.speech.kmeans import assign, fit_kmeans
 
+LEAST_FRAMES = 100
+FRAMES_PER_CLUSTER = 4
+"""At least, on average."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Lesson:
@@ -32,7 +36,7 @@ class Lesson:
     Args:
         hidden, dim: width of the hidden layers and of the features. clusters: sizes of the clusterings it names.
         rounds: steps of each round; from the second on, all but `kept_clusterings` cluster its own features instead of
-            cepstra.
+            cepstra. most_passes: over all audio; with little of it, steps are left out.
         frames_per_step: unit frames in a step, in whole utterances. repeats_per_step: stretches on top, which are
             named as the stretch they repeat, from the second round on; found in `matrices` pairs of utterances.
         warp_reach: grid steps by which the heard warp may miss the chosen one.
@@ -43,6 +47,7 @@ class Lesson:
     clusters: tuple[int, ...] = (50, 100, 200, 400)
     kept_clusterings: int = 2
     rounds: tuple[int, ...] = (300, 500)
+    most_passes: float = 40.0
     frames_per_step: int = 600
     repeats_per_step: int = 36
     matrices: int = 3000
@@ -80,11 +85,12 @@ def learn_adapted(
     lesson = lesson or Lesson()
     heard = [hear(front, waveform) for waveform in waveforms if len(waveform) >= front.hop_samples]
     frames = sum(len(h.spectra) // SUBFRAMES for h in heard)
-    if frames < 2 * max(lesson.clusters):
+    if frames < LEAST_FRAMES:
         raise DataError(
-            f"encoder adapted: learns from at least {2 * max(lesson.clusters)} frames, got {frames}; "
+            f"encoder adapted: learns from at least {LEAST_FRAMES} frames, got {frames}; "
             "use more audio, or encoder 'mfcc'"
         )
+    lesson = _fitted(lesson, frames)
     centroids, variance = learn_warps(heard, lesson, seed)
     arrays: dict[str, Tensor] = {}
     repeats: list[Repeat] = []
@@ -112,6 +118,17 @@ def learn_adapted(
         "warp_mean": round(float(np.mean(chosen)), 4),
         "warp_spread": round(float(np.std(chosen)), 4),
     }
+
+
+def _fitted(lesson: Lesson, frames: int) -> Lesson:
+    """The lesson for so much audio: fewer steps and clusters where there is little."""
+    share = min(1.0, lesson.most_passes * frames / (sum(lesson.rounds) * lesson.frames_per_step))
+    return replace(
+        lesson,
+        rounds=tuple(min(steps, max(20, round(share * steps))) for steps in lesson.rounds),
+        clusters=tuple(min(count, frames // FRAMES_PER_CLUSTER) for count in lesson.clusters),
+        warp_clusters=min(lesson.warp_clusters, frames // FRAMES_PER_CLUSTER),
+    )
 
 
 def hear(front: MelFront, waveform: np.ndarray) -> Heard:

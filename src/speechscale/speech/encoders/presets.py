@@ -72,3 +72,13 @@ def preset(name: str) -> Preset:
     if name not in PRESETS:
         raise DataError(f"preset '{name}' is unknown; known are: {', '.join(sorted(PRESETS))}")
     return PRESETS[name]
+
+
+def encoder_of(name: str, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Encoder and settings behind a name that may be a preset's; given settings come before the preset's.
+
+    Example: "hubert-base-l9", {"layer": 6} -> "transformer-layer", {"model": "facebook/...", "layer": 6, ...}
+    """
+    if name in PRESETS:
+        return "transformer-layer", {**PRESETS[name].settings, **settings}
+    return name, dict(settings)

@@ -39,13 +39,14 @@ def find_repeats(
     """Compare random pairs of utterances; keep up to three stretches of each that are alike enough.
 
     Args:
-        matrices: how many pairs of utterances are compared.
+        matrices: how many pairs of utterances are drawn; each is compared once.
     """
     center = torch.cat(list(features)).mean(dim=0)
     unit = [torch.nn.functional.normalize(part - center, dim=1) for part in features]
     steady = [_diagonal_means(part @ part.T) if len(part) >= STRETCH_FRAMES else torch.zeros(0) for part in unit]
     found = []
-    for one, other in torch.randint(len(unit), (matrices, 2), generator=draw).tolist():
+    drawn = torch.randint(len(unit), (matrices, 2), generator=draw).sort(dim=1).values
+    for one, other in dict.fromkeys(map(tuple, drawn.tolist())):
         if one == other or min(len(unit[one]), len(unit[other])) < STRETCH_FRAMES:
             continue
         alike = _along_diagonals(unit[one] @ unit[other].T)

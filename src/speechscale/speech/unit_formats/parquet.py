@@ -7,12 +7,14 @@ record, and rows are written in groups, so that neither direction holds a file.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from speechscale.errors import DataError
+from speechscale.files import read_json
 from speechscale.records import NO_TIME, UnitTable, UnitTableBuilder
 from speechscale.speech import unit_files
 from speechscale.speech.unit_formats.base import (
@@ -31,8 +33,12 @@ UNITS_PER_GROUP = 2_000_000
 
 
 def read_parquet(path: Path, options: ReadOptions, problems: Problems) -> UnitStream:
-    """Every row of a verified unit file; extras: speaker, split, text, words, word_frames, where given."""
-    header = unit_files.unit_file_header(path)
+    """Every row of a verified unit file, or of a folder of `units encode`, part by part.
+
+    Extras: speaker, split, text, words, word_frames, where given.
+    """
+    files = _files(path)
+    header = unit_files.unit_file_header(files[0])
     info = UnitInfo(
         has_durations=True,
         num_units=header["num_units"],
@@ -42,7 +48,7 @@ def read_parquet(path: Path, options: ReadOptions, problems: Problems) -> UnitSt
 
     def records() -> Iterator[UnitRecord]:
         number = 0
-        for table in unit_files.iter_units(path):
+        for table in chain.from_iterable(unit_files.iter_units(file, header["tokenizer_sha256"]) for file in files):
             for row in range(len(table)):
                 number += 1
                 problems.read += 1
@@ -60,6 +66,16 @@ def read_parquet(path: Path, options: ReadOptions, problems: Problems) -> UnitSt
                     yield record
 
     return UnitStream(info, records())
+
+
+def _files(path: Path) -> list[Path]:
+    """The file itself, or the parts that a folder's units.json names. Raises DataError: no such list."""
+    if not path.is_dir():
+        return [path]
+    parts = read_json(path / "units.json", "units", "encode the corpus again").get("parts")
+    if not isinstance(parts, dict) or not parts or any(Path(name).name != name for name in parts):
+        raise DataError(f"units {path / 'units.json'}: names no parts; encode the corpus again")
+    return [path / "parts" / name for name in sorted(parts)]
 
 
 def write_parquet(path: Path, info: UnitInfo, records: Iterator[UnitRecord], options: WriteOptions) -> None:
