@@ -16,7 +16,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,15 +26,22 @@ from pebble import ProcessExpired, ProcessPool
 
 from speechscale.errors import DataError, StaleStep
 from speechscale.files import read_json, write_json
+from speechscale.progress import Progress, Watch
 
 Row = dict[str, Any]
 POLL_S = 0.25
-LOST = "its worker died or hung (out of memory, or a crash in a library); shorten or drop the utterance"
-"""Why an item is skipped whose worker died twice: once in company, once alone."""
+START_S = 600.0
+"""How long a worker may load its models, whatever the patience with items."""
+DIED = "its worker died (exit code {}: out of memory, or a crash in a library); shorten or drop the utterance"
+HUNG = "no answer within {:.0f} s; shorten or drop the utterance"
+"""Why an item is skipped that cost two workers: one in company, one alone."""
 
 
 class Work(Protocol):
-    """What is done to the items; pickled to the workers. `start` loads models there, once per process."""
+    """What is done to the items; pickled to the workers. `start` loads models there, once per process.
+
+    May have `patience(item) -> seconds`: for items that may take longer than `patience_s` of `run_parts`.
+    """
 
     def start(self) -> None: ...
 
@@ -45,25 +52,6 @@ class Work(Protocol):
     def rows(self, items: Sequence[Any]) -> Iterator[Row]:
         """One JSON-like row per item, in order, with "id", and "seconds" of audio if it has any. See `skip_row`."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """Where the work stands: items and seconds of audio, of this run and in all; wall seconds of this run."""
-
-    items_done: int
-    items_kept: int
-    items_total: int
-    audio_s: float
-    wall_s: float
-
-    def line(self, what: str) -> str:
-        """One line with rate and time left. Example: 'encoded 1,200/5,000  3.1 h  812 x real time  about 40 s left'."""
-        rate = self.items_done / max(self.wall_s, 1e-9)
-        left = (self.items_total - self.items_kept - self.items_done) / rate if rate else 0.0
-        speed = f"  {self.audio_s / 3600:.2f} h  {self.audio_s / max(self.wall_s, 1e-9):,.0f} x real time"
-        done = f"{what} {self.items_kept + self.items_done:,}/{self.items_total:,}"
-        return f"{done}{speed if self.audio_s else ''}  {rate:,.1f}/s  about {_duration(left)} left"
 
 
 def skip_row(id: str, message: str) -> Row:
@@ -81,7 +69,7 @@ def run_parts(
     workers: int = 1,
     patience_s: float = 600.0,
     stop_on_skip: bool = False,
-    watch: Callable[[Progress], None] | None = None,
+    watch: Watch | None = None,
 ) -> None:
     """Do all parts; `read_part` gives the rows afterwards.
 
@@ -89,8 +77,8 @@ def run_parts(
         parts: number of items of each part. folder: holds the journal files; delete it when the rows are used.
         recipe: what defines the rows; a folder begun with another one is refused.
         workers: processes; 0 works in this one, without watchdog.
-        patience_s: without a new row for this long a worker is taken for hanging and replaced.
-        stop_on_skip: raise at the first skip instead of going on.
+        patience_s: without a new row for this long a worker is taken for hanging and replaced; see `Work.patience`.
+        stop_on_skip: raise at the first skip instead of going on; it is not written down, so the next run tries again.
 
     Raises:
         StaleStep: the folder was begun with another recipe. DataError: in use by another process, or a skip.
@@ -164,24 +152,34 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _do_part(work: Work, folder: Path, part: int, counters: Any, alone: bool, lost: frozenset[str]) -> None:
+def _do_part(
+    work: Work, folder: Path, part: int, counters: Any, *, stop_on_skip: bool, alone: bool, lost: Mapping[str, str]
+) -> None:
     """Append the missing rows of one part.
 
     Args:
         alone: after a death, hand over items one by one, so that the next death names its item.
-        lost: items that must not be tried again.
+        lost: items that must not be tried again, and why.
     """
     with _journal(folder, part).open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # an orphan of a killed run may write for a moment longer
+        os.utime(file.fileno())  # tells the watchdog that the models are loaded
         items = work.items(part)[_count(folder, part) :]
         file.truncate(_journal(folder, part).read_bytes().rfind(b"\n") + 1)
-        for group in [[item] for item in items] if alone else [items]:
-            if alone and group[0].id in lost:
-                _write(file, skip_row(group[0].id, LOST), counters)
-                continue
-            for item, row in zip(group, work.rows(group), strict=True):
-                assert item.id == row["id"], f"row of '{row['id']}' came where '{item.id}' was due"
-                _write(file, row, counters)
+        for row in _rows(work, items, alone, lost):
+            if stop_on_skip:
+                _stop_on([row])
+            _write(file, row, counters)
+
+
+def _rows(work: Work, items: Sequence[Any], alone: bool, lost: Mapping[str, str]) -> Iterator[Row]:
+    for group in [[item] for item in items] if alone else [items]:
+        if alone and group[0].id in lost:
+            yield skip_row(group[0].id, lost[group[0].id])
+            continue
+        for item, row in zip(group, work.rows(group), strict=True):
+            assert item.id == row["id"], f"row of '{row['id']}' came where '{item.id}' was due"
+            yield row
 
 
 def _write(file: Any, row: Row, counters: Any) -> None:
@@ -190,6 +188,7 @@ def _write(file: Any, row: Row, counters: Any) -> None:
     with counters.get_lock():
         counters[0] += 1
         counters[1] += row.get("seconds", 0.0)
+        counters[2] += "skip" in row
 
 
 def _stop_on(rows: Sequence[Row]) -> None:
@@ -200,8 +199,17 @@ def _stop_on(rows: Sequence[Row]) -> None:
 
 
 @dataclass(slots=True)
+class _Watched:
+    """The last sign of life of a part (size and time of its journal), since when, and how long silence is fine."""
+
+    mark: tuple[int, int]
+    patience_s: float
+    since: float | None = None
+
+
+@dataclass(slots=True)
 class _Runner:
-    """Schedule the parts; `died` maps a part to the items it was at when its workers died."""
+    """Schedule the parts; `died` maps a part to the items it was at when its workers died, and what became of them."""
 
     work: Work
     parts: list[int]
@@ -209,23 +217,25 @@ class _Runner:
     kept: int
     patience_s: float
     stop_on_skip: bool
-    watch: Callable[[Progress], None] | None
-    died: dict[int, list[str]] = field(default_factory=dict)
-    seen: dict[int, tuple[int, float]] = field(default_factory=dict)
+    watch: Watch | None
+    died: dict[int, list[tuple[str, str]]] = field(default_factory=dict)
+    watched: dict[int, _Watched] = field(default_factory=dict)
     began: float = field(default_factory=time.perf_counter)
     told: float = 0.0
 
     def here(self, todo: Sequence[int]) -> None:
-        counters = multiprocessing.get_context("spawn").Array("d", 2)
+        counters = multiprocessing.get_context("spawn").Array("d", 3)
         self.work.start()
         for part in todo:
-            _do_part(self.work, self.folder, part, counters, False, frozenset())
-            self._check(part)
+            _do_part(
+                self.work, self.folder, part, counters, stop_on_skip=self.stop_on_skip, alone=False, lost={}
+            )
             self._tell(counters)
+        self._tell(counters, force=True)
 
     def on_workers(self, todo: Sequence[int], workers: int) -> None:
         context = multiprocessing.get_context("spawn")
-        counters = context.Array("d", 2)
+        counters = context.Array("d", 3)
         pool = ProcessPool(
             max_workers=min(workers, len(todo)),
             context=context,
@@ -250,9 +260,8 @@ class _Runner:
                 part = running.pop(future)
                 try:
                     future.result()
-                    self._check(part)
-                except (ProcessExpired, CancelledError):
-                    self._mourn(part)
+                except (ProcessExpired, CancelledError) as error:
+                    self._mourn(part, error)
                     running[self._schedule(pool, part)] = part
             for future, part in running.items():
                 if future.running() and self._hangs(part):
@@ -260,26 +269,37 @@ class _Runner:
             self._tell(counters)
 
     def _schedule(self, pool: ProcessPool, part: int) -> Future[None]:
-        # The first death of a part happened in company and blames nobody; later ones happened alone.
-        lost = frozenset(self.died.get(part, [])[1:])
-        future: Future[None] = pool.schedule(_work_part, args=(self.folder, part, part in self.died, lost))
+        self.watched[part] = _Watched(_mark(self.folder, part), max(START_S, self.patience_s))
+        options = {
+            "stop_on_skip": self.stop_on_skip,
+            "alone": part in self.died,
+            # The first death of a part happened in company and blames nobody; later ones happened alone.
+            "lost": dict(self.died.get(part, [])[1:]),
+        }
+        future: Future[None] = pool.schedule(_work_part, args=(self.folder, part), kwargs=options)
         return future
 
-    def _mourn(self, part: int) -> None:
+    def _mourn(self, part: int, error: BaseException) -> None:
+        hung = isinstance(error, CancelledError)
+        why = HUNG.format(self.watched[part].patience_s) if hung else DIED.format(getattr(error, "exitcode", "?"))
+        self.died.setdefault(part, []).append((self._due(part).id, why))
+
+    def _due(self, part: int) -> Any:
+        """The item whose row comes next."""
         position, items = _count(self.folder, part), self.work.items(part)
-        self.seen.pop(part, None)
-        self.died.setdefault(part, []).append(items[min(position, len(items) - 1)].id)
+        return items[min(position, len(items) - 1)]
 
     def _hangs(self, part: int) -> bool:
-        path, now = _journal(self.folder, part), time.perf_counter()
-        size = path.stat().st_size if path.exists() else 0
-        if part not in self.seen or self.seen[part][0] != size:
-            self.seen[part] = (size, now)
-        return now - self.seen[part][1] > self.patience_s
-
-    def _check(self, part: int) -> None:
-        if self.stop_on_skip:
-            _stop_on(read_part(self.folder, part))
+        now, mark, watched = time.perf_counter(), _mark(self.folder, part), self.watched[part]
+        if mark != watched.mark:
+            watched.mark, watched.since, watched.patience_s = mark, now, self.patience_s
+        elif watched.since is None:
+            watched.since = now
+        if now - (watched.since or now) <= watched.patience_s:
+            return False
+        if hasattr(self.work, "patience"):
+            watched.patience_s = max(watched.patience_s, self.work.patience(self._due(part)))
+        return now - (watched.since or now) > watched.patience_s
 
     def _tell(self, counters: Any, force: bool = False) -> None:
         now = time.perf_counter()
@@ -293,8 +313,17 @@ class _Runner:
                 items_total=sum(self.parts),
                 audio_s=counters[1],
                 wall_s=now - self.began,
+                note=f"{int(counters[2]):,} dropped" if counters[2] else "",
             )
         )
+
+
+def _mark(folder: Path, part: int) -> tuple[int, int]:
+    path = _journal(folder, part)
+    if not path.exists():
+        return 0, 0
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 _worker: dict[str, Any] = {}
@@ -304,6 +333,7 @@ def _start_worker(parent: int, work: Work, counters: Any) -> None:
     """One thread per library; Ctrl-C is the parent's business; die when the parent does."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     _worker.update(work=work, counters=counters, started=False)
@@ -315,14 +345,8 @@ def _die_with(parent: int) -> None:
     os._exit(1)
 
 
-def _work_part(folder: Path, part: int, alone: bool, lost: frozenset[str]) -> None:
+def _work_part(folder: Path, part: int, **options: Any) -> None:
     if not _worker["started"]:  # here and not in the initializer, so that its errors reach the caller
         _worker["work"].start()
         _worker["started"] = True
-    _do_part(_worker["work"], folder, part, _worker["counters"], alone, lost)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    _do_part(_worker["work"], folder, part, _worker["counters"], **options)

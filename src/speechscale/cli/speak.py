@@ -18,6 +18,8 @@ import click
 @click.option("--temperature", type=click.FloatRange(min=0), default=0.8, show_default=True)
 @click.option("--top-k", type=click.IntRange(min=1), default=25, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--vocoder", type=click.Path(path_type=Path), help="Folder or checkpoint of another vocoder.")
+@click.option("--speaker", help="One of the vocoder's voices [the first].")
 def speak(
     run: Path,
     prompt: Path | None,
@@ -27,12 +29,24 @@ def speak(
     temperature: float,
     top_k: int,
     seed: int,
+    vocoder: Path | None,
+    speaker: str | None,
 ) -> None:
     """Continue a recording or a text in speech, with the model of a study's RUN folder."""
     from speechscale.speech.audio import write_audio
     from speechscale.study.voice_box import say
 
-    said = say(run, prompt=prompt, text=text, seconds=seconds, temperature=temperature, top_k=top_k, seed=seed)
+    said = say(
+        run,
+        prompt=prompt,
+        text=text,
+        seconds=seconds,
+        temperature=temperature,
+        top_k=top_k,
+        seed=seed,
+        vocoder=vocoder,
+        speaker=speaker,
+    )
     write_audio(out, said.audio, said.rate_hz)
     click.echo(
         f"{out}: {len(said.audio) / said.rate_hz:.1f} s, {len(said.prompt_units)} units of prompt, "

@@ -22,7 +22,8 @@ from speechscale.records import UnitTable, Utterance
 from speechscale.skips import SkipLog
 from speechscale.speech.audio import TARGET_RATE_HZ, write_audio
 from speechscale.speech.units import SpeechTokenizer
-from speechscale.speech.vocoder import Vocoder, train_vocoder
+from speechscale.speech.vocoder import train_vocoder
+from speechscale.speech.vocoders import UnitVocoder, open_vocoder
 from speechscale.study.spec import Vocoder as VocoderSection
 from speechscale.study.stages import corpus_of, loader_of
 from speechscale.study.steps import read_record, write_json
@@ -33,21 +34,21 @@ CONTINUE_S = 4.0
 
 
 def make_vocoder(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
-    """Train a unit-to-mel network on the first training voice's audio and write its folder."""
+    """Train a unit-to-mel network on the first training voices' audio and write its folder."""
     section = VocoderSection.model_validate(config["vocoder"])
     tokenizer = SpeechTokenizer.load(_input(inputs, "tokenizer/"))
     utterances = list(read_utterances(_input(inputs, "corpus/") / "utterances.parquet"))
-    voice = target_voice(utterances)
-    chosen = [u for u in utterances if u.split == "train" and u.speaker == voice]
+    voices = target_voices(utterances, section.voices)
+    chosen = [u for u in utterances if u.split == "train" and u.speaker in voices]
     table, audio = _encoded(config, chosen, tokenizer, section.hours)
     vocoder = train_vocoder(table, audio, seed=config["seed"], steps=section.steps)
     vocoder.save(out / "vocoder")
-    return {"voice": voice, **vocoder.training}
+    return {"voices": voices, **vocoder.training}
 
 
-def target_voice(utterances: Iterable[Utterance]) -> str:
-    """The voice the vocoder learns: the first by name of the training voices."""
-    return min(u.speaker for u in utterances if u.split == "train")
+def target_voices(utterances: Iterable[Utterance], count: int) -> list[str]:
+    """The voices the vocoder learns: the first by name of the training voices."""
+    return sorted({u.speaker for u in utterances if u.split == "train"})[:count]
 
 
 def _input(inputs: Mapping[str, Path], prefix: str) -> Path:
@@ -92,27 +93,30 @@ def make_samples(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> 
         write_json(out / "samples.json", [])
         return {"samples": 0, "note": "no vocoder or no run to listen to"}
     tokenizer = SpeechTokenizer.load(_input(inputs, "tokenizer/"))
-    vocoder = Vocoder.load(_input(inputs, "vocoder/") / "vocoder")
+    vocoder = open_vocoder(_input(inputs, "vocoder/") / "vocoder")
     utterances = list(read_utterances(_input(inputs, "corpus/") / "utterances.parquet"))
-    voice = target_voice(utterances)
+    voices = target_voices(utterances, section.voices)
     held_out = [u for u in utterances if u.split == "test"]
-    held_out.sort(key=lambda u: u.speaker != voice)
+    held_out.sort(key=lambda u: u.speaker not in voices)
     chosen = held_out[: section.samples]
     table, audio = _encoded(config, chosen, tokenizer, 1.0)
     entries = []
     for row, waveform in enumerate(audio):
         group = f"Held-out story {row + 1}, {table.speakers[row]}"
         text = table.texts[row]
-        entries.append(_write(out, f"{row}-original", waveform, group, "original", text))
-        sound = vocoder.synthesize(table.row_units(row), table.row_durations(row))
-        entries.append(
-            _write(out, f"{row}-resynthesized", sound, group, "resynthesized from units and durations", text)
+        entries.append(_write(out, f"{row}-original", waveform, TARGET_RATE_HZ, group, "original", text))
+        speaker = table.speakers[row] if table.speakers[row] in vocoder.speakers else None
+        sound, rate_hz = (
+            vocoder.synthesize(table.row_units(row), table.row_durations(row), speaker),
+            vocoder.sample_rate_hz,
         )
+        title = "resynthesized from units and durations"
+        entries.append(_write(out, f"{row}-resynthesized", sound, rate_hz, group, title, text))
         prompt = opening_units(table, row, PROMPT_S)
         for arm, folder in _best_runs(inputs).items():
-            sound = continuation(folder, prompt, tokenizer, vocoder, seed=config["seed"] + row)
+            sound = continuation(folder, prompt, vocoder, speaker, seed=config["seed"] + row)
             title = f"{arm}: first {PROMPT_S:g} s as prompt, then generated"
-            entries.append(_write(out, f"{row}-{arm}", sound, group, title, ""))
+            entries.append(_write(out, f"{row}-{arm}", sound, rate_hz, group, title, ""))
     write_json(out / "samples.json", entries)
     return {"samples": len(entries)}
 
@@ -123,9 +127,7 @@ def opening_units(table: UnitTable, row: int, seconds: float) -> np.ndarray:
     return table.row_units(row)[: max(1, int(np.searchsorted(ends, seconds * table.frame_rate_hz)))]
 
 
-def continuation(
-    run: Path, prompt: np.ndarray, tokenizer: SpeechTokenizer, vocoder: Vocoder, *, seed: int
-) -> np.ndarray:
+def continuation(run: Path, prompt: np.ndarray, vocoder: UnitVocoder, speaker: str | None, *, seed: int) -> np.ndarray:
     """Audio of a prompt of units and what a run's model makes of it."""
     model, vocabulary = load_model(run / "model"), Vocabulary.load(run / "model")
     room = model.config.max_position_embeddings - len(prompt) - 1
@@ -133,7 +135,7 @@ def continuation(
         raise DataError(f"a prompt of {len(prompt)} units leaves no room in a context of {room + len(prompt) + 1}")
     wanted = min(room, round(CONTINUE_S * 19))
     (new,) = continue_units(model, vocabulary, [prompt], max_new_units=wanted, temperature=0.8, top_k=25, seed=seed)
-    return vocoder.synthesize(np.concatenate([prompt, np.asarray(new, prompt.dtype)]))
+    return vocoder.synthesize(np.concatenate([prompt, np.asarray(new, prompt.dtype)]), speaker=speaker)
 
 
 def _runs(inputs: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
@@ -154,6 +156,6 @@ def _best_runs(inputs: Mapping[str, Path]) -> dict[str, Path]:
     return dict(itertools.islice(sorted(best.items()), 4))
 
 
-def _write(out: Path, stem: str, sound: np.ndarray, group: str, title: str, text: str) -> dict[str, str]:
-    write_audio(out / f"{stem}.wav", sound, TARGET_RATE_HZ)
+def _write(out: Path, stem: str, sound: np.ndarray, rate_hz: int, group: str, title: str, text: str) -> dict[str, str]:
+    write_audio(out / f"{stem}.wav", sound, rate_hz)
     return {"file": f"{stem}.wav", "group": group, "title": title, "text": text}

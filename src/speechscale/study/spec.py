@@ -242,6 +242,7 @@ class Vocoder(Section):
     enabled: bool = False
     hours: float = Field(0.3, gt=0)
     steps: int = Field(300, ge=1)
+    voices: int = Field(1, ge=1, description="training voices it learns; two make better sound of strange voices")
     samples: int = Field(3, ge=1)
 
 

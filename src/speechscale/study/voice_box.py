@@ -17,9 +17,9 @@ from speechscale.evals.generate import continue_units, generate
 from speechscale.evals.tasks import prompt_ids
 from speechscale.model.slm import load_model
 from speechscale.records import dedup
-from speechscale.speech.audio import TARGET_RATE_HZ, load_audio
+from speechscale.speech.audio import load_audio
 from speechscale.speech.units import SpeechTokenizer
-from speechscale.speech.vocoder import Vocoder
+from speechscale.speech.vocoders import UnitVocoder, open_vocoder
 from speechscale.study.steps import read_record
 from speechscale.tokens.vocabulary import Vocabulary
 
@@ -43,12 +43,15 @@ def say(
     temperature: float = 0.8,
     top_k: int | None = 25,
     seed: int = 0,
+    vocoder: Path | None = None,
+    speaker: str | None = None,
 ) -> Said:
     """Continue a recording or a text in speech.
 
     Args:
         run: folder of a run step of a study with a vocoder, e.g. runs/quick/steps/run/PART/ARM-SIZE-...
         prompt: audio to go on from. text: words to go on from; exactly one of the two.
+        vocoder: another one than the study's (docs/vocoder.md). speaker: one of its voices, by default the first.
 
     Raises:
         DataError: not a run's folder, a study without vocoder, oracle units with an audio prompt, a textless model with
@@ -59,7 +62,7 @@ def say(
     record = read_record(run)
     if record is None or "row" not in record["results"] or not (run / "model").is_dir():
         raise DataError(f"{run} is not the folder of a finished run; name one below OUT/steps/run/")
-    tokenizer, vocoder = _find(run, record["results"]["row"]["units"], record["inputs"])
+    tokenizer, sound = _find(run, record["results"]["row"]["units"], record["inputs"], vocoder)
     model, vocabulary = load_model(run / "model"), Vocabulary.load(run / "model")
     spoken = np.zeros(0, np.int64) if prompt is None else _heard(prompt, tokenizer)
     opening = len(spoken) if text is None else len(vocabulary.encode_text([text]).flat) + 2
@@ -76,20 +79,25 @@ def say(
     units = np.concatenate([spoken, np.asarray(new, np.int64)])
     if not len(units):
         raise DataError("the model ended at once and said nothing; try another --seed or prompt")
-    return Said(audio=vocoder.synthesize(units), rate_hz=TARGET_RATE_HZ, prompt_units=spoken, new_units=np.asarray(new))
+    audio = sound.synthesize(units, speaker=speaker)
+    return Said(audio=audio, rate_hz=sound.sample_rate_hz, prompt_units=spoken, new_units=np.asarray(new))
 
 
-def _find(run: Path, units: str, inputs: dict[str, str]) -> tuple[SpeechTokenizer, Vocoder]:
+def _find(run: Path, units: str, inputs: dict[str, str], vocoder: Path | None) -> tuple[SpeechTokenizer, UnitVocoder]:
     root = _root(run)
     spoken = next((name.removeprefix("tokens/") for name in inputs if name.startswith("tokens/")), None)
     if spoken is None:
         raise DataError(f"{run}: this run has no speech (a text arm); choose a run of another arm")
+    tokenizer = SpeechTokenizer.load(root / "tokenizer" / spoken)
+    if vocoder is not None:
+        return tokenizer, open_vocoder(vocoder)
     folder = root / "vocoder" / spoken / "vocoder"
     if not folder.is_dir():
         raise DataError(
-            f"no vocoder for units '{units}' in {root}; set [vocoder] enabled = true and run the study again"
+            f"no vocoder for units '{units}' in {root}; set [vocoder] enabled = true and run the study again, "
+            "or name one with --vocoder"
         )
-    return SpeechTokenizer.load(root / "tokenizer" / spoken), Vocoder.load(folder)
+    return tokenizer, open_vocoder(folder)
 
 
 def _root(run: Path) -> Path:
@@ -112,7 +120,7 @@ def _heard(prompt: Path, tokenizer: SpeechTokenizer) -> np.ndarray:
         raise DataError(
             "this run's units are the speech engine's own phones (oracle), which no recording has; use --text"
         )
-    (frames,) = tokenizer.units([load_audio(prompt).audio])
+    (frames,) = tokenizer.units([load_audio(prompt, sample_rate_hz=tokenizer.sample_rate_hz).audio])
     if not len(frames):
         raise DataError(f"{prompt}: shorter than one frame ({1 / tokenizer.frame_rate_hz:.3g} s); give a longer prompt")
     return dedup(frames)[0].astype(np.int64)
