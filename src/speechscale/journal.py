@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -32,6 +33,8 @@ Row = dict[str, Any]
 POLL_S = 0.25
 START_S = 600.0
 """How long a worker may load its models, whatever the patience with items."""
+UNBORN = 3
+"""So many workers may die before they begin; more, and it is not the items' fault."""
 DIED = "its worker died (exit code {}: out of memory, or a crash in a library); shorten or drop the utterance"
 HUNG = "no answer within {:.0f} s; shorten or drop the utterance"
 """Why an item is skipped that cost two workers: one in company, one alone."""
@@ -204,7 +207,8 @@ class _Watched:
 
     mark: tuple[int, int]
     patience_s: float
-    since: float | None = None
+    begun: bool = False
+    since: float = math.inf
 
 
 @dataclass(slots=True)
@@ -220,6 +224,7 @@ class _Runner:
     watch: Watch | None
     died: dict[int, list[tuple[str, str]]] = field(default_factory=dict)
     watched: dict[int, _Watched] = field(default_factory=dict)
+    unborn: int = 0
     began: float = field(default_factory=time.perf_counter)
     told: float = 0.0
 
@@ -227,9 +232,7 @@ class _Runner:
         counters = multiprocessing.get_context("spawn").Array("d", 3)
         self.work.start()
         for part in todo:
-            _do_part(
-                self.work, self.folder, part, counters, stop_on_skip=self.stop_on_skip, alone=False, lost={}
-            )
+            _do_part(self.work, self.folder, part, counters, stop_on_skip=self.stop_on_skip, alone=False, lost={})
             self._tell(counters)
         self._tell(counters, force=True)
 
@@ -280,8 +283,13 @@ class _Runner:
         return future
 
     def _mourn(self, part: int, error: BaseException) -> None:
-        hung = isinstance(error, CancelledError)
-        why = HUNG.format(self.watched[part].patience_s) if hung else DIED.format(getattr(error, "exitcode", "?"))
+        watched, code = self.watched[part], getattr(error, "exitcode", None)
+        if not watched.begun and _mark(self.folder, part) == watched.mark:
+            self.unborn += 1
+            if self.unborn > UNBORN:
+                raise DataError(f"workers die while they start (exit code {code}); run again with fewer workers")
+            return
+        why = HUNG.format(watched.patience_s) if isinstance(error, CancelledError) else DIED.format(code)
         self.died.setdefault(part, []).append((self._due(part).id, why))
 
     def _due(self, part: int) -> Any:
@@ -292,14 +300,13 @@ class _Runner:
     def _hangs(self, part: int) -> bool:
         now, mark, watched = time.perf_counter(), _mark(self.folder, part), self.watched[part]
         if mark != watched.mark:
-            watched.mark, watched.since, watched.patience_s = mark, now, self.patience_s
-        elif watched.since is None:
-            watched.since = now
-        if now - (watched.since or now) <= watched.patience_s:
+            watched.mark, watched.begun, watched.since, watched.patience_s = mark, True, now, self.patience_s
+        watched.since = min(watched.since, now)
+        if now - watched.since <= watched.patience_s:
             return False
         if hasattr(self.work, "patience"):
             watched.patience_s = max(watched.patience_s, self.work.patience(self._due(part)))
-        return now - (watched.since or now) > watched.patience_s
+        return now - watched.since > watched.patience_s
 
     def _tell(self, counters: Any, force: bool = False) -> None:
         now = time.perf_counter()

@@ -1,31 +1,39 @@
 """Align a corpus: give its words times.
 
 Enters: a corpus folder and an aligner's name and settings. Leaves: a new corpus folder with times and scores in its
-words, what could not be aligned in skips.jsonl, counts in corpus.json. The one decision worth knowing: every finished
-utterance goes to a journal at once, and the corpus is written from the journal in the order of the source; so a kill
-costs what was being worked on, and the same command then writes the same bytes as a run without the kill.
+words, what could not be aligned in skips.jsonl, counts in corpus.json. The one decision worth knowing: utterances go
+through the journal one by one (`speechscale.journal`), and the corpus is written from it in the order of the source; so
+a kill, a crash in C code or a hanging file costs one utterance, and the same command then writes the same bytes.
 """
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from speechscale.align.aligner import Aligned, build_aligner
+from speechscale.align.aligner import Aligned, Aligner, build_aligner
 from speechscale.align.formats import FORMATS, write_alignment
-from speechscale.corpus.align_workers import Job, Journal, run_alignment
 from speechscale.corpus.imported import Corpus, open_corpus, write_corpus
+from speechscale.corpus.loaders import FileLoader
+from speechscale.corpus.tables import check_ids, count_utterances, read_utterance_rows, write_utterances
 from speechscale.errors import DataError
-from speechscale.files import canonical_sha256, read_json
+from speechscale.files import canonical_sha256
+from speechscale.journal import Row, read_part, run_parts, skip_row
+from speechscale.progress import Watch
 from speechscale.records import Utterance, Word
 from speechscale.skips import SkipLog
-from speechscale.speech.audio import audio_duration_s
+from speechscale.speech.audio import audio_duration_s, load_audio
 
-JOURNAL = ".aligning.jsonl"
-SAY_EVERY_S = 5.0
+JOURNAL = ".journal"
+PART_UTTERANCES = 64
+PATIENCE_S, PATIENCE_FACTOR = 60.0, 2.0
+"""A worker is stopped when an utterance takes PATIENCE_S plus PATIENCE_FACTOR times its length."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,7 +79,7 @@ def align_corpus(
     on_error: str = "skip",
     again: bool = False,
     timeout_s: float | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    watch: Watch | None = None,
 ) -> AlignStats:
     """Align every utterance that has no word times; write a corpus with the same audio root.
 
@@ -82,37 +90,55 @@ def align_corpus(
         on_error: "skip" drops what cannot be aligned with a reason, "stop" raises at the first that is met.
         again: also align utterances that have times.
         timeout_s: patience per utterance; by default by its length.
-        say: receives lines of progress.
 
     Raises:
         DataError: not a corpus, `out` holds something else, a setting, an utterance that cannot be aligned (on_error
             "stop"), or not one that could be.
+        StaleStep: `out` holds the unfinished work of another corpus or other settings.
         MissingExtra: the aligner is not installed.
     """
     if on_error not in ("skip", "stop") or workers < 1:
         raise DataError(f"aligning: on_error = '{on_error}', workers = {workers}; allowed are skip, stop; 1 or more")
     source = corpus if isinstance(corpus, Corpus) else open_corpus(Path(corpus))
-    out = Path(out)
+    out, settings = Path(out), dict(settings or {})
     if out.resolve() == source.folder.resolve():
         raise DataError(f"aligning: {out} is the corpus itself; choose another folder for the result")
-    config = _config(aligner, settings or {})
-    table = read_json(source.folder / "corpus.json", "corpus", "import it again")["utterances_sha256"]
-    name = canonical_sha256({"config": config, "again": again, "corpus": table, "root": str(source.audio_root)})
+    recipe = {
+        "config": _config(aligner, settings),
+        "again": again,
+        "corpus": source.sha256,
+        "root": str(source.audio_root),
+    }
+    about = {"aligner": recipe["config"], "again": again, "job": canonical_sha256(recipe)}
     if (out / "corpus.json").exists():
-        return _finished(out, name)
-    journal = Journal(out / JOURNAL, name)
-    job = Job(
+        return _finished(out, about["job"])
+    table = source.folder / "utterances.parquet"
+    check_ids(table)
+    total = count_utterances(table)
+    work = AlignWork(
+        table=table,
+        loader=source.loader(),
         aligner=aligner,
-        settings=tuple(sorted((settings or {}).items())),
-        audio_root=str(source.audio_root),
+        settings=settings,
+        rows_per_part=min(PART_UTTERANCES, max(1, total // PART_UTTERANCES)),  # a small corpus keeps all workers busy
+        again=again,
         timeout_s=timeout_s,
     )
-    try:
-        _align(source, journal, job, workers=workers, on_error=on_error, again=again, say=say)
-        stats = _write(source, out, journal, {"aligner": config, "again": again, "job": name})
-    finally:
-        journal.close()
-    journal.path.unlink()
+    parts = [0] * -(-total // work.rows_per_part)
+    for row, utterance in enumerate(source.utterances()):
+        parts[row // work.rows_per_part] += work.needs(utterance)
+    run_parts(
+        work,
+        parts,
+        out / JOURNAL,
+        recipe=recipe,
+        workers=workers,
+        patience_s=work.patience_s,
+        stop_on_skip=on_error == "stop",
+        watch=watch,
+    )
+    stats = _write(source, out, work, len(parts), about)
+    shutil.rmtree(out / JOURNAL)
     return stats
 
 
@@ -142,27 +168,30 @@ def align_file(
         DataError: the file cannot be read, a setting, or the aligner died or hung.
         MissingExtra: the aligner is not installed.
     """
-    settings = settings or {}
+    settings = dict(settings or {})
     _config(aligner, settings)
-    job = Job(
-        aligner=aligner,
-        settings=tuple(sorted(settings.items())),
-        audio_root=str(audio.parent.resolve()),
-        timeout_s=timeout_s,
-    )
-    entries: list[dict[str, Any]] = []
-    utterance = Utterance(id=audio.stem, text=text, speaker="", split="", audio=audio.name)
-    run_alignment(iter([utterance]), job, workers=1, finished=entries.append)
-    entry = entries[0]
-    if entry["failed"] and not entry["words"]:
-        raise DataError(f"{audio}: {entry['failed']}")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        work = AlignWork(
+            table=folder / "utterances.parquet",
+            loader=FileLoader(root=audio.parent.resolve()),
+            aligner=aligner,
+            settings=settings,
+            timeout_s=timeout_s,
+        )
+        write_utterances(work.table, [Utterance(id=audio.stem, text=text, speaker="", split="", audio=audio.name)])
+        run_parts(work, [1], folder, recipe={}, patience_s=work.patience_s)
+        row = read_part(folder, 0)[0]
+    failed = "; ".join(row.get("skip", []))
+    if failed and not row.get("words"):
+        raise DataError(f"{audio}: {failed}")
     return Aligned(
-        words=_words(entry),
-        failed=entry["failed"],
-        flagged=tuple(entry["flagged"]),
-        guessed=tuple(entry["guessed"]),
-        how=entry["how"],
-        score=entry["score"],
+        words=_words(row),
+        failed=failed,
+        flagged=tuple(row["flagged"]),
+        guessed=tuple(row["guessed"]),
+        how=row["how"],
+        score=row["score"],
     )
 
 
@@ -199,110 +228,110 @@ def has_times(utterance: Utterance) -> bool:
     return any(word.start_s is not None for word in utterance.words)
 
 
-def _align(
-    source: Corpus,
-    journal: Journal,
-    job: Job,
-    *,
-    workers: int,
-    on_error: str,
-    again: bool,
-    say: Callable[[str], None],
-) -> None:
-    """Align what the journal lacks."""
-    seen: set[str] = set()
-    wanted = 0
-    for utterance in source.utterances():
-        if utterance.id in seen:
-            raise DataError(f"utterance {utterance.id}: an earlier one has the same id; give every one its own id")
-        seen.add(utterance.id)
-        wanted += again or not has_times(utterance)
-    before = len(journal.places)
-    if before:
-        say(f"going on: {before:,} of {wanted:,} utterances are done")
-    todo = (u for u in source.utterances() if (again or not has_times(u)) and u.id not in journal.places)
-    meter = _Meter(left=wanted - before, say=say)
-
-    def finished(entry: dict[str, Any]) -> None:
-        if entry["failed"] and on_error == "stop":
-            raise DataError(f"utterance {entry['id']}: {entry['failed']}")
-        journal.add(entry)
-        meter.add(entry)
-
-    if wanted > before:
-        run_alignment(todo, job, workers=workers, finished=finished)
-        meter.tell()
-
-
 @dataclass(slots=True, kw_only=True)
-class _Meter:
-    """Progress: utterances, hours of audio per second, time left."""
+class AlignWork:
+    """Align the utterances of a table that need it, part by part (a `journal.Work`).
 
-    left: int
-    say: Callable[[str], None]
-    done: int = 0
-    failed: int = 0
-    audio_s: float = 0.0
-    began: float = field(default_factory=time.monotonic)
-    told: float = field(default_factory=time.monotonic)
+    Args:
+        table: of utterances. rows: of it per part. again: those with times need it too.
+        timeout_s: patience per utterance; None: by its length.
+    """
 
-    def add(self, entry: Mapping[str, Any]) -> None:
-        self.done += 1
-        self.left -= 1
-        self.failed += bool(entry["failed"])
-        self.audio_s += entry["audio_s"]
-        if time.monotonic() - self.told >= SAY_EVERY_S:
-            self.tell()
+    table: Path
+    loader: FileLoader
+    aligner: str
+    settings: dict[str, Any]
+    rows_per_part: int = 1
+    again: bool = False
+    timeout_s: float | None = None
+    _aligner: Aligner | None = field(default=None, init=False)
 
-    def tell(self) -> None:
-        self.told = time.monotonic()
-        spent = max(self.told - self.began, 1e-3)
-        left_s = self.left * spent / max(self.done, 1)
-        self.say(
-            f"{self.done:,} aligned ({self.failed:,} failed), {self.audio_s / 3600:.2f} h, "
-            f"{self.audio_s / 3600 / spent:.4f} h/s, about {left_s:.0f} s left"
-        )
+    def start(self) -> None:
+        self._aligner = build_aligner(self.aligner, **self.settings)  # C state: every process makes its own
+
+    def items(self, part: int) -> Sequence[Utterance]:
+        first = part * self.rows_per_part
+        return [u for u in read_utterance_rows(self.table, first, first + self.rows_per_part) if self.needs(u)]
+
+    def needs(self, utterance: Utterance) -> bool:
+        return self.again or not has_times(utterance)
+
+    @property
+    def patience_s(self) -> float:
+        return PATIENCE_S if self.timeout_s is None else self.timeout_s
+
+    def patience(self, item: Utterance) -> float:
+        """Seconds an utterance may take."""
+        if self.timeout_s is not None:
+            return self.timeout_s
+        length_s = 0.0
+        if item.end_s is not None:
+            length_s = item.end_s - item.start_s
+        else:
+            with contextlib.suppress(DataError):  # The worker tells what is wrong with the file.
+                length_s = audio_duration_s(self.loader.path(item))
+        return PATIENCE_S + PATIENCE_FACTOR * length_s
+
+    def rows(self, items: Sequence[Utterance]) -> Iterator[Row]:
+        """Words as [text, start, end, score], whatever else `Aligned` holds, seconds of audio and of work."""
+        assert self._aligner is not None
+        for item in items:
+            began, seconds = time.perf_counter(), 0.0
+            try:
+                audio = load_audio(self.loader.path(item), start_s=item.start_s, end_s=item.end_s, channel=item.channel)
+                found = self._aligner.align(audio.audio, audio.sample_rate_hz, item.text)
+                seconds = round(len(audio.audio) / audio.sample_rate_hz, 3)
+            except DataError as error:
+                # Relative paths, so that the same corpus gives the same skips wherever it lies.
+                found = Aligned(words=(), failed=str(error).replace(f"{self.loader.root}/", ""))
+            yield {
+                **(skip_row(item.id, found.failed) if found.failed else {"id": item.id}),
+                "seconds": seconds,
+                "work_s": round(time.perf_counter() - began, 3),
+                "words": [[word.text, word.start_s, word.end_s, word.score] for word in found.words],
+                "flagged": list(found.flagged),
+                "guessed": list(found.guessed),
+                "how": found.how,
+                "score": found.score,
+            }
 
 
-def _write(source: Corpus, out: Path, journal: Journal, about: dict[str, Any]) -> AlignStats:
+def _write(source: Corpus, out: Path, work: AlignWork, parts: int, about: dict[str, Any]) -> AlignStats:
     """Write the corpus of what was aligned or had times, in the order of the source."""
     stats, skips, guessed = AlignStats(), SkipLog(), set[str]()
     info: dict[str, Any] = {**source.info}
+    rows = (row for part in range(parts) for row in read_part(out / JOURNAL, part))
 
-    def rows() -> Iterator[Utterance]:
+    def utterances() -> Iterator[Utterance]:
         for utterance in source.utterances():
             stats.read += 1
-            entry = journal.get(utterance.id)
-            if entry is None:
+            if not work.needs(utterance):
                 stats.kept += 1
                 yield utterance
                 continue
-            stats.audio_s += entry["audio_s"]
-            stats.work_s += entry["work_s"]
-            guessed.update(entry["guessed"])
-            if entry["failed"]:
+            row = next(rows)
+            assert row["id"] == utterance.id, f"row of '{row['id']}' came where '{utterance.id}' was due"
+            stats.audio_s += row.get("seconds", 0.0)
+            stats.work_s += row.get("work_s", 0.0)
+            guessed.update(row.get("guessed", []))
+            if "skip" in row:
                 stats.failed += 1
-                reason, _, remedy = entry["failed"].rpartition("; ")
-                skips.add(utterance.id, reason or remedy, remedy if reason else "correct or drop the utterance")
+                skips.add(utterance.id, *row["skip"])
                 continue
+            words = _words(row)
             stats.aligned += 1
-            stats.low_score += len(entry["flagged"])
-            yield _with_words(utterance, entry, stats)
+            stats.low_score += len(row["flagged"])
+            stats.words += len(words)
+            stats.timed += sum(word.start_s is not None for word in words)
+            yield replace(utterance, words=words)
         stats.guessed, stats.audio_s = len(guessed), round(stats.audio_s, 3)
         # `write_corpus` takes `info` when the rows are out. Seconds of work differ from run to run and stay out.
         info["aligning"] = {**about, "counts": {key: value for key, value in asdict(stats).items() if key != "work_s"}}
 
-    write_corpus(out, rows(), audio_root=source.audio_root, info=info, skips=skips)
+    write_corpus(out, utterances(), audio_root=source.audio_root, info=info, skips=skips)
     skips.check(read=stats.read, kept=stats.aligned + stats.kept)
     return stats
 
 
-def _with_words(utterance: Utterance, entry: Mapping[str, Any], stats: AlignStats) -> Utterance:
-    words = _words(entry)
-    stats.words += len(words)
-    stats.timed += sum(word.start_s is not None for word in words)
-    return replace(utterance, words=words)
-
-
-def _words(entry: Mapping[str, Any]) -> tuple[Word, ...]:
-    return tuple(Word(text=text, start_s=start, end_s=end, score=score) for text, start, end, score in entry["words"])
+def _words(row: Row) -> tuple[Word, ...]:
+    return tuple(Word(text=text, start_s=start, end_s=end, score=score) for text, start, end, score in row["words"])

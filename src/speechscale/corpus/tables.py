@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Shaped
 
@@ -69,6 +70,18 @@ def count_utterances(path: Path) -> int:
     """Rows of an utterance table, by its footer. Raises DataError: missing, unreadable, or another kind of file."""
     with _open(path, _UTTERANCES, "utterance table") as file:
         return int(file.metadata.num_rows)
+
+
+def check_ids(path: Path) -> None:
+    """Raises DataError: an id occurs twice, so that rows cannot be known by it."""
+    ids = pq.read_table(path, columns=["id"]).column("id")
+    if pc.count_distinct(ids).as_py() == len(ids):
+        return
+    doubled = [entry["values"].as_py() for entry in pc.value_counts(ids) if entry["counts"].as_py() > 1]
+    raise DataError(
+        f"corpus {path}: {len(doubled)} ids occur more than once, the first is '{doubled[0]}'; "
+        "import it again with ids that differ"
+    )
 
 
 def read_utterance_rows(path: Path, first: int, last: int) -> list[Utterance]:

@@ -10,21 +10,21 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from speechscale.corpus.encode import encode_stream, sample_waveforms
 from speechscale.corpus.imported import Corpus, open_corpus
-from speechscale.corpus.tables import count_utterances, read_utterance_rows
+from speechscale.corpus.tables import check_ids, count_utterances, read_utterance_rows
 from speechscale.errors import DataError
 from speechscale.files import read_json, write_json
-from speechscale.journal import Progress, Row, read_part, run_parts
+from speechscale.journal import Row, read_part, run_parts
+from speechscale.progress import Watch
 from speechscale.records import UnitTable, UnitTableBuilder, Utterance, concat_tables
 from speechscale.skips import SkipLog
 from speechscale.speech.encoders import UNIT_ENCODERS, Runtime
@@ -113,7 +113,7 @@ def encode_folder(
     part_utterances: int = PART_UTTERANCES,
     patience_s: float = 1800.0,
     runtime: Runtime | None = None,
-    watch: Callable[[Progress], None] | None = None,
+    watch: Watch | None = None,
 ) -> UnitCorpus:
     """Encode a corpus folder with a tokenizer folder; the same call goes on after any interruption.
 
@@ -138,7 +138,7 @@ def encode_folder(
             return done
         raise DataError(f"units {out}: made from another corpus or tokenizer; choose another output or delete it")
     total = count_utterances(opened.folder / "utterances.parquet")
-    _check_ids(opened.folder / "utterances.parquet")
+    check_ids(opened.folder / "utterances.parquet")
     parts = [min(part_utterances, total - first) for first in range(0, total, part_utterances)]
     work = EncodeWork(
         corpus=opened.folder, tokenizer=tokenizer, part_utterances=part_utterances, runtime=runtime or Runtime()
@@ -154,18 +154,6 @@ def encode_folder(
         watch=watch,
     )
     return _finish(out, work, parts, loaded, recipe)
-
-
-def _check_ids(path: Path) -> None:
-    """Refuse a corpus in which an id occurs twice: rows of the journal are known by their ids."""
-    ids = pq.read_table(path, columns=["id"]).column("id")
-    if pc.count_distinct(ids).as_py() == len(ids):
-        return
-    doubled = [entry["values"].as_py() for entry in pc.value_counts(ids) if entry["counts"].as_py() > 1]
-    raise DataError(
-        f"corpus {path}: {len(doubled)} ids occur more than once, the first is '{doubled[0]}'; "
-        "import it again with ids that differ"
-    )
 
 
 def open_units(folder: Path) -> UnitCorpus:
