@@ -34,7 +34,7 @@ def test_cuervo_grid_has_the_paper_s_sizes_and_ratios() -> None:
 
 
 def test_a_sweep_is_the_middle_budget_of_the_first_seed_only() -> None:
-    part = load_study("standard").parts["scarce-mfcc"]
+    part = load_study("standard").parts["scarce-adapted"]
     cells = plan_part("p", part)
     swept = [c for c in cells if c.sweep]
     assert {c.budget_flops for c in swept} == {sorted(part.grid.budgets_flops)[1]}, "the lower middle of four"
@@ -75,6 +75,6 @@ def test_every_run_of_a_warm_arm_has_its_text_lm_and_every_step_has_its_inputs()
         assert set(step.inputs) <= set(steps), step.name
         assert step.seconds > 0
         assert math.isfinite(step.seconds)
-    warm = steps["run/scarce-mfcc/interleaved-0.16M-3.2e11-s1"]
+    warm = steps["run/scarce-adapted/interleaved-0.16M-3.2e11-s1"]
     assert any(name.startswith("text_lm/scarce/0.16M") for name in warm.inputs)
-    assert sum(name.startswith("run/scarce-mfcc/interleaved-0.16M-8e10-lr") for name in warm.inputs) == 2
+    assert sum(name.startswith("run/scarce-adapted/interleaved-0.16M-8e10-lr") for name in warm.inputs) == 2

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-
-if TYPE_CHECKING:
-    from speechscale.journal import Progress
-
 
 DEVICE = click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
 MODELS = click.option(
@@ -20,7 +16,7 @@ MODELS = click.option(
 @click.command()
 @click.argument("corpus", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--encoder", default="mfcc", show_default=True, help="Encoder of the units; see docs/encoders.md.")
+@click.option("--encoder", default="adapted", show_default=True, help="Encoder of the units; see docs/encoders.md.")
 @click.option("--clusters", type=click.IntRange(min=2), default=100, show_default=True)
 @click.option("--hours", type=click.FloatRange(min=0, min_open=True), default=0.5, show_default=True, help="Of speech.")
 @click.option("--split", default="train", show_default=True, help="Split of the corpus to fit on; 'all' for all.")
@@ -60,6 +56,10 @@ def fit(
         f"{out}: {tokenizer.num_units} units of '{encoder}' at {tokenizer.frame_rate_hz:g} Hz, "
         f"{tokenizer.fit.get('frames_used', 0):,} frames used"
     )
+    if tokenizer.fit.get("supervised"):
+        click.echo(
+            "supervised: it learned from phone labels; a run on these units is not textless in the papers' sense"
+        )
 
 
 @click.command()
@@ -89,17 +89,19 @@ def encode(
 ) -> None:
     """Encode CORPUS with TOKENIZER into the folder OUT; run it again to go on after an interruption."""
     from speechscale.corpus.unit_corpus import encode_folder
+    from speechscale.progress import ProgressLine
     from speechscale.speech.encoders.base import Runtime
 
-    made = encode_folder(
-        corpus,
-        tokenizer,
-        out,
-        workers=workers,
-        on_error="stop" if on_error == "stop" else "skip",
-        runtime=Runtime(device=device, batching=batching, model_folders=models),  # type: ignore[arg-type]
-        watch=tell("encoded"),
-    )
+    with ProgressLine("encoded") as watch:
+        made = encode_folder(
+            corpus,
+            tokenizer,
+            out,
+            workers=workers,
+            on_error="stop" if on_error == "stop" else "skip",
+            runtime=Runtime(device=device, batching=batching, model_folders=models),  # type: ignore[arg-type]
+            watch=watch,
+        )
     info = made.info
     click.echo(
         f"{out}: {info['kept']:,} utterances, {info['hours']:.2f} h, {info['units']:,} units "
@@ -123,21 +125,3 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
         except ValueError:
             found[key] = value
     return found
-
-
-def tell(what: str) -> Any:
-    """A watcher that writes progress to stderr: one changing line on a terminal, a line every ten seconds in a log."""
-    import sys
-    import time
-
-    last = [0.0]
-
-    def watch(progress: Progress) -> None:
-        over = progress.items_kept + progress.items_done == progress.items_total
-        if sys.stderr.isatty():
-            click.echo(f"\r\x1b[K{progress.line(what)}", nl=over, err=True)
-        elif over or time.monotonic() - last[0] > 10:
-            last[0] = time.monotonic()
-            click.echo(progress.line(what), err=True)
-
-    return watch

@@ -83,7 +83,7 @@ def encode_stream(
     if tokenizer.oracle and not loader.has_phones:
         raise DataError(
             "units 'phones' are the voice engine's own phone events, which exist only for synthesized speech; "
-            "use an encoder such as 'mfcc' for recordings"
+            "use an encoder such as 'adapted' for recordings"
         )
     counts, kept, before = _Counts(), 0, len(skips)
     loader = at_rate(loader, tokenizer.sample_rate_hz)

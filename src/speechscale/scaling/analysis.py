@@ -105,6 +105,7 @@ def _analyze_part(part: Part, replicates: int, seed: int) -> dict[str, Any]:
         "part": part.name,
         "units": part.units,
         "oracle_units": part.oracle_units,
+        "supervised_units": part.supervised_units,
         "baseline": part.baseline,
         "hours_unique": hours_of(part),
         "pipeline_only": bool(too_little),

@@ -48,6 +48,7 @@ class Part:
     label: str
     units: str
     oracle_units: bool
+    supervised_units: bool
     frame: pd.DataFrame
     baseline: str
     dropped: tuple[str, ...]
@@ -105,6 +106,7 @@ def split_parts(table: pd.DataFrame, baselines: Mapping[str, str] | None = None)
             label=label,
             units=str(units),
             oracle_units=bool(is_true(kept, "oracle_units").any()),
+            supervised_units=bool(is_true(kept, "supervised_units").any()),
             frame=kept,
             baseline=wanted if (wanted := (baselines or {}).get(str(name), BASELINE)) in arms else arms[0],
             dropped=tuple(dropped),

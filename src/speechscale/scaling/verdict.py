@@ -179,6 +179,8 @@ def limit_sentences(part: Part, rows: Sequence[Transfer], multipliers: Sequence[
     said = []
     if part.oracle_units:
         said.append("The units are the synthesizer's own phone labels (an oracle), not units found in audio.")
+    if part.supervised_units:
+        said.append("The encoder of the units learned from phone labels: no arm is textless in the papers' sense.")
     for arm in part.arms:
         epochs = part.largest(arm, "speech_epochs")
         if epochs is not None and epochs > SINGLE_EPOCH_LIMIT:

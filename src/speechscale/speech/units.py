@@ -162,7 +162,7 @@ class SpeechTokenizer:
         if self.oracle:
             raise DataError(
                 f"units '{self.encoder_name}' come from a speech engine's phone events, not from waveforms; "
-                "use phone_frames, or an encoder such as 'mfcc' for recordings"
+                "use phone_frames, or an encoder such as 'adapted' for recordings"
             )
 
     def _assign(self, features: np.ndarray) -> Int[np.ndarray, "frames"]:

@@ -19,7 +19,7 @@ from speechscale.model.sizes import get_size, params
 from speechscale.study.spec import Arm, Part, StoryworldCorpus, Study
 from speechscale.study.worlds import world_config
 
-UNITS_PER_SECOND = {"mfcc": 19.0, "phones": 12.5}
+UNITS_PER_SECOND = {"adapted": 20.0, "mfcc": 19.0, "phones": 12.5}
 """Deduplicated units per second of speech, as measured on the voices here; other encoders at 25 Hz: 19.4 (SIMS)."""
 SPEAK_SPEED = 300.0
 """Seconds of speech spoken and encoded per core-second; a cautious round figure."""

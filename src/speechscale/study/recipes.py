@@ -82,7 +82,7 @@ def _data_steps(part: Part, study: Study) -> list[Step]:
             function=f"{STAGES}:make_tokenizer",
             config=spec,
             inputs=(corpus_step,),
-            seconds=6,
+            seconds=18,
         ),
     ]
     unit_steps = [f"units/{spoken}/{shard:03d}" for shard in range(shards)]
@@ -233,6 +233,7 @@ def _run_config(part: Part, cell: Cell, scored: bool) -> dict[str, Any]:
         "seed": cell.seed,
         "units": part.units.name,
         "oracle_units": part.units.oracle,
+        "supervised_units": part.units.supervised,
         "interleave": part.interleave.model_dump(mode="json"),
         "train": part.train.model_dump(mode="json"),
         "pretrained": part.text_lm.pretrained.get(cell.size, "") if arm.start == "warm" else "",

@@ -108,7 +108,7 @@ class Units(Section):
     """Which tokenizer turns speech into units."""
 
     name: str = ""
-    encoder: str = "mfcc"
+    encoder: str = "adapted"
     clusters: int = Field(100, ge=2, le=32_000)
     frame_rate_hz: float = Field(25.0, gt=0)
     fit_hours: float = Field(0.3, gt=0)
@@ -119,12 +119,17 @@ class Units(Section):
     @classmethod
     def _derive_name(cls, data: Any) -> Any:
         if isinstance(data, dict) and not data.get("name"):
-            data = {**data, "name": data.get("encoder", "mfcc")}
+            data = {**data, "name": data.get("encoder", "adapted")}
         return data
 
     @property
     def oracle(self) -> bool:
         return self.encoder == "phones"
+
+    @property
+    def supervised(self) -> bool:
+        """Whether the encoder learned from phone labels; a run on such units is not textless in the papers' sense."""
+        return self.encoder == "phonetic-supervised"
 
 
 class Text(Section):
@@ -277,7 +282,9 @@ class Part(Section):
             raise ValueError(f"fit.baseline '{self.fit.baseline}' is not an arm of this part; arms: {nearest}")
         recorded = self.corpus.kind in ("folder", "corpus")
         if self.units.oracle and recorded:
-            raise ValueError("units.encoder 'phones' is an oracle of the speech engine; recordings need 'mfcc'")
+            raise ValueError(
+                "units.encoder 'phones' is an oracle of the speech engine; recordings need another, such as 'adapted'"
+            )
         if recorded and self.evals.sets:
             raise ValueError(
                 "evals.sets need the storyworld, whose facts are known; set evals.sets = [] for recordings"

@@ -24,6 +24,7 @@ FIRST_COLUMNS = (
     "part",
     "units",
     "oracle_units",
+    "supervised_units",
     "arm",
     "size",
     "params_total",

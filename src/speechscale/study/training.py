@@ -151,7 +151,10 @@ def train_run(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dic
     sets |= {s: ("test", s) for s in ("text", "interleaved") if not textual and data.test.documents(s)}
     validation = {k: packed for k, (s, t) in sets.items() if (packed := data.packed(s, t, section.context, interleave))}
     row: dict[str, Any] = {
-        **{key: config[key] for key in ("part", "units", "oracle_units", "arm", "size", "seed", "sweep")},
+        **{
+            key: config[key]
+            for key in ("part", "units", "oracle_units", "supervised_units", "arm", "size", "seed", "sweep")
+        },
         "params_total": params(size, data.vocabulary.size).total,
         "params_non_embedding": params(size, data.vocabulary.size).non_embedding,
         "budget_flops": config["budget"],
