@@ -23,7 +23,7 @@ import numpy as np
 import soundfile
 
 from speechscale.corpus.imported import write_corpus
-from speechscale.journal import Progress
+from speechscale.progress import Progress
 from speechscale.records import Utterance, Word
 from speechscale.skips import SkipLog
 

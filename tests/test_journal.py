@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from speechscale.errors import DataError, StaleStep
-from speechscale.journal import Progress, Row, read_part, run_parts, skip_row
+from speechscale.errors import DataError, MissingExtra, StaleStep
+from speechscale.journal import Row, read_part, run_parts, skip_row
+from speechscale.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -24,15 +26,23 @@ class Entry:
 
 @dataclass
 class Toy:
-    """Rows hold the item's square; "bad" items are skips, "dead" ones kill their worker, "hung" ones never return."""
+    """Rows hold their name's length; "bad" items are skips, "dead" ones kill their worker, "hung" ones never return.
+
+    "long" ones take a second more than the patience of the tests, and say so.
+    """
 
     parts: list[list[str]]
     slow_s: float = 0.0
     ahead: int = 1
+    start_s: float = 0.0
     started: bool = field(default=False, init=False)
 
     def start(self) -> None:
+        time.sleep(self.start_s)
         self.started = True
+
+    def patience(self, item: Entry) -> float:
+        return 30.0 if item.id.startswith("long") else 0.0
 
     def items(self, part: int) -> Sequence[Entry]:
         return [Entry(id) for id in self.parts[part]]
@@ -46,6 +56,8 @@ class Toy:
                     os.kill(os.getpid(), signal.SIGKILL)
                 if item.id.startswith("hung"):
                     time.sleep(60)
+                if item.id.startswith("long"):
+                    time.sleep(1.5)
             for item in batch:
                 time.sleep(self.slow_s)
                 if item.id.startswith("bad"):
@@ -89,15 +101,37 @@ def test_a_torn_line_is_done_again_and_finished_rows_are_not(tmp_path: Path) -> 
         run_parts(toy, sizes, tmp_path, recipe={"a": 2})
 
 
-@pytest.mark.parametrize("bad", ["dead", "hung"])
-def test_a_worker_that_dies_or_hangs_costs_one_item_and_never_its_neighbor(tmp_path: Path, bad: str) -> None:
+@pytest.mark.parametrize(("bad", "why"), [("dead", "its worker died (exit code -9"), ("hung", "no answer within 1 s")])
+def test_a_worker_that_dies_or_hangs_costs_one_item_and_never_its_neighbor(tmp_path: Path, bad: str, why: str) -> None:
     """The loader reads ahead, so the first death says nothing about who caused it."""
     names = [["a", "b", f"{bad}-1", "c"], ["d", f"{bad}-2"], ["e"]]
     toy = Toy(names, ahead=4)
     run_parts(toy, [4, 2, 1], tmp_path, recipe={}, workers=2, patience_s=1.0 if bad == "hung" else 60.0)
     rows = rows_of(toy, tmp_path)
     assert [row["id"] for row in rows] == ["a", "b", f"{bad}-1", "c", "d", f"{bad}-2", "e"]
-    assert [row["id"] for row in rows if "skip" in row] == [f"{bad}-1", f"{bad}-2"]
+    skips = {row["id"]: row["skip"][0] for row in rows if "skip" in row}
+    assert list(skips) == [f"{bad}-1", f"{bad}-2"]
+    assert all(reason.startswith(why) for reason in skips.values())
+
+
+def test_loading_models_and_long_items_are_not_hanging(tmp_path: Path) -> None:
+    """A patience of half a second must not kill a worker that loads for one, nor an item known to be long."""
+    toy = Toy([["a", "long", "b"]], start_s=1.0)
+    run_parts(toy, [3], tmp_path, recipe={}, patience_s=0.5)
+    assert [row["value"] for row in rows_of(toy, tmp_path)] == [1, 4, 1]
+
+
+@dataclass
+class Stillborn(Toy):
+    def start(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_workers_that_die_while_they_start_blame_no_item(tmp_path: Path) -> None:
+    """A machine without memory for the model must not turn a corpus into skips."""
+    with pytest.raises(DataError, match="exit code -9"):
+        run_parts(Stillborn([["a", "b"]]), [2], tmp_path, recipe={}, workers=1)
+    assert rows_of(Toy([["a", "b"]]), tmp_path) == []
 
 
 def test_skips_are_kept_or_stop_the_work(tmp_path: Path) -> None:
@@ -107,6 +141,9 @@ def test_skips_are_kept_or_stop_the_work(tmp_path: Path) -> None:
     for workers in (0, 1):
         with pytest.raises(DataError, match="bad: it is bad; mend it"):
             run_parts(toy, [3], tmp_path / "off", recipe={}, workers=workers, stop_on_skip=True)
+        assert [row["id"] for row in rows_of(toy, tmp_path / "off")] == ["a"]  # a mended item is tried again
+    with pytest.raises(DataError, match="bad: it is bad; mend it"):
+        run_parts(toy, [3], tmp_path / "on", recipe={}, stop_on_skip=True)
 
 
 def test_errors_of_the_start_reach_the_caller(tmp_path: Path) -> None:
@@ -116,6 +153,8 @@ def test_errors_of_the_start_reach_the_caller(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="no model"):
         run_parts(Broken([["a"]]), [1], tmp_path, recipe={}, workers=0)
+    missing = pickle.loads(pickle.dumps(MissingExtra("aligning", "align")))  # as it travels from a worker
+    assert (str(missing), missing.extra) == (str(MissingExtra("aligning", "align")), "align")
 
 
 KILLED = """

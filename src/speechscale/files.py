@@ -56,6 +56,24 @@ def read_json(path: Path, what: str, remedy: str) -> dict[str, Any]:
     return content
 
 
+def read_versioned(
+    path: Path, what: str, remedy: str, *, format: str, version: int, oldest: int | None = None
+) -> dict[str, Any]:
+    """Read a JSON object that names its format and version.
+
+    Raises:
+        DataError: as `read_json`, or another format or version than `oldest`..`version`.
+    """
+    saved = read_json(path, what, remedy)
+    found = saved.get("format_version")
+    if saved.get("format") != format or found not in range(oldest or version, version + 1):
+        raise DataError(
+            f"{what} {path}: format {saved.get('format')!r} version {found!r}, "
+            f"this package reads {format!r} version {version}; {remedy}"
+        )
+    return saved
+
+
 def canonical_sha256(content: dict[str, Any]) -> str:
     """Hash JSON-like content independently of key order and layout."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

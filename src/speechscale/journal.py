@@ -17,6 +17,7 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ from speechscale.progress import Progress, Watch
 
 Row = dict[str, Any]
 POLL_S = 0.25
+AHEAD = 2
+"""Parts handed to each worker ahead of time."""
 START_S = 600.0
 """How long a worker may load its models, whatever the patience with items."""
 UNBORN = 3
@@ -246,7 +249,7 @@ class _Runner:
             initargs=(os.getpid(), self.work, counters),
         )
         try:
-            self._drain(pool, todo, counters)
+            self._drain(pool, todo, counters, ahead=AHEAD * workers)
             pool.close()
         except BaseException:
             pool.stop()
@@ -255,9 +258,12 @@ class _Runner:
             pool.join()
         self._tell(counters, force=True)
 
-    def _drain(self, pool: ProcessPool, todo: Sequence[int], counters: Any) -> None:
-        running = {self._schedule(pool, part): part for part in todo}
-        while running:
+    def _drain(self, pool: ProcessPool, todo: Sequence[int], counters: Any, ahead: int) -> None:
+        waiting, running = deque(todo), dict[Future[None], int]()
+        while waiting or running:
+            while waiting and len(running) < ahead:
+                part = waiting.popleft()
+                running[self._schedule(pool, part)] = part
             finished, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
             for future in finished:
                 part = running.pop(future)

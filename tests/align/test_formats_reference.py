@@ -6,6 +6,7 @@ import json
 import warnings
 import wave
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,12 @@ def test_matchseg_and_json_of_pocketsphinx_tell_the_same_words(shared: Path) -> 
         assert read_alignment(folder / f"{name}.json", duration_s=duration_s) == other
 
 
+@cache
+def read_once(path: Path) -> list[tuple[Word, ...]]:
+    """The recordings of a file, read once for all formats that are written."""
+    return [tuple(words) for words in read_alignments(path).values()]
+
+
 @pytest.mark.parametrize("format", ["textgrid", "ctm", "rttm", "lhotse", "whisperx", "slamkit"])
 def test_real_words_survive_each_format_we_write(shared: Path, tmp_path: Path, format: str) -> None:
     written = 0
@@ -203,7 +210,7 @@ def test_real_words_survive_each_format_we_write(shared: Path, tmp_path: Path, f
             or "kaldi-mini_librispeech/" in name
         ):
             continue
-        for words in read_alignments(path).values():
+        for words in read_once(path):
             out = tmp_path / f"x{FORMATS[format].suffixes[0]}"
             losses = Losses()
             write_alignment(out, words, duration_s=DURATION_S, format=format, losses=losses)

@@ -21,6 +21,7 @@ from speechscale.corpus.imported import Corpus, open_corpus
 from speechscale.corpus.importing import Imported, ImportOptions, import_corpus
 from speechscale.corpus.readers import read_folder
 from speechscale.errors import DataError
+from speechscale.progress import Progress
 from speechscale.records import Utterance, Word
 from speechscale.skips import SkipLog, read_skips
 from tests.corpus.sources import sound, sound_bytes, write_lines, write_tar
@@ -385,13 +386,18 @@ def test_tar_members_are_imported_in_place(tmp_path: Path) -> None:
     assert "zero bytes" in reasons(done)["k2"]
 
 
-def test_progress_says_rate_and_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("speechscale.corpus.progress.SAY_EVERY_S", 0.0)
+@pytest.mark.parametrize("limit", [None, 50])
+def test_progress_goes_by_bytes_and_ends_at_the_end(tmp_path: Path, limit: int | None) -> None:
+    """A manifest never says how long it is; an import that stops at its limit must not promise more."""
     items = [{"audio": "a.wav", "id": str(i), "text": "go"} for i in range(200)]
-    lines: list[str] = []
-    import_corpus(manifest(tmp_path / "m", items), tmp_path / "out", options=ImportOptions(), say=lines.append)
-    assert any("/s, " in line and line.endswith(" left") and "% " in line.replace(",", " ") for line in lines)
-    assert lines[-1].startswith("200 items, 0 dropped, ")
+    told: list[Progress] = []
+    options = ImportOptions(limit=limit)
+    import_corpus(manifest(tmp_path / "m", items), tmp_path / "out", options=options, watch=told.append)
+    shares = [progress.share for progress in told[:-1] if progress.share is not None]
+    assert len(shares) > 40
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < shares[-1] <= 1
+    assert (told[-1].items_done, told[-1].left_s, told[-1].note) == (limit or 200, 0.0, "0 dropped")
 
 
 @pytest.mark.parametrize("name", ["dev-ljspeech", "dev-librivox-aligned"])

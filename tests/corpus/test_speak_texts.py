@@ -27,10 +27,11 @@ from speechscale.corpus import speak_texts as module
 from speechscale.corpus.imported import open_corpus
 from speechscale.corpus.judge import PocketsphinxJudge, arpa_lines, prepare_judge, word_error_rate
 from speechscale.corpus.speak_plan import SpeakOptions, plan_utterances
-from speechscale.corpus.speak_texts import Progress, speak_texts
+from speechscale.corpus.speak_texts import speak_texts
 from speechscale.corpus.spoken_shards import Line, ShardJob, read_journal, speak_shard_job
 from speechscale.corpus.texts import TextOptions
 from speechscale.errors import DataError, StaleStep
+from speechscale.progress import Progress
 from speechscale.records import NO_TIME, Utterance
 from speechscale.skips import SkipLog
 from speechscale.speech.audio import load_audio
@@ -436,12 +437,20 @@ def test_a_shard_of_another_plan_is_not_believed(texts: Path, tmp_path: Path) ->
     assert sorted(path.stem for path in (tmp_path / "a" / "000000").iterdir()) == [u.id for u in shard[1:]]
 
 
-def test_progress_tells_share_and_time_left(texts: Path, tmp_path: Path) -> None:
-    seen: list[Progress] = []
-    speak_texts(texts, tmp_path / "out", beeps(), on_progress=seen.append)
-    assert [round(progress.share or 0, 2) for progress in seen][-1] > 0.8
-    assert len(seen) == 3
-    assert Progress(hours=1, new_hours=1, share=0.25, seconds=30).left_s == 90
+def test_progress_tells_share_and_speech_of_this_run(texts: Path, tmp_path: Path) -> None:
+    """What an earlier run spoke is done, but says nothing about speed."""
+    told: list[Progress] = []
+    corpus = speak_texts(texts, tmp_path / "out", beeps(), watch=told.append)
+    assert len(told) == 3
+    assert told[-1].share is not None
+    assert told[-1].share > 0.8
+    assert (told[-1].items_done, told[-1].items_kept) == (corpus.info["utterances"], 0)
+    assert told[-1].audio_s == pytest.approx(corpus.info["hours"] * 3600, abs=0.01)
+    again: list[Progress] = []
+    (tmp_path / "out" / "corpus.json").unlink()
+    speak_texts(texts, tmp_path / "out", beeps(), watch=again.append)
+    assert (again[-1].items_done, again[-1].items_kept, again[-1].audio_s) == (0, told[-1].items_done, 0.0)
+    assert again[-1].left_s is None
 
 
 def test_command_line_speaks_and_tells_what_is_missing(texts: Path, tmp_path: Path) -> None:

@@ -137,7 +137,8 @@ def test_kill_nine_in_the_middle_gives_the_same_bytes(corpus: Corpus, tokenizer:
 def test_fit_by_command(corpus: Corpus, tmp_path: Path) -> None:
     out = tmp_path / "fitted"
     result = CliRunner().invoke(
-        cli, ["units", "fit", str(corpus.folder), str(out), "--clusters", "6", "--set", "cepstra=12"]
+        cli,
+        ["units", "fit", str(corpus.folder), str(out), "--encoder", "mfcc", "--clusters", "6", "--set", "cepstra=12"],
     )
     assert result.exit_code == 0, result.output
     assert "6 units of 'mfcc' at 25 Hz" in result.output

@@ -43,6 +43,7 @@ def align(
     """
     from speechscale.corpus.aligning import align_corpus, write_alignments
     from speechscale.corpus.imported import open_corpus
+    from speechscale.progress import ProgressLine
 
     settings = {key: value for key, value in options.items() if value is not None}
     if text is not None or source.is_file():
@@ -50,17 +51,18 @@ def align(
         return
     if out is None:
         raise click.UsageError("where to? give the folder of the aligned corpus: speechscale align CORPUS OUT")
-    stats = align_corpus(
-        source,
-        out,
-        aligner=aligner,
-        settings=settings,
-        workers=workers,
-        on_error=on_error,
-        again=again,
-        timeout_s=timeout_s,
-        say=lambda line: click.echo(line, err=True),
-    )
+    with ProgressLine("aligned") as watch:
+        stats = align_corpus(
+            source,
+            out,
+            aligner=aligner,
+            settings=settings,
+            workers=workers,
+            on_error=on_error,
+            again=again,
+            timeout_s=timeout_s,
+            watch=watch,
+        )
     for line in stats.lines():
         click.echo(line)
     if stats.failed:

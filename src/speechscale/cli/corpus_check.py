@@ -22,18 +22,20 @@ def validate(corpus: Path, decode: bool, demoted: tuple[str, ...], out: Path | N
     """List every problem of CORPUS with its item; exit code 1 when there are errors."""
     from speechscale.corpus.checking import KINDS, validate_corpus
     from speechscale.corpus.imported import open_corpus
+    from speechscale.progress import ProgressLine
 
     unknown = [kind for kind in demoted if kind not in KINDS]
     if unknown:
         raise click.BadParameter(f"'{unknown[0]}' is not one of {', '.join(KINDS)}", param_hint="--warn")
-    found = validate_corpus(
-        open_corpus(corpus),
-        decode=decode,
-        workers=workers,
-        demoted=frozenset(demoted),
-        out=out,
-        say=lambda line: click.echo(line, err=True),
-    )
+    with ProgressLine("checked") as watch:
+        found = validate_corpus(
+            open_corpus(corpus),
+            decode=decode,
+            workers=workers,
+            demoted=frozenset(demoted),
+            out=out,
+            watch=watch,
+        )
     for kind, count in found.counts.items():
         severity = found.first[kind][0].severity
         click.echo(f"{severity:8}{count:>8,}  {kind}: {KINDS[kind].remedy}")

@@ -53,15 +53,17 @@ def import_corpus(
     """Read SOURCE, write the corpus folder OUT; audio stays where it is."""
     from speechscale.corpus.importing import ImportOptions
     from speechscale.corpus.importing import import_corpus as run
+    from speechscale.progress import ProgressLine
 
-    done = run(
-        source,
-        out,
-        options=ImportOptions(
-            columns=parse_mapping(columns), splits=parse_splits(splits), split_long_s=split_long, **options
-        ),
-        say=lambda line: click.echo(line, err=True),
-    )
+    with ProgressLine("imported") as watch:
+        done = run(
+            source,
+            out,
+            options=ImportOptions(
+                columns=parse_mapping(columns), splits=parse_splits(splits), split_long_s=split_long, **options
+            ),
+            watch=watch,
+        )
     print_drops(done.skips)
     split = ", ".join(f"{count} {name or 'without split'}" for name, count in sorted(done.splits.items()))
     click.echo(

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-
-if TYPE_CHECKING:
-    from speechscale.corpus.speak_texts import Progress
 
 
 @click.command("speak")
@@ -64,6 +61,7 @@ def speak_texts(texts: Path, out: Path, voices: str, workers: int, **given: Any)
     from speechscale.corpus.speak_texts import speak_texts as speak
     from speechscale.corpus.texts import TextOptions
     from speechscale.errors import DataError
+    from speechscale.progress import ProgressLine
     from speechscale.voices.engines import VoiceOptions
 
     if given["max_wer"] is not None and given["judge"] == "none":
@@ -83,28 +81,12 @@ def speak_texts(texts: Path, out: Path, voices: str, workers: int, **given: Any)
         text_licence=given["text_licence"],
         **{name: given[name] for name in shared},
     )
-    corpus = speak(texts, out, options, workers=workers, on_progress=_Meter())
+    with ProgressLine("spoke") as watch:
+        corpus = speak(texts, out, options, workers=workers, watch=watch)
     click.echo(_table(corpus.info))
     click.echo(f"{out}: {corpus.info['utterances']} utterances, {corpus.info['dropped']} dropped (skips.jsonl)")
     if any(row["timed_words"] < row["words"] for row in corpus.info["by_voice"].values()):
         click.echo(f"some words have no time; next: speechscale align {out}")
-
-
-class _Meter:
-    """One line on stderr every few seconds: hours, rate, time left."""
-
-    def __init__(self, every_s: float = 2.0) -> None:
-        self.every_s, self.last_s = every_s, 0.0
-
-    def __call__(self, progress: Progress) -> None:
-        if progress.seconds - self.last_s < self.every_s:
-            return
-        self.last_s = progress.seconds
-        rate = progress.new_hours * 3600 / max(progress.seconds, 1e-9)
-        line = f"{progress.hours:.2f} h of speech, {rate / 3600:.4f} hours/s ({rate:.0f} x real time)"
-        if progress.left_s is not None and progress.share is not None:
-            line += f", {progress.share:.0%}, {progress.left_s / 60:.1f} min left"
-        click.echo(line, err=True)
 
 
 def _table(info: dict[str, Any]) -> str:

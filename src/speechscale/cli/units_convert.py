@@ -58,30 +58,35 @@ def convert(
     on_error: str,
 ) -> None:
     """Convert unit files between formats; nothing is lost without being named."""
+    import time
+
+    from speechscale.progress import Progress, ProgressLine
     from speechscale.speech.unit_formats import ReadOptions, WriteOptions, convert_units
 
     sha = "unknown"
     if tokenizer is not None:
         num_units, frame_rate_hz, sha = _tokenizer_says(tokenizer, num_units, frame_rate_hz)
-    done = convert_units(
-        source,
-        target,
-        source_format=source_format,
-        target_format=target_format,
-        dedup=dedup,
-        expand=expand,
-        drop_durations=drop_durations,
-        options=ReadOptions(
-            num_units=num_units,
-            frame_rate_hz=frame_rate_hz,
-            durations=durations,
-            manifest=manifest,
-            lengths=lengths,
-        ),
-        write_options=WriteOptions(tokenizer_sha256=sha),
-        on_error="skip" if on_error == "skip" else "stop",
-        progress=_Progress(),
-    )
+    began = time.monotonic()
+    with ProgressLine("converted") as watch:
+        done = convert_units(
+            source,
+            target,
+            source_format=source_format,
+            target_format=target_format,
+            dedup=dedup,
+            expand=expand,
+            drop_durations=drop_durations,
+            options=ReadOptions(
+                num_units=num_units,
+                frame_rate_hz=frame_rate_hz,
+                durations=durations,
+                manifest=manifest,
+                lengths=lengths,
+            ),
+            write_options=WriteOptions(tokenizer_sha256=sha),
+            on_error="skip" if on_error == "skip" else "stop",
+            progress=lambda read: watch(Progress(items_done=read, wall_s=time.monotonic() - began)),
+        )
     if on_error == "skip":
         done.skips.write(target.with_name(f"{target.name}.skips.jsonl"))
     frames = "frames not known" if done.frames is None else f"{done.frames} frames"
@@ -157,22 +162,6 @@ def _save(made: SpeechTokenizer, out: Path, example: str) -> None:
     if (out / "speech_tokenizer.json").exists() and SpeechTokenizer.load(out).fingerprint != made.fingerprint:
         raise DataError(f"tokenizer {out}: holds another tokenizer; choose another folder, e.g. {example}")
     made.save(out)
-
-
-class _Progress:
-    """A line on the terminal every 2 seconds: records so far and per second."""
-
-    def __init__(self) -> None:
-        import time
-
-        self.clock = time.monotonic
-        self.start = self.shown = self.clock()
-
-    def __call__(self, read: int) -> None:
-        now = self.clock()
-        if now - self.shown >= 2:
-            self.shown = now
-            click.echo(f"{read} utterances, {read / (now - self.start):.0f}/s", err=True)
 
 
 def _tokenizer_says(folder: Path, num_units: int | None, frame_rate_hz: float | None) -> tuple[int, float, str]:

@@ -8,32 +8,29 @@ a kill, a crash in C code or a hanging file costs one utterance, and the same co
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from speechscale.align.aligner import Aligned, Aligner, build_aligner
+from speechscale.align.aligner import Aligned, build_aligner
 from speechscale.align.formats import FORMATS, write_alignment
+from speechscale.corpus.align_work import AlignWork, words_of
 from speechscale.corpus.imported import Corpus, open_corpus, write_corpus
 from speechscale.corpus.loaders import FileLoader
-from speechscale.corpus.tables import check_ids, count_utterances, read_utterance_rows, write_utterances
+from speechscale.corpus.tables import check_ids, count_utterances, write_utterances
 from speechscale.errors import DataError
 from speechscale.files import canonical_sha256
-from speechscale.journal import Row, read_part, run_parts, skip_row
+from speechscale.journal import read_part, run_parts
 from speechscale.progress import Watch
-from speechscale.records import Utterance, Word
+from speechscale.records import Utterance
 from speechscale.skips import SkipLog
-from speechscale.speech.audio import audio_duration_s, load_audio
+from speechscale.speech.audio import audio_duration_s
 
 JOURNAL = ".journal"
 PART_UTTERANCES = 64
-PATIENCE_S, PATIENCE_FACTOR = 60.0, 2.0
-"""A worker is stopped when an utterance takes PATIENCE_S plus PATIENCE_FACTOR times its length."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,15 +100,11 @@ def align_corpus(
     out, settings = Path(out), dict(settings or {})
     if out.resolve() == source.folder.resolve():
         raise DataError(f"aligning: {out} is the corpus itself; choose another folder for the result")
-    recipe = {
-        "config": _config(aligner, settings),
-        "again": again,
-        "corpus": source.sha256,
-        "root": str(source.audio_root),
-    }
-    about = {"aligner": recipe["config"], "again": again, "job": canonical_sha256(recipe)}
+    config = _config(aligner, settings)
+    origin = {"again": again, "corpus": source.sha256, "root": str(source.audio_root)}
+    job = canonical_sha256({"config": config, **origin})
     if (out / "corpus.json").exists():
-        return _finished(out, about["job"])
+        return _finished(out, job)
     table = source.folder / "utterances.parquet"
     check_ids(table)
     total = count_utterances(table)
@@ -131,12 +124,13 @@ def align_corpus(
         work,
         parts,
         out / JOURNAL,
-        recipe=recipe,
+        recipe={**config, **origin, "rows_per_part": work.rows_per_part},
         workers=workers,
         patience_s=work.patience_s,
         stop_on_skip=on_error == "stop",
         watch=watch,
     )
+    about = {"aligner": config, "again": again, "job": job}
     stats = _write(source, out, work, len(parts), about)
     shutil.rmtree(out / JOURNAL)
     return stats
@@ -156,6 +150,7 @@ def _finished(out: Path, name: str) -> AlignStats:
     saved = open_corpus(out).info.get("aligning", {})
     if saved.get("job") != name:
         raise DataError(f"aligning: {out} already holds another corpus; choose another folder, or remove it")
+    shutil.rmtree(out / JOURNAL, ignore_errors=True)  # of a run that was killed at its very end
     return AlignStats(**saved["counts"])
 
 
@@ -168,15 +163,13 @@ def align_file(
         DataError: the file cannot be read, a setting, or the aligner died or hung.
         MissingExtra: the aligner is not installed.
     """
-    settings = dict(settings or {})
-    _config(aligner, settings)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         work = AlignWork(
             table=folder / "utterances.parquet",
             loader=FileLoader(root=audio.parent.resolve()),
             aligner=aligner,
-            settings=settings,
+            settings=dict(settings or {}),
             timeout_s=timeout_s,
         )
         write_utterances(work.table, [Utterance(id=audio.stem, text=text, speaker="", split="", audio=audio.name)])
@@ -186,7 +179,7 @@ def align_file(
     if failed and not row.get("words"):
         raise DataError(f"{audio}: {failed}")
     return Aligned(
-        words=_words(row),
+        words=words_of(row),
         failed=failed,
         flagged=tuple(row["flagged"]),
         guessed=tuple(row["guessed"]),
@@ -223,79 +216,6 @@ def write_alignments(corpus: Corpus, folder: Path, format: str) -> int:
     return count
 
 
-def has_times(utterance: Utterance) -> bool:
-    """Whether any word has a time."""
-    return any(word.start_s is not None for word in utterance.words)
-
-
-@dataclass(slots=True, kw_only=True)
-class AlignWork:
-    """Align the utterances of a table that need it, part by part (a `journal.Work`).
-
-    Args:
-        table: of utterances. rows: of it per part. again: those with times need it too.
-        timeout_s: patience per utterance; None: by its length.
-    """
-
-    table: Path
-    loader: FileLoader
-    aligner: str
-    settings: dict[str, Any]
-    rows_per_part: int = 1
-    again: bool = False
-    timeout_s: float | None = None
-    _aligner: Aligner | None = field(default=None, init=False)
-
-    def start(self) -> None:
-        self._aligner = build_aligner(self.aligner, **self.settings)  # C state: every process makes its own
-
-    def items(self, part: int) -> Sequence[Utterance]:
-        first = part * self.rows_per_part
-        return [u for u in read_utterance_rows(self.table, first, first + self.rows_per_part) if self.needs(u)]
-
-    def needs(self, utterance: Utterance) -> bool:
-        return self.again or not has_times(utterance)
-
-    @property
-    def patience_s(self) -> float:
-        return PATIENCE_S if self.timeout_s is None else self.timeout_s
-
-    def patience(self, item: Utterance) -> float:
-        """Seconds an utterance may take."""
-        if self.timeout_s is not None:
-            return self.timeout_s
-        length_s = 0.0
-        if item.end_s is not None:
-            length_s = item.end_s - item.start_s
-        else:
-            with contextlib.suppress(DataError):  # The worker tells what is wrong with the file.
-                length_s = audio_duration_s(self.loader.path(item))
-        return PATIENCE_S + PATIENCE_FACTOR * length_s
-
-    def rows(self, items: Sequence[Utterance]) -> Iterator[Row]:
-        """Words as [text, start, end, score], whatever else `Aligned` holds, seconds of audio and of work."""
-        assert self._aligner is not None
-        for item in items:
-            began, seconds = time.perf_counter(), 0.0
-            try:
-                audio = load_audio(self.loader.path(item), start_s=item.start_s, end_s=item.end_s, channel=item.channel)
-                found = self._aligner.align(audio.audio, audio.sample_rate_hz, item.text)
-                seconds = round(len(audio.audio) / audio.sample_rate_hz, 3)
-            except DataError as error:
-                # Relative paths, so that the same corpus gives the same skips wherever it lies.
-                found = Aligned(words=(), failed=str(error).replace(f"{self.loader.root}/", ""))
-            yield {
-                **(skip_row(item.id, found.failed) if found.failed else {"id": item.id}),
-                "seconds": seconds,
-                "work_s": round(time.perf_counter() - began, 3),
-                "words": [[word.text, word.start_s, word.end_s, word.score] for word in found.words],
-                "flagged": list(found.flagged),
-                "guessed": list(found.guessed),
-                "how": found.how,
-                "score": found.score,
-            }
-
-
 def _write(source: Corpus, out: Path, work: AlignWork, parts: int, about: dict[str, Any]) -> AlignStats:
     """Write the corpus of what was aligned or had times, in the order of the source."""
     stats, skips, guessed = AlignStats(), SkipLog(), set[str]()
@@ -318,7 +238,7 @@ def _write(source: Corpus, out: Path, work: AlignWork, parts: int, about: dict[s
                 stats.failed += 1
                 skips.add(utterance.id, *row["skip"])
                 continue
-            words = _words(row)
+            words = words_of(row)
             stats.aligned += 1
             stats.low_score += len(row["flagged"])
             stats.words += len(words)
@@ -331,7 +251,3 @@ def _write(source: Corpus, out: Path, work: AlignWork, parts: int, about: dict[s
     write_corpus(out, utterances(), audio_root=source.audio_root, info=info, skips=skips)
     skips.check(read=stats.read, kept=stats.aligned + stats.kept)
     return stats
-
-
-def _words(row: Row) -> tuple[Word, ...]:
-    return tuple(Word(text=text, start_s=start, end_s=end, score=score) for text, start, end, score in row["words"])

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -24,8 +25,10 @@ from speechscale.corpus.imported import Corpus
 from speechscale.corpus.listening import Heard, listen
 from speechscale.corpus.readers.admit import MIN_DURATION_S, AudioFiles
 from speechscale.corpus.splits import SPLITS, key_hash, text_key
+from speechscale.corpus.tables import count_utterances
 from speechscale.corpus.timing import word_faults
 from speechscale.files import complete_file
+from speechscale.progress import Progress, Watch
 from speechscale.records import Utterance
 
 MAX_WORDS_PER_S = 10.0
@@ -100,7 +103,7 @@ def validate_corpus(
     workers: int = 1,
     demoted: frozenset[str] = frozenset(),
     out: Path | None = None,
-    say: Callable[[str], None] | None = None,
+    watch: Watch | None = None,
 ) -> Verdict:
     """List every problem of a corpus in `problems.jsonl`, in the order of the utterances, then across them.
 
@@ -115,7 +118,8 @@ def validate_corpus(
     counts: Counter[str] = Counter()
     first: dict[str, list[Problem]] = defaultdict(list)
     search = _Search(files=AudioFiles(root=corpus.audio_root))
-    seconds = 0.0
+    seconds, began = 0.0, time.monotonic()
+    total = count_utterances(corpus.folder / "utterances.parquet")
     with complete_file(out or corpus.folder / "problems.jsonl") as draft, draft.open("w", encoding="utf-8") as stream:
 
         def file(id: str, kind: str, detail: str) -> None:
@@ -131,8 +135,16 @@ def validate_corpus(
             for kind, detail in [*item_problems(utterance, found), *search.add(utterance, found)]:
                 file(utterance.id, kind, detail)
             seconds += found.duration_s or 0.0
-            if say and number % 10_000 == 0:
-                say(f"{number:,} utterances, {sum(counts.values()):,} problems")
+            if watch is not None:
+                watch(
+                    Progress(
+                        items_done=number,
+                        items_total=total,
+                        audio_s=seconds,
+                        wall_s=time.monotonic() - began,
+                        note=f"{sum(counts.values()):,} problems",
+                    )
+                )
         for id, kind, detail in search.across(corpus.utterances()):
             file(id, kind, detail)
     errors = sum(n for kind, n in counts.items() if kind not in demoted and KINDS[kind].severity == "error")

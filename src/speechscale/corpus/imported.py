@@ -16,7 +16,7 @@ from typing import Any
 from speechscale.corpus.loaders import FileLoader
 from speechscale.corpus.tables import read_utterances, write_utterances
 from speechscale.errors import DataError
-from speechscale.files import read_json, write_json
+from speechscale.files import read_versioned, write_json
 from speechscale.records import Utterance
 from speechscale.skips import SkipLog
 
@@ -109,12 +109,7 @@ def open_corpus(folder: Path) -> Corpus:
         raise DataError(
             f"corpus {folder}: no corpus.json in it; make one with: speechscale corpus import SOURCE {folder}"
         )
-    saved = read_json(path, "corpus", _AGAIN)
-    if saved.get("format") != FORMAT or saved.get("format_version") != FORMAT_VERSION:
-        raise DataError(
-            f"corpus {path}: format {saved.get('format')!r} version {saved.get('format_version')!r}, this package "
-            f"reads {FORMAT!r} version {FORMAT_VERSION}; {_AGAIN}"
-        )
+    saved = read_versioned(path, "corpus", _AGAIN, format=FORMAT, version=FORMAT_VERSION)
     missing = [key for key in ("audio_root", "utterances_sha256", "info") if key not in saved]
     if missing:
         raise DataError(f"corpus {path}: field '{missing[0]}' is missing; {_AGAIN}")

@@ -8,6 +8,7 @@ over the whole corpus and a manifest of any length fits.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -19,7 +20,6 @@ from jaxtyping import Int
 
 from speechscale.corpus.cutting import cut_long
 from speechscale.corpus.imported import Corpus, begin_corpus, finish_corpus
-from speechscale.corpus.progress import Progress, Say
 from speechscale.corpus.readers import FORMATS, Source, manifest_in, sniff
 from speechscale.corpus.readers.admit import Admission, AudioFiles
 from speechscale.corpus.readers.base import Entry, Ids, Meter, fault
@@ -28,6 +28,7 @@ from speechscale.corpus.splits import SPLITS, By, Groups, check_shares, draw_spl
 from speechscale.corpus.tables import replace_splits, write_utterances
 from speechscale.errors import DataError
 from speechscale.files import read_json
+from speechscale.progress import Progress, Watch
 from speechscale.records import Utterance
 from speechscale.skips import Skip, SkipLog
 
@@ -99,11 +100,11 @@ class Imported:
     splits: dict[str, int]
 
 
-def import_corpus(source: Path, out: Path, *, options: ImportOptions, say: Say | None = None) -> Imported:
+def import_corpus(source: Path, out: Path, *, options: ImportOptions, watch: Watch | None = None) -> Imported:
     """Read `source`, write the corpus folder `out`.
 
     Args:
-        say: receives a line about every five seconds: items, items per second, time left where the length is known.
+        watch: told after every item; the share is of the source's bytes, which may not be known.
 
     Raises:
         DataError: no such source or format, impossible options, nothing usable, or (on_error "stop") the first item
@@ -122,7 +123,7 @@ def import_corpus(source: Path, out: Path, *, options: ImportOptions, say: Say |
     source = manifest_in(source, name)
     root = _audio_root(source, out, name, options)
     times = WordTimes(path=options.times, tier=options.tier) if options.times else None
-    run = _Run(name=name, root=root, options=options, log=SkipLog(), say=say, meter=Meter(), times=times)
+    run = _Run(name=name, root=root, options=options, log=SkipLog(), watch=watch, meter=Meter(), times=times)
     _check_free(out, source, options)
     begin_corpus(out)
     for stale in out.glob(".*utterances*.tmp"):  # Of an import that was killed.
@@ -161,7 +162,7 @@ class _Run:
     root: Path
     options: ImportOptions
     log: SkipLog
-    say: Say | None
+    watch: Watch | None
     meter: Meter
     read: int = 0
     kept: int = 0
@@ -186,7 +187,7 @@ class _Run:
             speaker=options.speaker,
         )
         self.groups = Groups(options.by) if not isinstance(options.splits, str) or options.splits == "auto" else None
-        progress = Progress(self.say, self.meter)
+        began = time.monotonic()
         for found in kind.read(source):
             self.read += 1
             for made in self._made(found, admission):
@@ -199,9 +200,18 @@ class _Run:
                     self.groups.add(made)
                 yield made
                 if self.kept == options.limit:
+                    self._tell(began, total=self.read)
                     return
-            progress.step(self.read, len(self.log))
-        progress.end(self.read, len(self.log))
+            self._tell(began)
+        self._tell(began, total=self.read)
+
+    def _tell(self, began: float, *, total: int | None = None) -> None:
+        if self.watch is None:
+            return
+        share = self.meter.done / self.meter.total if self.meter.total and total is None else None
+        dropped = f"{len(self.log):,} dropped"
+        wall_s = time.monotonic() - began
+        self.watch(Progress(items_done=self.read, items_total=total, wall_s=wall_s, share=share, note=dropped))
 
     def _made(self, found: Entry | Skip, admission: Admission) -> list[Utterance | Skip]:
         """What becomes of one item: one utterance, several pieces, or a skip."""

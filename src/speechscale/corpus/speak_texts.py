@@ -17,7 +17,8 @@ import fcntl
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -41,6 +42,7 @@ from speechscale.corpus.spoken_shards import (
 from speechscale.corpus.texts import text_files
 from speechscale.errors import DataError, StaleStep
 from speechscale.files import read_json, write_json
+from speechscale.progress import Progress, Watch
 from speechscale.records import NO_TIME, Utterance
 from speechscale.skips import SkipLog
 from speechscale.speech.audio import TARGET_RATE_HZ
@@ -51,21 +53,6 @@ SHARD_UTTERANCES = 64
 """Utterances per folder, journal and task of a worker."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """Where a run stands: hours of speech there are, spoken now, share done (None: unknown), seconds taken."""
-
-    hours: float
-    new_hours: float
-    share: float | None
-    seconds: float
-
-    @property
-    def left_s(self) -> float | None:
-        """Estimated time left."""
-        return self.seconds * (1 - self.share) / self.share if self.share else None
-
-
 def speak_texts(
     texts: Path,
     out: Path,
@@ -73,7 +60,7 @@ def speak_texts(
     *,
     workers: int = 1,
     judge: Judge | None = None,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    watch: Watch | None = None,
 ) -> Corpus:
     """Speak a corpus of texts, or go on where an earlier run was stopped. See the module.
 
@@ -81,7 +68,7 @@ def speak_texts(
         texts: a file or folder. out: the corpus folder; empty, or made by the same recipe.
         workers: processes; they never change a byte.
         judge: another judge than `options.judge`: judge(audio at 16 kHz, text) -> word error rate; importable.
-        on_progress: called after each shard.
+        watch: told after each shard.
 
     Raises:
         DataError: unusable options, texts or voices; an engine that is gone; nothing could be spoken.
@@ -110,7 +97,7 @@ def speak_texts(
             retry_skipped=options.retry_skipped,
         )
         try:
-            _speak_all(texts, options, labels, job, cast, workers, on_progress)
+            _speak_all(texts, options, labels, job, cast, workers, watch)
         except EngineDown as error:
             raise DataError(str(error)) from error
         trim_shards(job, _max_samples(options))
@@ -124,7 +111,7 @@ def _speak_all(
     job: ShardJob,
     cast: Cast,
     workers: int,
-    on_progress: Callable[[Progress], None],
+    watch: Watch | None,
 ) -> None:
     """Speak shard after shard, as many as the hours need."""
     started = time.monotonic()
@@ -139,23 +126,37 @@ def _speak_all(
             yield number, [utterance for utterance, _ in block]
 
     results: dict[int, ShardResult] = {}
-    total = spoken = front = 0
+    total = front = 0
+    sums: Counter[str] = Counter()
+    kept_share = 0.0  # what earlier runs did takes no time and must not make the rest look quick
 
     def finished(result: ShardResult) -> bool:
         """Take a result; whether the shards done without gap reach the wanted hours."""
-        nonlocal total, spoken, front
+        nonlocal total, front, kept_share
         results[result.number] = result
-        spoken += result.new_samples
         while front in results:
             total += results[front].samples
             front += 1
+        sums["new" if result.new_samples else "kept"] += result.kept + result.dropped
+        sums["samples"] += result.samples
+        sums["spoken"] += result.new_samples
         shares = [total / limit] if options.hours is not None else []
         if front and size and options.documents is None:
             shares.append(read[front - 1] / size)
-        hours = sum(r.samples for r in results.values()) / TARGET_RATE_HZ / 3600
         share = min(1.0, max(shares)) if shares else None
-        new_hours = spoken / TARGET_RATE_HZ / 3600
-        on_progress(Progress(hours=hours, new_hours=new_hours, share=share, seconds=time.monotonic() - started))
+        if not sums["spoken"]:
+            kept_share = share or 0.0
+        if watch is not None:
+            watch(
+                Progress(
+                    items_done=sums["new"],
+                    items_kept=sums["kept"],
+                    audio_s=sums["spoken"] / TARGET_RATE_HZ,
+                    wall_s=time.monotonic() - started,
+                    share=None if share is None else (share - kept_share) / max(1 - kept_share, 1e-9),
+                    note=f"{sums['samples'] / TARGET_RATE_HZ / 3600:.2f} h in all",
+                )
+            )
         return total >= limit
 
     run_shards(shards(), job, cast, workers=workers, finished=finished)

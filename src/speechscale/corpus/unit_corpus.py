@@ -22,7 +22,7 @@ from speechscale.corpus.encode import encode_stream, sample_waveforms
 from speechscale.corpus.imported import Corpus, open_corpus
 from speechscale.corpus.tables import check_ids, count_utterances, read_utterance_rows
 from speechscale.errors import DataError
-from speechscale.files import read_json, write_json
+from speechscale.files import read_versioned, write_json
 from speechscale.journal import Row, read_part, run_parts
 from speechscale.progress import Watch
 from speechscale.records import UnitTable, UnitTableBuilder, Utterance, concat_tables
@@ -163,12 +163,7 @@ def open_units(folder: Path) -> UnitCorpus:
         DataError: no units there, another format, or a part that is missing or altered; the message names it.
     """
     path = Path(folder) / "units.json"
-    saved = read_json(path, "units", _AGAIN)
-    if saved.get("format") != FORMAT or saved.get("format_version") != FORMAT_VERSION:
-        raise DataError(
-            f"units {path}: format {saved.get('format')!r} version {saved.get('format_version')!r}, "
-            f"this package reads {FORMAT!r} version {FORMAT_VERSION}; {_AGAIN}"
-        )
+    saved = read_versioned(path, "units", _AGAIN, format=FORMAT, version=FORMAT_VERSION)
     for name, sha256 in saved["parts"].items():
         part = Path(folder) / "parts" / name
         if not part.is_file() or _sha256(part) != sha256:

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from speechscale.errors import DataError
-from speechscale.files import complete_file, read_json, write_json
+from speechscale.files import complete_file, read_versioned, write_json
 from speechscale.speech.hifigan_network import Generator, HifiganShape, as_tuples, filled_generator
-from speechscale.speech.vocoder import checked_units, speaker_index, weights_sha256
+from speechscale.speech.vocoder import checked_units, read_weights, speaker_index, weights_sha256
 
 FORMAT = "speechscale unit hifigan"
 FORMAT_VERSION = 1
@@ -125,24 +124,12 @@ class UnitHifigan:
             DataError: a file is missing, altered or of another format; the message names it.
         """
         path = Path(folder) / "hifigan.json"
-        saved = read_json(path, "vocoder", REMEDY)
-        if (saved.get("format"), saved.get("format_version")) != (FORMAT, FORMAT_VERSION):
-            raise DataError(
-                f"vocoder {path}: format {saved.get('format')!r} version {saved.get('format_version')!r}, "
-                f"this package reads {FORMAT!r} version {FORMAT_VERSION}; {REMEDY}"
-            )
+        saved = read_versioned(path, "vocoder", REMEDY, format=FORMAT, version=FORMAT_VERSION)
         try:
             shape = HifiganShape(**{name: as_tuples(value) for name, value in saved["shape"].items()})
             training, sha256 = saved["training"], saved["weights_sha256"]
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"vocoder {path}: fields do not fit ({error}); {REMEDY}") from error
         weights = path.with_name("hifigan.safetensors")
-        try:
-            tensors = load_file(weights)
-        except FileNotFoundError:
-            raise DataError(f"vocoder {weights}: the file is missing; {REMEDY}") from None
-        except (SafetensorError, OSError) as error:
-            raise DataError(f"vocoder {weights}: not readable ({error}); {REMEDY}") from error
-        if weights_sha256(tensors) != sha256:
-            raise DataError(f"vocoder {weights}: the weights are not those that hifigan.json names; {REMEDY}")
+        tensors = read_weights(weights, sha256)
         return cls(shape=shape, network=filled_generator(shape, tensors, str(weights)), training=training)

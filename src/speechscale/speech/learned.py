@@ -8,10 +8,12 @@ and holds it in memory; the rest of the stream is never held.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
 import numpy as np
+import torch
 
 from speechscale.errors import DataError
 from speechscale.speech.encoders.adapted import Adapted, mel_front
@@ -55,11 +57,24 @@ def learn_encoder(
                 "encoder 'phonetic-supervised' is trained on speech with phone labels, none was given; "
                 "pass labeled=speechscale.voices.labeled_speech, or use 'adapted'"
             )
-        tensors, info = learn_phonetic(labeled(), front, context, seed=seed)
+        with _one_thread():
+            tensors, info = learn_phonetic(labeled(), front, context, seed=seed)
         return factory(**config, tensors=tensors), info, stream
     head = _head(stream, front.sample_rate_hz)
-    tensors, info = learn_adapted(_pieces(head, front.sample_rate_hz), front, context, seed=seed)
+    with _one_thread():
+        tensors, info = learn_adapted(_pieces(head, front.sample_rate_hz), front, context, seed=seed)
     return factory(**config, tensors=tensors), info, chain(head, stream)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The matrices are small: on two busy cores two threads took 70 s of processor time where one takes 5 s."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _head(stream: Iterator[np.ndarray], sample_rate_hz: int) -> list[np.ndarray]:

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from safetensors.numpy import save_file
 
 from speechscale.errors import DataError
-from speechscale.files import canonical_sha256, complete_file, read_json, write_json
+from speechscale.files import canonical_sha256, complete_file, read_versioned, write_json
 from speechscale.speech.encoders import (
     UNIT_ENCODERS,
     Encoder,
@@ -193,12 +193,7 @@ class SpeechTokenizer:
             DataError: a file is missing, altered or of another format; the message names it.
         """
         path = Path(folder) / "speech_tokenizer.json"
-        saved = read_json(path, "speech tokenizer", REFIT)
-        if saved.get("format") != FORMAT or saved.get("format_version") != FORMAT_VERSION:
-            raise DataError(
-                f"speech tokenizer {path}: format {saved.get('format')!r} version {saved.get('format_version')!r}, "
-                f"this package reads {FORMAT!r} version {FORMAT_VERSION}; {REFIT}"
-            )
+        saved = read_versioned(path, "speech tokenizer", REFIT, format=FORMAT, version=FORMAT_VERSION)
         try:
             tokenizer = cls(
                 encoder_name=saved["encoder"],

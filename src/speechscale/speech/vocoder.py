@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from speechscale.errors import DataError
-from speechscale.files import complete_file, read_json, write_json
+from speechscale.files import complete_file, read_versioned, write_json
 from speechscale.records import UnitTable
 from speechscale.speech.spectrograms import MelSpec, griffin_lim, mel_to_magnitude
 from speechscale.speech.unit_to_mel import MelPlan, UnitToMel, VocoderShape, empty_network, whole_durations
@@ -141,13 +141,7 @@ class Vocoder:
             DataError: a file is missing, altered or of another format; the message names it.
         """
         path = Path(folder) / "vocoder.json"
-        saved = read_json(path, "vocoder", REMEDY)
-        version = saved.get("format_version")
-        if saved.get("format") != FORMAT or version not in range(OLDEST_VERSION, FORMAT_VERSION + 1):
-            raise DataError(
-                f"vocoder {path}: format {saved.get('format')!r} version {saved.get('format_version')!r}, "
-                f"this package reads {FORMAT!r} version {FORMAT_VERSION}; {REMEDY}"
-            )
+        saved = read_versioned(path, "vocoder", REMEDY, format=FORMAT, version=FORMAT_VERSION, oldest=OLDEST_VERSION)
         try:
             speakers = tuple(saved["shape"].get("speakers", ()))
             shape = VocoderShape(**{**saved["shape"], "mel": MelSpec(**saved["shape"]["mel"]), "speakers": speakers})
@@ -156,14 +150,10 @@ class Vocoder:
             raise DataError(f"vocoder {path}: fields do not fit ({error}); {REMEDY}") from error
         weights = path.with_name("vocoder.safetensors")
         network = empty_network(shape)
+        tensors = read_weights(weights, sha256)
         try:
-            tensors = load_file(weights)
-            if weights_sha256(tensors) != sha256:
-                raise DataError(f"vocoder {weights}: the weights are not those that vocoder.json names; {REMEDY}")
-            network.load_state_dict(_one_voice(tensors) if version == 1 else tensors)
-        except FileNotFoundError:
-            raise DataError(f"vocoder {weights}: the file is missing; {REMEDY}") from None
-        except (SafetensorError, RuntimeError, OSError) as error:
+            network.load_state_dict(_one_voice(tensors) if saved["format_version"] == 1 else tensors)
+        except RuntimeError as error:
             raise DataError(f"vocoder {weights}: not readable ({error}); {REMEDY}") from error
         return cls(shape=shape, network=network.eval(), training=training)
 
@@ -234,6 +224,19 @@ def checked_units(units: np.ndarray, durations: np.ndarray | None, num_units: in
     if durations is not None and (len(durations) != len(units) or (len(units) and np.min(durations) < 1)):
         raise DataError(f"vocoder: {len(units)} units need as many durations of at least one frame; leave them out")
     return units
+
+
+def read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
+    """Read a vocoder's weights and verify their checksum. Raises DataError: missing, unreadable or altered."""
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except FileNotFoundError:
+        raise DataError(f"vocoder {path}: the file is missing; {REMEDY}") from None
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"vocoder {path}: not readable ({error}); {REMEDY}") from error
+    if weights_sha256(tensors) != sha256:
+        raise DataError(f"vocoder {path}: the weights are not those that {path.stem}.json names; {REMEDY}")
+    return tensors
 
 
 def weights_sha256(tensors: dict[str, Tensor]) -> str:
