@@ -136,7 +136,7 @@ def test_nothing_usable_is_an_error_with_reasons(tmp_path: Path, tokenizer: Spee
 
 def test_phone_units_are_refused_for_recordings(tmp_path: Path) -> None:
     put(tmp_path, "a", noise(1.0))
-    with pytest.raises(DataError, match=r"only for synthesized speech; use an encoder such as 'mfcc'"):
+    with pytest.raises(DataError, match=r"only for synthesized speech; use an encoder such as 'adapted'"):
         encode(tmp_path, phone_tokenizer(["a", "b", "_"]))
 
 
