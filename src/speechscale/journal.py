@@ -14,8 +14,6 @@ import json
 import math
 import multiprocessing
 import os
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +27,7 @@ from pebble import ProcessExpired, ProcessPool
 from speechscale.errors import DataError, StaleStep
 from speechscale.files import read_json, write_json
 from speechscale.progress import Progress, Watch
+from speechscale.workers import behave, one_thread_environment
 
 Row = dict[str, Any]
 POLL_S = 0.25
@@ -248,14 +247,15 @@ class _Runner:
             initializer=_start_worker,
             initargs=(os.getpid(), self.work, counters),
         )
-        try:
-            self._drain(pool, todo, counters, ahead=AHEAD * workers)
-            pool.close()
-        except BaseException:
-            pool.stop()
-            raise
-        finally:
-            pool.join()
+        with one_thread_environment():
+            try:
+                self._drain(pool, todo, counters, ahead=AHEAD * workers)
+                pool.close()
+            except BaseException:
+                pool.stop()
+                raise
+            finally:
+                pool.join()
         self._tell(counters, force=True)
 
     def _drain(self, pool: ProcessPool, todo: Sequence[int], counters: Any, ahead: int) -> None:
@@ -343,19 +343,8 @@ _worker: dict[str, Any] = {}
 
 
 def _start_worker(parent: int, work: Work, counters: Any) -> None:
-    """One thread per library; Ctrl-C is the parent's business; die when the parent does."""
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = "1"
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    behave(parent)
     _worker.update(work=work, counters=counters, started=False)
-
-
-def _die_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
 
 
 def _work_part(folder: Path, part: int, **options: Any) -> None:

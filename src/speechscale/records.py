@@ -86,7 +86,7 @@ class Item:
     speaker: str = ""
 
 
-def dedup(frames: Int[np.ndarray, "frames"]) -> tuple[Int[np.ndarray, "units"], Int[np.ndarray, "units"]]:
+def dedup(frames: Int[np.ndarray, " frames"]) -> tuple[Int[np.ndarray, " units"], Int[np.ndarray, " units"]]:
     """Collapse runs of equal units; return the units and how many frames each run lasted.
 
     Example: [5, 5, 7, 7, 7, 5] -> [5, 7, 5], [2, 3, 1]
@@ -99,8 +99,8 @@ def dedup(frames: Int[np.ndarray, "frames"]) -> tuple[Int[np.ndarray, "units"], 
 
 
 def dedup_many(
-    frames: Int[np.ndarray, "all_frames"], offsets: Int[np.ndarray, "rows1"]
-) -> tuple[Int[np.ndarray, "all_units"], Int[np.ndarray, "all_units"], Int[np.ndarray, "rows1"]]:
+    frames: Int[np.ndarray, " all_frames"], offsets: Int[np.ndarray, " rows1"]
+) -> tuple[Int[np.ndarray, " all_units"], Int[np.ndarray, " all_units"], Int[np.ndarray, " rows1"]]:
     """`dedup` of many utterances at once: row i owns `frames[offsets[i]:offsets[i + 1]]`.
 
     Returns the flat units, their durations in frames, and the offsets of each row in them. Offsets start at 0 and end
@@ -132,7 +132,7 @@ def _dedup_rows(frames: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np
     return frames[starts[:-1]].astype(np.int16, copy=False), np.diff(starts).astype(np.int32), np.diff(rows)
 
 
-def expand(units: Int[np.ndarray, "units"], durations: Int[np.ndarray, "units"]) -> Int[np.ndarray, "frames"]:
+def expand(units: Int[np.ndarray, " units"], durations: Int[np.ndarray, " units"]) -> Int[np.ndarray, " frames"]:
     """Undo `dedup`. Example: [5, 7], [2, 1] -> [5, 5, 7]"""
     return np.repeat(units, durations)
 
@@ -154,23 +154,23 @@ class UnitTable:
     speakers: list[str]
     splits: list[str]
     texts: list[str]
-    units: Int[np.ndarray, "all_units"]
-    durations_frames: Int[np.ndarray, "all_units"]
-    unit_offsets: Int[np.ndarray, "rows1"]
+    units: Int[np.ndarray, " all_units"]
+    durations_frames: Int[np.ndarray, " all_units"]
+    unit_offsets: Int[np.ndarray, " rows1"]
     words: list[str]
-    word_start_frames: Int[np.ndarray, "all_words"]
-    word_end_frames: Int[np.ndarray, "all_words"]
-    word_offsets: Int[np.ndarray, "rows1"]
+    word_start_frames: Int[np.ndarray, " all_words"]
+    word_end_frames: Int[np.ndarray, " all_words"]
+    word_offsets: Int[np.ndarray, " rows1"]
     frame_rate_hz: float
     num_units: int
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def row_units(self, row: int) -> Int[np.ndarray, "units"]:
+    def row_units(self, row: int) -> Int[np.ndarray, " units"]:
         return self.units[self.unit_offsets[row] : self.unit_offsets[row + 1]]
 
-    def row_durations(self, row: int) -> Int[np.ndarray, "units"]:
+    def row_durations(self, row: int) -> Int[np.ndarray, " units"]:
         return self.durations_frames[self.unit_offsets[row] : self.unit_offsets[row + 1]]
 
     def row_words(self, row: int) -> list[str]:
@@ -181,7 +181,7 @@ class UnitTable:
         return np.stack([self.word_start_frames[part], self.word_end_frames[part]], axis=1)
 
     @property
-    def frames(self) -> Int[np.ndarray, "rows"]:
+    def frames(self) -> Int[np.ndarray, " rows"]:
         """Frames of each utterance."""
         sums = np.concatenate(([0], np.cumsum(self.durations_frames, dtype=np.int64)))
         return sums[self.unit_offsets[1:]] - sums[self.unit_offsets[:-1]]
@@ -212,8 +212,8 @@ class UnitTable:
 
 
 def unit_row_problem(
-    units: Int[np.ndarray, "units"],
-    durations_frames: Int[np.ndarray, "units"],
+    units: Int[np.ndarray, " units"],
+    durations_frames: Int[np.ndarray, " units"],
     words: Sequence[str],
     word_frames: Int[np.ndarray, "words 2"],
     num_units: int,
@@ -259,8 +259,8 @@ class UnitTableBuilder:
         speaker: str,
         split: str,
         text: str,
-        units: Int[np.ndarray, "units"],
-        durations_frames: Int[np.ndarray, "units"],
+        units: Int[np.ndarray, " units"],
+        durations_frames: Int[np.ndarray, " units"],
         words: Sequence[str],
         word_frames: Int[np.ndarray, "words 2"],
     ) -> None:
@@ -306,7 +306,7 @@ class UnitTableBuilder:
         )
 
 
-def offsets(lengths: Sequence[int] | Int[np.ndarray, "rows"]) -> Int[np.ndarray, "rows1"]:
+def offsets(lengths: Sequence[int] | Int[np.ndarray, " rows"]) -> Int[np.ndarray, " rows1"]:
     """Ragged offsets of the given lengths. Example: [2, 0, 3] -> [0, 2, 2, 5]"""
     return np.concatenate(([0], np.cumsum(np.asarray(lengths, np.int64)))).astype(np.int64)
 

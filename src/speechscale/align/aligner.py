@@ -62,7 +62,7 @@ class Aligner(Protocol):
     name: str
     low_score: float
 
-    def align(self, audio: Float[np.ndarray, "samples"], sample_rate_hz: int, text: str) -> Aligned:
+    def align(self, audio: Float[np.ndarray, " samples"], sample_rate_hz: int, text: str) -> Aligned:
         """Align one utterance; never raises for what the data holds. Raises MissingExtra or DataError for settings."""
         ...
 
@@ -113,7 +113,7 @@ def spoken_form(text: str, language: str, *, known: Container[str] | None) -> No
     return normal
 
 
-def unusable(audio: Float[np.ndarray, "samples"], sample_rate_hz: int, min_s: float) -> str | None:
+def unusable(audio: Float[np.ndarray, " samples"], sample_rate_hz: int, min_s: float) -> str | None:
     """What is wrong with a waveform, or None."""
     if len(audio) < min_s * sample_rate_hz:
         return f"the audio of {len(audio)} samples is too short for a word; record it again or drop it"

@@ -49,8 +49,8 @@ class Emissions:
     """
 
     columns: Float[np.ndarray, "frames ids"]
-    best: Float[np.ndarray, "frames"]
-    top: Float[np.ndarray, "frames"]
+    best: Float[np.ndarray, " frames"]
+    top: Float[np.ndarray, " frames"]
 
 
 class CtcAligner:
@@ -127,7 +127,7 @@ class CtcAligner:
             "guess": self.pronouncer.guess if self.pronouncer else None,
         }
 
-    def align(self, audio: Float[np.ndarray, "samples"], sample_rate_hz: int, text: str) -> Aligned:
+    def align(self, audio: Float[np.ndarray, " samples"], sample_rate_hz: int, text: str) -> Aligned:
         """Align one utterance of any length."""
         normal = spoken_form(text, self.language, known=self.pronouncer.entries if self.pronouncer else None)
         if isinstance(normal, Aligned):
@@ -160,7 +160,7 @@ class CtcAligner:
             owners += [index] * len(ids)
         return tokens, owners, tuple(guessed)
 
-    def emissions(self, audio: Float[np.ndarray, "samples"], ids: Sequence[int]) -> Emissions:
+    def emissions(self, audio: Float[np.ndarray, " samples"], ids: Sequence[int]) -> Emissions:
         """Run audio at `sample_rate_hz` through the model, in stitched windows; frame i starts at i * hop_samples."""
         hop = self.hop_samples
         window = max(1, round(self.window_s * self.sample_rate_hz / hop))
@@ -182,7 +182,7 @@ class CtcAligner:
             best.append(logs.amax(dim=1).cpu().numpy())
         return Emissions(columns=np.concatenate(columns), best=np.concatenate(best), top=np.concatenate(top))
 
-    def _forward(self, audio: Float[np.ndarray, "samples"]) -> torch.Tensor:
+    def _forward(self, audio: Float[np.ndarray, " samples"]) -> torch.Tensor:
         """Log probabilities [frames, vocabulary] in float32."""
         inputs = self._extractor(audio, sampling_rate=self.sample_rate_hz, return_tensors="pt")
         inputs = {
@@ -202,8 +202,8 @@ class CtcAligner:
         return round((long - short) / (frames[1] - frames[0]))
 
     def _path(
-        self, audio: Float[np.ndarray, "samples"], tokens: list[int], owners: list[int]
-    ) -> tuple[TokenPath, Float[np.ndarray, "frames"]]:
+        self, audio: Float[np.ndarray, " samples"], tokens: list[int], owners: list[int]
+    ) -> tuple[TokenPath, Float[np.ndarray, " frames"]]:
         """Best path of the tokens, and the log probability of the likeliest token in each frame."""
         delimiter = self.alphabet.delimiter
         wanted = {self.alphabet.blank, *tokens} | ({delimiter} if delimiter is not None else set())

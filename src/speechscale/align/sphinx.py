@@ -119,7 +119,7 @@ class SphinxAligner:
             "passes": [used.name for used in PASSES],
         }
 
-    def align(self, audio: Float[np.ndarray, "samples"], sample_rate_hz: int, text: str) -> Aligned:
+    def align(self, audio: Float[np.ndarray, " samples"], sample_rate_hz: int, text: str) -> Aligned:
         """Align one utterance of any length."""
         normal = spoken_form(text, "en", known=self.pronouncer.entries)
         if isinstance(normal, Aligned):
@@ -148,7 +148,7 @@ class SphinxAligner:
             how += f"; lost at {track.lost_s:.1f} s"
         return put_together(normal, found, low_score=self.low_score, guessed=guessed, how=how)
 
-    def _stretches(self, pcm: Int[np.ndarray, "samples"], chain: Sequence[tuple[str, Pronunciation]]) -> _Track:
+    def _stretches(self, pcm: Int[np.ndarray, " samples"], chain: Sequence[tuple[str, Pronunciation]]) -> _Track:
         """Align a long recording from left to right, STRETCH_S at a time; stop where nothing fits."""
         track, at, tries = _Track(), 0, 1
         total = len(pcm)
@@ -185,7 +185,7 @@ class SphinxAligner:
         return track
 
     def _passes(
-        self, pcm: Int[np.ndarray, "samples"], chain: Sequence[tuple[str, Pronunciation]], *, open_end: bool
+        self, pcm: Int[np.ndarray, " samples"], chain: Sequence[tuple[str, Pronunciation]], *, open_end: bool
     ) -> _Piece | None:
         """Try beam after beam; return the first piece that is good enough, or the best."""
         best: _Piece | None = None
@@ -198,7 +198,7 @@ class SphinxAligner:
         return best
 
     def _pass(
-        self, pcm: Int[np.ndarray, "samples"], chain: Sequence[tuple[str, Pronunciation]], used: Pass, open_end: bool
+        self, pcm: Int[np.ndarray, " samples"], chain: Sequence[tuple[str, Pronunciation]], used: Pass, open_end: bool
     ) -> _Piece | None:
         """One forced alignment; None when no path reaches an end of the grammar."""
         decoder = self._decoder(used)
@@ -258,7 +258,7 @@ class SphinxAligner:
         self.pronouncer.close()
 
 
-def quiet_place(pcm: Int[np.ndarray, "samples"], target: int) -> int:
+def quiet_place(pcm: Int[np.ndarray, " samples"], target: int) -> int:
     """The middle of the quietest 0.2 s in the SEARCH_S before `target`, a sample index."""
     target = min(target, len(pcm))
     block = round(0.05 * TARGET_RATE_HZ)

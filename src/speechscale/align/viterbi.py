@@ -42,13 +42,13 @@ class TokenPath:
     """
 
     score: float
-    token_at: Int[np.ndarray, "frames"]
-    start_frames: Int[np.ndarray, "tokens"]
-    end_frames: Int[np.ndarray, "tokens"]
-    scores: Float[np.ndarray, "tokens"]
+    token_at: Int[np.ndarray, " frames"]
+    start_frames: Int[np.ndarray, " tokens"]
+    end_frames: Int[np.ndarray, " tokens"]
+    scores: Float[np.ndarray, " tokens"]
 
 
-def frames_needed(tokens: Int[np.ndarray, "tokens"]) -> int:
+def frames_needed(tokens: Int[np.ndarray, " tokens"]) -> int:
     """The fewest frames that hold the tokens: one each, and a blank between equal neighbors."""
     tokens = np.asarray(tokens, np.int64)
     return len(tokens) + int(((tokens[1:] == tokens[:-1]) & (tokens[1:] != STAR)).sum())
@@ -56,7 +56,7 @@ def frames_needed(tokens: Int[np.ndarray, "tokens"]) -> int:
 
 def star_costs(
     log_probs: Float[np.ndarray, "frames vocabulary"], *, blank: int, penalty: float = STAR_PENALTY
-) -> Float[np.ndarray, "frames"]:
+) -> Float[np.ndarray, " frames"]:
     """Log probability of a star in each frame: the best token except blank, less a penalty."""
     others = np.delete(np.asarray(log_probs), blank, axis=1)
     return np.asarray(others.max(axis=1) - penalty, np.float64)
@@ -64,12 +64,12 @@ def star_costs(
 
 def align_tokens(
     log_probs: Float[np.ndarray, "frames vocabulary"],
-    tokens: Int[np.ndarray, "tokens"],
+    tokens: Int[np.ndarray, " tokens"],
     *,
     blank: int,
-    star_gaps: Bool[np.ndarray, "gaps"] | None = None,
-    star: Float[np.ndarray, "frames"] | None = None,
-    filler: Float[np.ndarray, "frames"] | None = None,
+    star_gaps: Bool[np.ndarray, " gaps"] | None = None,
+    star: Float[np.ndarray, " frames"] | None = None,
+    filler: Float[np.ndarray, " frames"] | None = None,
     band: int | None = None,
 ) -> TokenPath:
     """Find the path with the highest score.

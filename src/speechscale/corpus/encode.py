@@ -44,8 +44,8 @@ class Encoded:
 
     utterance: Utterance
     spoken: Spoken
-    units: Int[np.ndarray, "units"]
-    durations_frames: Int[np.ndarray, "units"]
+    units: Int[np.ndarray, " units"]
+    durations_frames: Int[np.ndarray, " units"]
     words: list[str]
     word_frames: Int[np.ndarray, "words 2"]
 
@@ -110,7 +110,7 @@ def encode_corpus(
     loader: Loader,
     skips: SkipLog,
     keep_audio: int = 0,
-    on_audio: Callable[[str, Float[np.ndarray, "samples"]], None] | None = None,
+    on_audio: Callable[[str, Float[np.ndarray, " samples"]], None] | None = None,
     shard_utterances: int = SHARD_UTTERANCES,
     batch_s: float = 120.0,
 ) -> UnitTable:
@@ -147,7 +147,7 @@ def sample_waveforms(
     sample_rate_hz: int = TARGET_RATE_HZ,
     skips: SkipLog | None = None,
     shard_utterances: int = SHARD_UTTERANCES,
-) -> Iterator[Float[np.ndarray, "samples"]]:
+) -> Iterator[Float[np.ndarray, " samples"]]:
     """Yield the waveforms of the first utterances until `max_hours` of audio are out, to fit k-means on.
 
     The last one may go over. Utterances that cannot be used are passed over (and reported to `skips`, if given).
@@ -214,7 +214,7 @@ def _batches(pairs: Iterable[tuple[Utterance, Spoken]], batch_s: float) -> Itera
 
 def _frames(
     tokenizer: SpeechTokenizer, batch: Sequence[tuple[Utterance, Spoken]]
-) -> list[Int[np.ndarray, "frames"] | DataError]:
+) -> list[Int[np.ndarray, " frames"] | DataError]:
     """Units per frame of each utterance, or what is wrong with it."""
 
     def waveform(spoken: Spoken) -> np.ndarray:
@@ -237,7 +237,7 @@ def _frames(
 
 
 def _encoded(
-    tokenizer: SpeechTokenizer, utterance: Utterance, spoken: Spoken, frames: Int[np.ndarray, "frames"]
+    tokenizer: SpeechTokenizer, utterance: Utterance, spoken: Spoken, frames: Int[np.ndarray, " frames"]
 ) -> Encoded:
     """Join units and words. Raises DataError if they do not fit together."""
     units, durations = dedup(frames)

@@ -252,7 +252,7 @@ class _Run:
             raise DataError(f"{skip.id}: {skip.reason}; {skip.remedy} (or go on with --on-error skip)")
         self.log.skips.append(skip)
 
-    def splits(self) -> tuple[Int[np.ndarray, "utterances"] | None, dict[str, Any]]:
+    def splits(self) -> tuple[Int[np.ndarray, " utterances"] | None, dict[str, Any]]:
         """Split index per utterance (None: as they are), and how they came about."""
         wanted = self.options.splits
         if self.kept == 0:

@@ -120,7 +120,7 @@ class PocketsphinxJudge:
         except ImportError as error:
             raise MissingExtra("judging speech by recognizing it", "align") from error
 
-    def hear(self, audio: Float[np.ndarray, "samples"]) -> list[str]:
+    def hear(self, audio: Float[np.ndarray, " samples"]) -> list[str]:
         """Recognize the words of an utterance."""
         if self._decoder is None:
             self._decoder = self._start()
@@ -133,7 +133,7 @@ class PocketsphinxJudge:
         found = decoder.hyp()
         return [] if found is None else found.hypstr.split()
 
-    def __call__(self, audio: Float[np.ndarray, "samples"], text: str) -> float:
+    def __call__(self, audio: Float[np.ndarray, " samples"], text: str) -> float:
         return word_error_rate(normalize(text).spoken, self.hear(audio))
 
     def _start(self) -> Any:
@@ -169,5 +169,5 @@ def word_error_rate(reference: Sequence[str], heard: Sequence[str]) -> float:
     return float(row[-1]) / len(reference)
 
 
-def _pcm(audio: Float[np.ndarray, "samples"]) -> bytes:
+def _pcm(audio: Float[np.ndarray, " samples"]) -> bytes:
     return np.clip(np.rint(audio * 32_767), -32_768, 32_767).astype("<i2").tobytes()

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -20,9 +17,9 @@ from speechscale.corpus.spoken_shards import ShardJob, ShardResult, speak_shard_
 from speechscale.errors import DataError
 from speechscale.records import Utterance
 from speechscale.voices.engines import Cast
+from speechscale.workers import behave, one_thread_environment
 
 Shard = tuple[int, list[Utterance]]
-WATCH_S = 0.2
 _HERE: list[tuple[Cast, ShardJob]] = []
 """The cast and job of this worker process: models are loaded once."""
 
@@ -50,17 +47,18 @@ def run_shards(
     )
     going: set[Future[ShardResult]] = set()
     try:
-        while True:
-            for number, utterances in islice(shards, 2 * workers - len(going)):
-                going.add(pool.submit(_speak, number, utterances))
-            if not going:
-                return
-            done, going = wait(going, return_when=FIRST_COMPLETED)
-            enough = False
-            for future in done:
-                enough = finished(future.result()) or enough
-            if enough:
-                return
+        with one_thread_environment():
+            while True:
+                for number, utterances in islice(shards, 2 * workers - len(going)):
+                    going.add(pool.submit(_speak, number, utterances))
+                if not going:
+                    return
+                done, going = wait(going, return_when=FIRST_COMPLETED)
+                enough = False
+                for future in done:
+                    enough = finished(future.result()) or enough
+                if enough:
+                    return
     except BrokenProcessPool as error:
         raise DataError(
             "a worker was killed (out of memory?); run the same command again, with fewer workers"
@@ -85,13 +83,5 @@ def _speak(number: int, utterances: list[Utterance]) -> ShardResult:
 
 
 def _enter(parent: int, job: ShardJob) -> None:
-    """Prepare a worker: Ctrl-C is the parent's to handle, and without a parent there is nothing to do."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    behave(parent)
     _HERE.append((Cast(job.addresses, job.options), job))
-
-
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(WATCH_S)
-    os._exit(1)

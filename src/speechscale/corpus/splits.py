@@ -72,7 +72,7 @@ class Groups:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def labels(self) -> UInt64[np.ndarray, "utterances"]:
+    def labels(self) -> UInt64[np.ndarray, " utterances"]:
         """The group of each utterance, in the order added; its name is the smallest hash of its keys."""
         smallest: dict[int, int] = {}
         for node in range(len(self._parents)):
@@ -100,13 +100,13 @@ class Groups:
 
 
 def draw_splits(
-    labels: UInt64[np.ndarray, "utterances"],
+    labels: UInt64[np.ndarray, " utterances"],
     shares: Sequence[float],
     *,
     seed: int,
     by: By,
     tolerance: float = TOLERANCE,
-) -> Int[np.ndarray, "utterances"]:
+) -> Int[np.ndarray, " utterances"]:
     """Deal whole groups out to train, select and test; return 0, 1 or 2 per utterance.
 
     Groups above the smallest wanted split come first, largest first; the others in the order of a hash of the seed.
@@ -142,7 +142,7 @@ def draw_splits(
 
 
 def _check_possible(
-    sizes: Int[np.ndarray, "groups"], total: int, shares: Sequence[float], wanted: Sequence[int], by: By, slack: float
+    sizes: Int[np.ndarray, " groups"], total: int, shares: Sequence[float], wanted: Sequence[int], by: By, slack: float
 ) -> None:
     if total == 0:
         raise DataError("no utterances to split; check the corpus")

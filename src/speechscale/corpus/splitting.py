@@ -98,7 +98,7 @@ def split_corpus(
     )
 
 
-def _later_texts(corpus: Corpus, chosen: Int[np.ndarray, "utterances"]) -> dict[int, int]:
+def _later_texts(corpus: Corpus, chosen: Int[np.ndarray, " utterances"]) -> dict[int, int]:
     """Text -> the splits it is in, one bit each."""
     masks: dict[int, int] = {}
     for row, utterance in enumerate(corpus.utterances()):

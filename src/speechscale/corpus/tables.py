@@ -52,7 +52,7 @@ def read_utterances(path: Path) -> Iterator[Utterance]:
         yield _utterance(row)
 
 
-def replace_splits(source: Path, target: Path, splits: Shaped[np.ndarray, "utterances"]) -> None:
+def replace_splits(source: Path, target: Path, splits: Shaped[np.ndarray, " utterances"]) -> None:
     """Copy an utterance table with other splits, one per row; rows are not unpacked."""
     at = 0
     with _open(source, _UTTERANCES, "utterance table") as file, complete_file(target) as draft:

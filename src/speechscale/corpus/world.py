@@ -240,7 +240,7 @@ def _draw_characters(config: WorldConfig, lexicon: Lexicon, rng: np.random.Gener
     return tuple(drawn[i] for i in rng.permutation(len(drawn)))
 
 
-def _draw_facts(names: list[str], pool: tuple[str, ...], rng: np.random.Generator) -> Int[np.ndarray, "characters"]:
+def _draw_facts(names: list[str], pool: tuple[str, ...], rng: np.random.Generator) -> Int[np.ndarray, " characters"]:
     """Value index of each character: all values equally often (within one), nobody is a friend of himself."""
     drawn = rng.permutation(len(names)) % len(pool)
     for i, name in enumerate(names):

@@ -28,7 +28,7 @@ Modality = Literal["speech", "text", "free"]
 def generate(
     model: Any,
     vocabulary: Vocabulary,
-    prompt_ids: Sequence[Sequence[int] | Int[np.ndarray, "tokens"]],
+    prompt_ids: Sequence[Sequence[int] | Int[np.ndarray, " tokens"]],
     *,
     max_new_tokens: int,
     modality: Modality = "free",
@@ -87,7 +87,7 @@ def generate(
 def continue_units(
     model: Any,
     vocabulary: Vocabulary,
-    units: Sequence[Int[np.ndarray, "units"]],
+    units: Sequence[Int[np.ndarray, " units"]],
     *,
     max_new_units: int,
     temperature: float = 1.0,
@@ -95,7 +95,7 @@ def continue_units(
     top_p: float | None = None,
     seed: int = 0,
     stop_at_eos: bool = True,
-) -> list[Int[np.ndarray, "new_units"]]:
+) -> list[Int[np.ndarray, " new_units"]]:
     """Continue speech with speech: deduplicated units in, the new units out (0 .. num_units - 1). See `generate`."""
     new = generate(
         model,
@@ -112,7 +112,7 @@ def continue_units(
     return [np.array(ids, np.int64) - vocabulary.unit_start for ids in new]
 
 
-def allowed_ids(vocabulary: Vocabulary, modality: Modality, *, stop_at_eos: bool) -> Int[np.ndarray, "allowed"]:
+def allowed_ids(vocabulary: Vocabulary, modality: Modality, *, stop_at_eos: bool) -> Int[np.ndarray, " allowed"]:
     """Ids that may be chosen, ascending: the modality without `<unk>`, and `<eos>` if it may end the sequence."""
     kinds = {
         "speech": (MODALITY_SPEECH,),
@@ -132,7 +132,7 @@ def allowed_ids(vocabulary: Vocabulary, modality: Modality, *, stop_at_eos: bool
 class _Decoder:
     """Runs the model over the prompts (left-padded), then token by token; `hidden` is the newest output (B, d)."""
 
-    def __init__(self, model: Any, prompts: Sequence[Int[np.ndarray, "tokens"]]) -> None:
+    def __init__(self, model: Any, prompts: Sequence[Int[np.ndarray, " tokens"]]) -> None:
         self.body = model.base_model
         device = model.device
         lengths = np.array([len(prompt) for prompt in prompts])
@@ -146,11 +146,11 @@ class _Decoder:
         self.seen = 0
         self.hidden = self._run(torch.from_numpy(ids).to(device))
 
-    def advance(self, tokens: Int[torch.Tensor, "B"]) -> None:
+    def advance(self, tokens: Int[torch.Tensor, " B"]) -> None:
         """Feed one token per row."""
         self.hidden = self._run(tokens[:, None])
 
-    def keep(self, rows: Int[torch.Tensor, "kept"]) -> None:
+    def keep(self, rows: Int[torch.Tensor, " kept"]) -> None:
         """Forget all other rows."""
         self.cache.batch_select_indices(rows)
         self.padding, self.hidden = self.padding[rows], self.hidden[rows]
@@ -172,7 +172,7 @@ class _Chooser:
     def __init__(
         self,
         head: Any,
-        allowed: Int[torch.Tensor, "allowed"],
+        allowed: Int[torch.Tensor, " allowed"],
         temperature: float,
         top_k: int | None,
         top_p: float | None,
@@ -183,8 +183,8 @@ class _Chooser:
         self.bias = None if getattr(head, "bias", None) is None else head.bias.detach()[allowed]
 
     def __call__(
-        self, hidden: Float[torch.Tensor, "B d"], noise: Float[torch.Tensor, "B"], rows: Int[torch.Tensor, "B"]
-    ) -> Int[torch.Tensor, "B"]:
+        self, hidden: Float[torch.Tensor, "B d"], noise: Float[torch.Tensor, " B"], rows: Int[torch.Tensor, " B"]
+    ) -> Int[torch.Tensor, " B"]:
         logits = functional.linear(hidden, self.weight, self.bias).float()  # (B, allowed)
         finite = torch.isfinite(logits).all(dim=1)
         if not bool(finite.all()):
@@ -207,7 +207,7 @@ class _Chooser:
         return self.allowed[order.gather(1, _draw(ranked, noise)[:, None])[:, 0]]
 
 
-def _draw(weights: Float[torch.Tensor, "B V"], noise: Float[torch.Tensor, "B"]) -> Int[torch.Tensor, "B"]:
+def _draw(weights: Float[torch.Tensor, "B V"], noise: Float[torch.Tensor, " B"]) -> Int[torch.Tensor, " B"]:
     """Invert the cumulative sum at `noise` in [0, 1); an entry of weight 0 is never drawn."""
     cumulative = weights.cumsum(dim=1)
     total = cumulative[:, -1]
@@ -215,13 +215,13 @@ def _draw(weights: Float[torch.Tensor, "B V"], noise: Float[torch.Tensor, "B"]) 
     return torch.searchsorted(cumulative, below[:, None], right=True)[:, 0]
 
 
-def _uniform(seed: int, prompt: int, steps: int) -> Float[torch.Tensor, "steps"]:
+def _uniform(seed: int, prompt: int, steps: int) -> Float[torch.Tensor, " steps"]:
     state = np.random.SeedSequence((seed, prompt)).generate_state(1, np.uint64)[0]
     generator = torch.Generator().manual_seed(int(state >> np.uint64(1)))
     return torch.rand(steps, generator=generator, dtype=torch.float64)
 
 
-def _until(ids: Int[np.ndarray, "tokens"], end: int) -> list[int]:
+def _until(ids: Int[np.ndarray, " tokens"], end: int) -> list[int]:
     """Cut in front of the first `end`. Example: [4, 5, 0, 0], 0 -> [4, 5]"""
     ends = np.flatnonzero(ids == end)
     return [int(i) for i in (ids[: ends[0]] if len(ends) else ids)]
@@ -238,7 +238,7 @@ def _check_settings(max_new_tokens: int, temperature: float, top_k: int | None, 
         raise ValueError(f"top_p {top_p}: give a probability above 0 and at most 1, or None")
 
 
-def _check_prompts(model: Any, prompts: Sequence[Int[np.ndarray, "tokens"]], max_new_tokens: int) -> None:
+def _check_prompts(model: Any, prompts: Sequence[Int[np.ndarray, " tokens"]], max_new_tokens: int) -> None:
     context, vocabulary = model.config.max_position_embeddings, model.config.vocab_size
     for i, prompt in enumerate(prompts):
         if len(prompt) == 0:

@@ -251,7 +251,7 @@ def _sign(margin: float) -> float:
     return 0.5 if abs(margin) <= TIE_NATS else float(margin > 0)
 
 
-def _clustered(values: Float[np.ndarray, "items"], clusters: Sequence[str]) -> tuple[float, float]:
+def _clustered(values: Float[np.ndarray, " items"], clusters: Sequence[str]) -> tuple[float, float]:
     mean = float(values.mean())
     sums: dict[str, float] = defaultdict(float)
     for value, cluster in zip(values, clusters, strict=True):

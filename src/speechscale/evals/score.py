@@ -55,10 +55,10 @@ class Scores:
         whole_sum, whole_tokens: over every token but the first, which nothing predicts.
     """
 
-    ending_sum: Float[np.ndarray, "sequences"]
-    ending_tokens: Int[np.ndarray, "sequences"]
-    whole_sum: Float[np.ndarray, "sequences"]
-    whole_tokens: Int[np.ndarray, "sequences"]
+    ending_sum: Float[np.ndarray, " sequences"]
+    ending_tokens: Int[np.ndarray, " sequences"]
+    whole_sum: Float[np.ndarray, " sequences"]
+    whole_tokens: Int[np.ndarray, " sequences"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +72,12 @@ class _Row:
     first: int
     lengths: tuple[int, ...]
     shared: int
-    tokens: Int[np.ndarray, "tokens"]
-    positions: Int[np.ndarray, "tokens"]
-    source: Int[np.ndarray, "tokens"]
-    branch: Int[np.ndarray, "tokens"]
+    tokens: Int[np.ndarray, " tokens"]
+    positions: Int[np.ndarray, " tokens"]
+    source: Int[np.ndarray, " tokens"]
+    branch: Int[np.ndarray, " tokens"]
 
-    def split(self, logprobs: Float[np.ndarray, "tokens"]) -> Iterator[tuple[int, Float[np.ndarray, "predicted"]]]:
+    def split(self, logprobs: Float[np.ndarray, " tokens"]) -> Iterator[tuple[int, Float[np.ndarray, " predicted"]]]:
         """Hand each sequence of the row (its index) the log-probabilities of its tokens from the second on."""
         start = self.shared
         for offset, length in enumerate(self.lengths):
@@ -88,7 +88,7 @@ class _Row:
 
 def score(
     model: CausalLM,
-    sequences: Sequence[Sequence[int] | Int[np.ndarray, "tokens"]],
+    sequences: Sequence[Sequence[int] | Int[np.ndarray, " tokens"]],
     prompt_lengths: Sequence[int],
     *,
     batch_tokens: int = 2048,
@@ -160,7 +160,7 @@ def score_candidates(
 
 
 def _check(
-    model: CausalLM, sequences: Sequence[Int[np.ndarray, "tokens"]], prompts: Sequence[int], names: Sequence[str]
+    model: CausalLM, sequences: Sequence[Int[np.ndarray, " tokens"]], prompts: Sequence[int], names: Sequence[str]
 ) -> None:
     if not len(sequences) == len(prompts) == len(names):
         raise ValueError(
@@ -194,14 +194,14 @@ def evaluating(model: CausalLM) -> Iterator[None]:
         model.train(training)
 
 
-def _opening(a: Int[np.ndarray, "a"], b: Int[np.ndarray, "b"]) -> int:
+def _opening(a: Int[np.ndarray, " a"], b: Int[np.ndarray, " b"]) -> int:
     """Length of the common opening. Example: [0, 4, 5], [0, 4, 6, 7] -> 2"""
     shorter = min(len(a), len(b))
     differ = np.flatnonzero(a[:shorter] != b[:shorter])
     return int(differ[0]) if len(differ) else shorter
 
 
-def _rows(sequences: Sequence[Int[np.ndarray, "tokens"]], *, share: bool) -> list[_Row]:
+def _rows(sequences: Sequence[Int[np.ndarray, " tokens"]], *, share: bool) -> list[_Row]:
     rows, i = [], 0
     while i < len(sequences):
         pair = sequences[i : i + 2]
@@ -227,7 +227,7 @@ def _rows(sequences: Sequence[Int[np.ndarray, "tokens"]], *, share: bool) -> lis
     return rows
 
 
-def _shared_row(first: int, pair: Sequence[Int[np.ndarray, "tokens"]], shared: int) -> _Row:
+def _shared_row(first: int, pair: Sequence[Int[np.ndarray, " tokens"]], shared: int) -> _Row:
     ends = [len(ids) - shared for ids in pair]
     branch = np.repeat([0, 1, 2], [shared, *ends])
     source = np.arange(len(branch)) - 1
@@ -276,7 +276,7 @@ def _mask(branch: Int[torch.Tensor, "B T"]) -> Bool[torch.Tensor, "B 1 T T"]:
 
 def _logprobs(
     model: CausalLM, head: Any, rows: Sequence[_Row], precision: Precision, mask_kind: str
-) -> list[Float[np.ndarray, "tokens"]]:
+) -> list[Float[np.ndarray, " tokens"]]:
     """Log-probability of every token of each row (entry 0, the document start, is 0)."""
     device = model.device
     tokens = _pad(rows, "tokens", 0, device)  # (B, T)
@@ -299,8 +299,8 @@ def _logprobs(
 
 
 def _target_logprobs(
-    head: Any, hidden: Float[torch.Tensor, "n d"], targets: Int[torch.Tensor, "n"]
-) -> Float[torch.Tensor, "n"]:
+    head: Any, hidden: Float[torch.Tensor, "n d"], targets: Int[torch.Tensor, " n"]
+) -> Float[torch.Tensor, " n"]:
     """log softmax(head(hidden))[target] in fp32, a chunk of rows at a time so that the logits stay bounded."""
     weight = getattr(head, "weight", None)
     hidden = hidden.to(hidden.dtype if weight is None else weight.dtype)

@@ -38,7 +38,7 @@ class Candidate:
     item: Item
     side: str
     direction: Direction
-    ids: Int[np.ndarray, "tokens"]
+    ids: Int[np.ndarray, " tokens"]
     prompt_tokens: int
 
     @property
@@ -56,13 +56,13 @@ class Cut:
             silence around, as a spoken span is cut out for interleaving.
     """
 
-    prompt: Int[np.ndarray, "prompt"]
-    ending: Int[np.ndarray, "ending"]
-    prompt_words: Int[np.ndarray, "spoken_prompt"]
-    ending_words: Int[np.ndarray, "spoken_ending"]
+    prompt: Int[np.ndarray, " prompt"]
+    ending: Int[np.ndarray, " ending"]
+    prompt_words: Int[np.ndarray, " spoken_prompt"]
+    ending_words: Int[np.ndarray, " spoken_ending"]
 
     @property
-    def continuation(self) -> Int[np.ndarray, "rest"]:
+    def continuation(self) -> Int[np.ndarray, " rest"]:
         """The ending as it continues the prompt in one stream: without a first unit that merely goes on.
 
         Example: prompt [4, 5], ending [5, 7] -> [7]
@@ -229,8 +229,8 @@ def cut_row(
     table: UnitTable,
     row: int,
     prompt_words: int,
-    first_units: Int[np.ndarray, "words"],
-    last_units: Int[np.ndarray, "words"],
+    first_units: Int[np.ndarray, " words"],
+    last_units: Int[np.ndarray, " words"],
 ) -> Cut | str:
     """Cut one row in front of the word numbered `prompt_words`, or say why that is not possible.
 
@@ -258,14 +258,14 @@ def cut_row(
 
 
 def cut_units(
-    units: Int[np.ndarray, "units"], durations_frames: Int[np.ndarray, "units"], cut_frame: int
-) -> tuple[Int[np.ndarray, "before"], Int[np.ndarray, "after"]]:
+    units: Int[np.ndarray, " units"], durations_frames: Int[np.ndarray, " units"], cut_frame: int
+) -> tuple[Int[np.ndarray, " before"], Int[np.ndarray, " after"]]:
     """Cut deduplicated units at a frame. Example: [5, 7], [2, 3], frame 3 -> [5, 7], [7]"""
     frames = expand(units, durations_frames)
     return dedup(frames[:cut_frame])[0], dedup(frames[cut_frame:])[0]
 
 
-def prompt_ids(vocabulary: Vocabulary, direction: Direction, content: Int[np.ndarray, "content"]) -> list[int]:
+def prompt_ids(vocabulary: Vocabulary, direction: Direction, content: Int[np.ndarray, " content"]) -> list[int]:
     """Open a document: start token, the prompt's token ids, and what announces a continuation in the other modality.
 
     Within one modality there is no marker, as in training. Example: "st" -> <eos> <speech> content <text>
@@ -305,14 +305,14 @@ def _lay_out(item: Item, side: str, cut: Cut, carrier: Cut, vocabulary: Vocabula
     )
 
 
-def _word_ids(vocabulary: Vocabulary, text: str) -> Int[np.ndarray, "tokens"]:
+def _word_ids(vocabulary: Vocabulary, text: str) -> Int[np.ndarray, " tokens"]:
     """Ids of a text span, as interleaving makes them: word by word."""
     return vocabulary.encode_words(text.split()).flat
 
 
 def _text_ids(
     vocabulary: Vocabulary, prompt: str, candidate: str
-) -> tuple[Int[np.ndarray, "prompt"], Int[np.ndarray, "candidate"]]:
+) -> tuple[Int[np.ndarray, " prompt"], Int[np.ndarray, " candidate"]]:
     """Ids of prompt and candidate as parts of one text document, which has no blank in front of its first word."""
     if not prompt.strip():
         return np.zeros(0, np.int64), vocabulary.encode_text([candidate]).flat

@@ -108,7 +108,7 @@ class _Ratios:
     """Log multipliers (replicates, LEVELS) at matched losses; side -1 / +1 where only a bound below / above exists."""
 
     logs: Float[np.ndarray, "replicates levels"]
-    side: Float[np.ndarray, "replicates"]
+    side: Float[np.ndarray, " replicates"]
     levels: Float[np.ndarray, "replicates levels"]
     log_a: Float[np.ndarray, "replicates levels"]
     log_b: Float[np.ndarray, "replicates levels"]
@@ -176,7 +176,7 @@ def smooth_envelope(
     return fine_x, np.minimum.accumulate(fine_y, axis=1)
 
 
-def _first_lowest(x: np.ndarray, y: np.ndarray) -> Float[np.ndarray, "rows"]:
+def _first_lowest(x: np.ndarray, y: np.ndarray) -> Float[np.ndarray, " rows"]:
     """Return the smallest log C at which each row reaches its lowest loss."""
     return x[np.arange(len(x)), np.argmin(y, axis=1)]
 

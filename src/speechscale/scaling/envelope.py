@@ -26,17 +26,17 @@ class Sweep:
     """
 
     arm: str
-    params: Float[np.ndarray, "cells"]
-    budget_flops: Float[np.ndarray, "cells"]
-    compute_flops: Float[np.ndarray, "cells"]
-    loss: Float[np.ndarray, "cells"]
-    loss_sd: Float[np.ndarray, "cells"] | None
+    params: Float[np.ndarray, " cells"]
+    budget_flops: Float[np.ndarray, " cells"]
+    compute_flops: Float[np.ndarray, " cells"]
+    loss: Float[np.ndarray, " cells"]
+    loss_sd: Float[np.ndarray, " cells"] | None
     noise: str
     spread_measured: bool
     runs: int
 
     @property
-    def budgets(self) -> Float[np.ndarray, "budgets"]:
+    def budgets(self) -> Float[np.ndarray, " budgets"]:
         return np.unique(self.budget_flops)
 
     def draw(self, replicates: int, rng: np.random.Generator) -> Float[np.ndarray, "replicates cells"]:
@@ -47,12 +47,12 @@ class Sweep:
 
 def make_sweep(
     arm: str,
-    params: Float[np.ndarray, "runs"],
-    budget_flops: Float[np.ndarray, "runs"],
-    loss: Float[np.ndarray, "runs"],
+    params: Float[np.ndarray, " runs"],
+    budget_flops: Float[np.ndarray, " runs"],
+    loss: Float[np.ndarray, " runs"],
     *,
-    loss_se: Float[np.ndarray, "runs"] | None = None,
-    compute_flops: Float[np.ndarray, "runs"] | None = None,
+    loss_se: Float[np.ndarray, " runs"] | None = None,
+    compute_flops: Float[np.ndarray, " runs"] | None = None,
 ) -> Sweep:
     """Average the seeds of each (size, budget) and measure the noise.
 
@@ -121,10 +121,10 @@ class Envelope:
     """The lowest loss of each budget, ascending. replicate_*: the same for noisy losses, None without noise."""
 
     arm: str
-    budget_flops: Float[np.ndarray, "budgets"]
-    compute_flops: Float[np.ndarray, "budgets"]
-    loss: Float[np.ndarray, "budgets"]
-    params: Float[np.ndarray, "budgets"]
+    budget_flops: Float[np.ndarray, " budgets"]
+    compute_flops: Float[np.ndarray, " budgets"]
+    loss: Float[np.ndarray, " budgets"]
+    params: Float[np.ndarray, " budgets"]
     replicate_loss: Float[np.ndarray, "replicates budgets"] | None = field(repr=False)
     replicate_compute: Float[np.ndarray, "replicates budgets"] | None = field(repr=False)
     noise: str

@@ -44,7 +44,7 @@ class Fit:
     objective: float
     delta: float
     runs: int
-    residuals: Float[np.ndarray, "runs"]
+    residuals: Float[np.ndarray, " runs"]
     start_objectives: tuple[float, ...]
     starts_agree: int
     second_basin: float | None
@@ -52,9 +52,9 @@ class Fit:
     at_bounds: tuple[str, ...]
     flatness: float
     notes: tuple[str, ...]
-    theta: Float[np.ndarray, "5"] = field(repr=False)
+    theta: Float[np.ndarray, " 5"] = field(repr=False)
     frame: Frame = field(repr=False)
-    log_loss: Float[np.ndarray, "runs"] = field(repr=False)
+    log_loss: Float[np.ndarray, " runs"] = field(repr=False)
 
     @property
     def residual_sd(self) -> float:
@@ -63,12 +63,12 @@ class Fit:
 
 
 def fit_loss_law(
-    N: Float[np.ndarray, "runs"],
-    D: Float[np.ndarray, "runs"],
-    loss: Float[np.ndarray, "runs"],
+    N: Float[np.ndarray, " runs"],
+    D: Float[np.ndarray, " runs"],
+    loss: Float[np.ndarray, " runs"],
     *,
     delta: float = 1e-3,
-    weights: Float[np.ndarray, "runs"] | None = None,
+    weights: Float[np.ndarray, " runs"] | None = None,
 ) -> Fit:
     """Fit the law by log-Huber, from the three best starts of a global grid.
 
@@ -130,7 +130,7 @@ def refit(
     *,
     weights: Float[np.ndarray, "replicates runs"] | None = None,
     log_loss: Float[np.ndarray, "replicates runs"] | None = None,
-) -> tuple[LossLaw, Bool[np.ndarray, "replicates"]]:
+) -> tuple[LossLaw, Bool[np.ndarray, " replicates"]]:
     """Refit many replicates of one table at once, warm-started from its point fit.
 
     Give run weights (bootstrap by run or cluster), perturbed log losses (residual bootstrap), or both.

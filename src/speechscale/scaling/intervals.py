@@ -40,7 +40,7 @@ class Estimate:
 
 
 def estimate(
-    value: float, replicates: Float[np.ndarray, "replicates"], *, method: str, level: float = LEVEL
+    value: float, replicates: Float[np.ndarray, " replicates"], *, method: str, level: float = LEVEL
 ) -> Estimate:
     """Attach the percentile interval of the replicates to a value.
 

@@ -50,11 +50,11 @@ class IsoFlop:
 
 
 def isoflop(
-    params: Float[np.ndarray, "runs"],
-    loss: Float[np.ndarray, "runs"],
+    params: Float[np.ndarray, " runs"],
+    loss: Float[np.ndarray, " runs"],
     *,
     budget_flops: float,
-    loss_se: Float[np.ndarray, "runs"] | None = None,
+    loss_se: Float[np.ndarray, " runs"] | None = None,
     se_source: str = "standard errors",
     nearest: int = 5,
     replicates: int = 1000,
@@ -154,8 +154,8 @@ def _by_size(
 
 
 def _vertices(
-    x: Float[np.ndarray, "sizes"], losses: Float[np.ndarray, "replicates sizes"], nearest: int
-) -> tuple[Int[np.ndarray, "replicates"], Float[np.ndarray, "replicates"], Float[np.ndarray, "replicates"]]:
+    x: Float[np.ndarray, " sizes"], losses: Float[np.ndarray, "replicates sizes"], nearest: int
+) -> tuple[Int[np.ndarray, " replicates"], Float[np.ndarray, " replicates"], Float[np.ndarray, " replicates"]]:
     """Judge each row of losses; return status code, vertex (log10 N) and loss there (lowest measured if no vertex)."""
     count, sizes = losses.shape
     width = min(max(3, nearest), sizes)

@@ -68,7 +68,7 @@ class Part:
         return float(np.nanmax(values)) if np.isfinite(values).any() else None
 
 
-def numbers(frame: pd.DataFrame, column: str) -> Float[np.ndarray, "runs"]:
+def numbers(frame: pd.DataFrame, column: str) -> Float[np.ndarray, " runs"]:
     """Return a column as floats; NaN where it is missing, empty or not a number."""
     if column not in frame:
         return np.full(len(frame), np.nan)
@@ -200,7 +200,7 @@ def _best_rates(frame: pd.DataFrame) -> pd.DataFrame:
     return kept.drop(columns="_score")
 
 
-def is_true(frame: pd.DataFrame, column: str) -> Bool[np.ndarray, "runs"]:
+def is_true(frame: pd.DataFrame, column: str) -> Bool[np.ndarray, " runs"]:
     """Return which rows say True, also when it is written as text; all False where the column is missing."""
     if column not in frame:
         return np.zeros(len(frame), bool)

@@ -31,8 +31,8 @@ class PowerFit:
 
 
 def fit_power_law(
-    C: Float[np.ndarray, "points"],
-    y: Float[np.ndarray, "points"],
+    C: Float[np.ndarray, " points"],
+    y: Float[np.ndarray, " points"],
     *,
     replicates: Float[np.ndarray, "replicates points"] | None = None,
 ) -> PowerFit:
@@ -85,11 +85,11 @@ class Slope:
 
 
 def metric_slope(
-    compute_flops: Float[np.ndarray, "runs"],
-    accuracy: Float[np.ndarray, "runs"],
+    compute_flops: Float[np.ndarray, " runs"],
+    accuracy: Float[np.ndarray, " runs"],
     *,
-    se: Float[np.ndarray, "runs"] | None = None,
-    items: Int[np.ndarray, "runs"] | None = None,
+    se: Float[np.ndarray, " runs"] | None = None,
+    items: Int[np.ndarray, " runs"] | None = None,
     chance: float = 0.5,
     replicates: int = 1000,
     seed: int = 0,

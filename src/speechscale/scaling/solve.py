@@ -29,12 +29,12 @@ class Frame:
     a prefactor and its exponent.
     """
 
-    log_params: Float[np.ndarray, "runs"]
-    log_tokens: Float[np.ndarray, "runs"]
+    log_params: Float[np.ndarray, " runs"]
+    log_tokens: Float[np.ndarray, " runs"]
     mean_log_params: float
     mean_log_tokens: float
-    low: Float[np.ndarray, "5"]
-    high: Float[np.ndarray, "5"]
+    low: Float[np.ndarray, " 5"]
+    high: Float[np.ndarray, " 5"]
 
     def law(self, theta: Float[np.ndarray, "*replicates 5"]) -> LossLaw:
         a, alpha, b, beta, e = np.moveaxis(theta, -1, 0)
@@ -52,7 +52,7 @@ def refine(
     delta: float,
     *,
     steps: int = 80,
-) -> tuple[Float[np.ndarray, "replicates 5"], Float[np.ndarray, "replicates"], Bool[np.ndarray, "replicates"]]:
+) -> tuple[Float[np.ndarray, "replicates 5"], Float[np.ndarray, " replicates"], Bool[np.ndarray, " replicates"]]:
     """Run damped Newton on each replicate until a further step promises less than 1e-10 of the objective.
 
     The step solves (H + damping * M) s = -g with the exact Hessian H of the smooth part and the Huber majoriser M, a
@@ -92,7 +92,7 @@ def refine(
 
 def _newton_step(
     theta: np.ndarray, gradient: np.ndarray, hessian: np.ndarray, major: np.ndarray, damping: np.ndarray, frame: Frame
-) -> tuple[Float[np.ndarray, "replicates 5"], Float[np.ndarray, "replicates"]]:
+) -> tuple[Float[np.ndarray, "replicates 5"], Float[np.ndarray, " replicates"]]:
     """Solve for the step and the decrease its model promises; parameters pushed into the box wall stay put."""
     blocked = ((theta <= frame.low) & (gradient > 0)) | ((theta >= frame.high) & (gradient < 0))
     system = hessian + damping[:, None, None] * major

@@ -47,7 +47,7 @@ LARGEST_START_SAMPLES = 1 << 28
 class Loaded:
     """A decoded file: mono waveform at the wanted rate, where it came from, what was changed."""
 
-    audio: Float[np.ndarray, "samples"]
+    audio: Float[np.ndarray, " samples"]
     sample_rate_hz: int
     source_rate_hz: int
     source_channels: int
@@ -100,7 +100,7 @@ def audio_duration_s(path: str | Path) -> float:
     return audio_info(path).duration_s
 
 
-def resample(audio: Float[np.ndarray, "samples"], from_hz: int, to_hz: int) -> Float[np.ndarray, "resampled"]:
+def resample(audio: Float[np.ndarray, " samples"], from_hz: int, to_hz: int) -> Float[np.ndarray, " resampled"]:
     """Resample with soxr's HQ filter; equal rates return the samples unchanged.
 
     Raises:
@@ -115,7 +115,7 @@ def resample(audio: Float[np.ndarray, "samples"], from_hz: int, to_hz: int) -> F
     return np.asarray(soxr.resample(audio, from_hz, to_hz, quality="HQ"), np.float32)
 
 
-def write_audio(path: str | Path, audio: Float[np.ndarray, "samples"], sample_rate_hz: int) -> None:
+def write_audio(path: str | Path, audio: Float[np.ndarray, " samples"], sample_rate_hz: int) -> None:
     """Write mono 16-bit wav or flac, by suffix; the file is complete or absent. Samples beyond +-1 are clipped.
 
     16-bit audio read by `load_audio` is written back unchanged.
@@ -141,7 +141,7 @@ def write_audio(path: str | Path, audio: Float[np.ndarray, "samples"], sample_ra
             raise OSError(f"audio {path}: could not be written ({error}); is the disk full?") from error
 
 
-def samples_sha256(audio: Float[np.ndarray, "samples"]) -> str:
+def samples_sha256(audio: Float[np.ndarray, " samples"]) -> str:
     """Hash the decoded samples (float32, little endian), so that equal sound in other containers hashes equally."""
     return hashlib.sha256(np.ascontiguousarray(audio, "<f4").tobytes()).hexdigest()
 
@@ -163,7 +163,7 @@ def audio_sha256(
     return digest.hexdigest()
 
 
-def _collect(blocks: Iterable[Float[np.ndarray, "samples"]], expected: int) -> Float[np.ndarray, "samples"]:
+def _collect(blocks: Iterable[Float[np.ndarray, " samples"]], expected: int) -> Float[np.ndarray, " samples"]:
     """Put blocks into one array that is never held twice."""
     audio = np.empty(max(1, min(expected, LARGEST_START_SAMPLES)), np.float32)
     count = 0

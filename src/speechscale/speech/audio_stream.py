@@ -56,7 +56,7 @@ class Recording:
         for frames in self._frames(self.start, self.stop):
             yield self._checked(frames)
 
-    def blocks(self) -> Iterator[Float[np.ndarray, "samples"]]:
+    def blocks(self) -> Iterator[Float[np.ndarray, " samples"]]:
         """Yield the samples in blocks of any size. Non-finite ones are counted in `bad` and replaced by zero.
 
         Raises:
@@ -94,7 +94,7 @@ class Recording:
             last = None
         return first, last, self.start - first // period * (to_hz // common)
 
-    def _mono(self, start: int, stop: int | None) -> Iterator[Float[np.ndarray, "samples"]]:
+    def _mono(self, start: int, stop: int | None) -> Iterator[Float[np.ndarray, " samples"]]:
         for frames in self._frames(start, stop):
             yield self._checked(self._one_channel(frames))
 
@@ -116,12 +116,12 @@ class Recording:
         """Whether the header only estimates the length, as that of an mp3."""
         return bool(self.decoder.file.subtype.startswith("MPEG"))
 
-    def _one_channel(self, frames: Float[np.ndarray, "samples channels"]) -> Float[np.ndarray, "samples"]:
+    def _one_channel(self, frames: Float[np.ndarray, "samples channels"]) -> Float[np.ndarray, " samples"]:
         if self.channel is not None:
             return np.ascontiguousarray(frames[:, self.channel])
         return frames[:, 0] if frames.shape[1] == 1 else frames.mean(axis=1)
 
-    def _checked(self, samples: Float[np.ndarray, "samples *channels"]) -> Float[np.ndarray, "samples *channels"]:
+    def _checked(self, samples: Float[np.ndarray, " samples *channels"]) -> Float[np.ndarray, " samples *channels"]:
         self.decoded += samples.size
         highest, lowest = float(samples.max()), float(samples.min())
         if not (math.isfinite(highest) and math.isfinite(lowest)):
@@ -184,7 +184,7 @@ def stream_audio(
     end_s: float | None = None,
     channel: int | None = None,
     block_s: float = 30.0,
-) -> Iterator[Float[np.ndarray, "samples"]]:
+) -> Iterator[Float[np.ndarray, " samples"]]:
     """Decode and resample in blocks of `block_s` (the last one shorter) in bounded memory.
 
     The blocks together are what `load_audio` returns for the same arguments, bit for bit, for every `block_s`.
@@ -209,8 +209,8 @@ def stream_audio(
 
 
 def even_blocks(
-    blocks: Iterable[Float[np.ndarray, "samples *channels"]], size: int
-) -> Iterator[Float[np.ndarray, "size *channels"]]:
+    blocks: Iterable[Float[np.ndarray, " samples *channels"]], size: int
+) -> Iterator[Float[np.ndarray, " size *channels"]]:
     """Cut a stream into blocks of `size` samples, the last one shorter; samples lie along the first axis."""
     waiting: list[np.ndarray] = []
     count = 0
@@ -267,7 +267,7 @@ def _set_range(recording: Recording, start_s: float, end_s: float | None) -> Non
         )
 
 
-def _flagged(blocks: Iterator[Float[np.ndarray, "samples"]]) -> Iterator[tuple[np.ndarray, bool]]:
+def _flagged(blocks: Iterator[Float[np.ndarray, " samples"]]) -> Iterator[tuple[np.ndarray, bool]]:
     """Each block, and at the end an empty one that is marked as the last."""
     for block in blocks:
         yield block, False

@@ -44,7 +44,7 @@ def word_frames(
 
 def frame_boundaries(
     events: Int[np.ndarray, "events 2"], frame_rate_hz: float, sample_rate_hz: int, frames: int
-) -> tuple[Int[np.ndarray, "borders"], Int[np.ndarray, "borders"]]:
+) -> tuple[Int[np.ndarray, " borders"], Int[np.ndarray, " borders"]]:
     """Map the sample borders of ordered, disjoint events to frame borders; return both, ascending.
 
     A frame belongs to the event that holds its center, so border s lies at s * frame_rate / sample_rate, rounded,

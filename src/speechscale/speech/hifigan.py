@@ -53,10 +53,10 @@ class UnitHifigan:
 
     def synthesize(
         self,
-        units: Int[np.ndarray, "units"],
-        durations_frames: Int[np.ndarray, "units"] | None = None,
+        units: Int[np.ndarray, " units"],
+        durations_frames: Int[np.ndarray, " units"] | None = None,
         speaker: str | None = None,
-    ) -> Float[np.ndarray, "samples"]:
+    ) -> Float[np.ndarray, " samples"]:
         """Make sound of units; without durations they are predicted (for deduplicated units).
 
         Returns sum(durations) * hop_samples samples in [-1, 1].
@@ -86,8 +86,8 @@ class UnitHifigan:
         return audio
 
     def predict_durations(
-        self, units: Int[np.ndarray, "units"], speaker: str | None = None
-    ) -> Int[np.ndarray, "units"]:
+        self, units: Int[np.ndarray, " units"], speaker: str | None = None
+    ) -> Int[np.ndarray, " units"]:
         """Durations in frames of deduplicated units, at least one each; the published predictor knows no speakers."""
         units = checked_units(units, None, self.shape.num_units)
         speaker_index(speaker, self.shape.speakers)

@@ -198,7 +198,7 @@ class Generator(nn.Module):
             else None
         )
 
-    def forward(self, units: Int[Tensor, "B T"], speaker: Int[Tensor, "B"]) -> Float[Tensor, "B samples"]:
+    def forward(self, units: Int[Tensor, "B T"], speaker: Int[Tensor, " B"]) -> Float[Tensor, "B samples"]:
         """Sound of units, one per frame; hop_samples samples each."""
         parts = [self.dict(units)]
         if self.spkr is not None:

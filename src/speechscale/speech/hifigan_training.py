@@ -104,7 +104,7 @@ class HifiganStep:
 
 def train_hifigan(
     table: UnitTable,
-    waveforms: Sequence[Float[np.ndarray, "samples"]],
+    waveforms: Sequence[Float[np.ndarray, " samples"]],
     recipe: HifiganRecipe,
     *,
     shape: HifiganShape | None = None,

@@ -36,7 +36,7 @@ def mutual_information(joint: Float[np.ndarray, "rows columns"]) -> tuple[float,
     return max(0.0, rows + columns - entropy(p.ravel())), rows, columns
 
 
-def entropy(p: Float[np.ndarray, "classes"]) -> float:
+def entropy(p: Float[np.ndarray, " classes"]) -> float:
     """Entropy in bits of shares (or counts, which are normalized)."""
     p = p[p > 0] / p.sum()
     return float(-(p * np.log2(p)).sum())

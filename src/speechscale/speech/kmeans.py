@@ -79,7 +79,7 @@ def fit_kmeans(
 
 def assign(
     features: Float[np.ndarray, "frames dim"], centroids: Float[np.ndarray, "clusters dim"]
-) -> Int[np.ndarray, "frames"]:
+) -> Int[np.ndarray, " frames"]:
     """Index of the nearest centroid per frame; the lowest index wins a tie.
 
     The same for a frame alone and in any chunk. Features must be finite.

@@ -53,7 +53,7 @@ class NearestBlocks:
 
 def nearest(
     points: Float[np.ndarray, "frames dim"], centroids: Float[np.ndarray, "clusters dim"]
-) -> tuple[Int[np.ndarray, "frames"], Float[np.ndarray, "frames"]]:
+) -> tuple[Int[np.ndarray, " frames"], Float[np.ndarray, " frames"]]:
     """Nearest centroid per point by the float32 product, and its squared distance less the point's own square."""
     labels = np.empty(len(points), np.int64)
     scores = np.empty(len(points), np.float32)
@@ -65,7 +65,7 @@ def nearest(
 
 def nearest_exact(
     points: Float[np.ndarray, "frames dim"], centroids: Float[np.ndarray, "clusters dim"]
-) -> Int[np.ndarray, "frames"]:
+) -> Int[np.ndarray, " frames"]:
     """Nearest centroid per point as float64 finds it; the lowest index wins a tie."""
     labels = np.empty(len(points), np.int64)
     longest = float(np.sqrt(np.square(centroids, dtype=np.float64).sum(axis=1).max()))
@@ -105,7 +105,7 @@ def squares_sum(points: Float[np.ndarray, "frames dim"]) -> float:
 
 
 def cluster_sums(
-    points: Float[np.ndarray, "frames dim"], labels: Int[np.ndarray, "frames"], clusters: int
+    points: Float[np.ndarray, "frames dim"], labels: Int[np.ndarray, " frames"], clusters: int
 ) -> Float[np.ndarray, "clusters dim"]:
     """Sum the points of each cluster in their order: float32 inside a block, float64 across blocks."""
     sums = np.zeros((clusters, points.shape[1]), np.float64)
@@ -207,7 +207,7 @@ def seed_centroids(
 def _distances_to(
     pool: Float[np.ndarray, "pool dim"],
     columns: torch.Tensor,
-    squares: Float[np.ndarray, "pool"],
+    squares: Float[np.ndarray, " pool"],
     rows: Sequence[int] | np.ndarray,
 ) -> Float[np.ndarray, "rows pool"]:
     """Squared distances of all points to some of them, with the rounding of a float32 product."""

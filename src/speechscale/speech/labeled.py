@@ -31,7 +31,7 @@ class Labeled:
 
     id: str
     speaker: str
-    units: Int[np.ndarray, "frames"]
+    units: Int[np.ndarray, " frames"]
     phones: tuple[TimedLabel, ...] = ()
     words: tuple[TimedLabel, ...] = ()
 
@@ -46,8 +46,8 @@ def plain_phone(label: str) -> str:
 
 
 def phones_at(
-    phones: Sequence[TimedLabel], index: dict[str, int], times_s: Float[np.ndarray, "times"]
-) -> Int[np.ndarray, "times"]:
+    phones: Sequence[TimedLabel], index: dict[str, int], times_s: Float[np.ndarray, " times"]
+) -> Int[np.ndarray, " times"]:
     """Class of the phone at each time; -1 before the first and after the last phone, silence in gaps."""
     if not phones:
         return np.full(len(times_s), -1)

@@ -102,7 +102,7 @@ class LoudnessMeter:
     def _window(self) -> int:
         return max(2, round(SPECTRUM_S * self.sample_rate_hz))
 
-    def add(self, block: Float[np.ndarray, "samples *channels"]) -> None:
+    def add(self, block: Float[np.ndarray, " samples *channels"]) -> None:
         """Take the next samples, (n,) or (n, channels)."""
         block = block[:, None] if block.ndim == 1 else block
         if block.shape[1] != self.channels:
@@ -159,7 +159,7 @@ class LoudnessMeter:
         self._steps.append(np.square(weighted[:whole]).reshape(-1, step, self.channels).mean(axis=1).sum(axis=1))
         self._add_spectrum(block.mean(axis=1))
 
-    def _add_spectrum(self, mono: Float[np.ndarray, "samples"]) -> None:
+    def _add_spectrum(self, mono: Float[np.ndarray, " samples"]) -> None:
         whole = len(mono) // self._window * self._window
         frames = mono[:whole].reshape(-1, self._window) * np.hanning(self._window)
         self._spectrum += np.square(np.abs(np.fft.rfft(frames, axis=1))).sum(axis=0)
@@ -180,7 +180,7 @@ class _FlatTops:
     count: int = 0
     open: int = 0  # Length of the run that touches the end of the last block.
 
-    def add(self, samples: Float[np.ndarray, "samples"]) -> None:
+    def add(self, samples: Float[np.ndarray, " samples"]) -> None:
         top = float(samples.max())
         if top < self.value:
             self.open = 0
@@ -197,7 +197,7 @@ class _FlatTops:
         self.open = int(lengths[-1]) if edges[-1] == len(samples) else 0
 
 
-def _integrated(steps: Float[np.ndarray, "steps"]) -> float | None:
+def _integrated(steps: Float[np.ndarray, " steps"]) -> float | None:
     """Gated loudness of blocks of 0.4 s that overlap by 75%. Source: ITU-R BS.1770-4, annex 1, eq. 3-7."""
     if len(steps) < GATE_STEPS:
         return None

@@ -82,7 +82,7 @@ def shift_curve(
 
 
 def _cells(
-    utterances: Sequence[Labeled], frame_rate_hz: float, index: dict[str, int], offsets_s: Float[np.ndarray, "offsets"]
+    utterances: Sequence[Labeled], frame_rate_hz: float, index: dict[str, int], offsets_s: Float[np.ndarray, " offsets"]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Joint class (unit, phone) of each scored frame at each offset, and the utterance of each frame."""
     parts, owners = [np.zeros((len(offsets_s), 0), np.int32)], [np.zeros(0, np.int64)]

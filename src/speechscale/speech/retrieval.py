@@ -25,14 +25,14 @@ class WordToken:
     word: str
     speaker: str
     utterance: str
-    units: Int[np.ndarray, "units"]
+    units: Int[np.ndarray, " units"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Retrieved:
     """Share of nearest neighbors that are the same word, per query; its expected value by chance."""
 
-    right: Float[np.ndarray, "queries"]
+    right: Float[np.ndarray, " queries"]
     chance: float
 
 
@@ -84,10 +84,10 @@ def retrieve(tokens: Sequence[WordToken], *, queries: int, seed: int, other_spea
 
 
 def edit_distances(
-    query: Int[np.ndarray, "units"],
+    query: Int[np.ndarray, " units"],
     padded: Int[np.ndarray, "candidates longest"],
-    lengths: Int[np.ndarray, "candidates"],
-) -> Int[np.ndarray, "candidates"]:
+    lengths: Int[np.ndarray, " candidates"],
+) -> Int[np.ndarray, " candidates"]:
     """Edit distance (insert, delete, replace cost 1) of one sequence to many, all at once.
 
     A row of the table needs its left neighbor; min over j' <= j of row[j'] + (j - j') is a running minimum of row - j.

@@ -53,7 +53,7 @@ def mel_to_magnitude(
 
 def griffin_lim(
     magnitude: Float[Tensor, "bins frames"], spec: MelSpec, samples: int, *, iterations: int, seed: int
-) -> Float[Tensor, "samples"]:
+) -> Float[Tensor, " samples"]:
     """Find a waveform of `samples` samples with these STFT magnitudes, from seeded random phases.
 
     Source: Perraudin, Balazs & Sondergaard 2013 (fast Griffin-Lim), with momentum 0.99.
@@ -76,7 +76,7 @@ def _bands(spec: MelSpec) -> Float[Tensor, "mels bins"]:
 
 
 @lru_cache(maxsize=4)
-def _window(samples: int) -> Float[Tensor, "samples"]:
+def _window(samples: int) -> Float[Tensor, " samples"]:
     return torch.hann_window(samples)
 
 
@@ -88,7 +88,7 @@ def _stft(audio: Float[Tensor, "*batch samples"], spec: MelSpec) -> Complex[Tens
     )
 
 
-def _istft(spectrum: Complex[Tensor, "bins frames"], spec: MelSpec, samples: int) -> Float[Tensor, "samples"]:
+def _istft(spectrum: Complex[Tensor, "bins frames"], spec: MelSpec, samples: int) -> Float[Tensor, " samples"]:
     return torch.istft(
         spectrum, spec.window_samples, spec.hop_samples, window=_window(spec.window_samples), length=samples
     )

@@ -63,7 +63,7 @@ class UnitToMel(nn.Module):
         self.register_buffer("gain", torch.ones(voices))
 
     def context(
-        self, units: Int[Tensor, "B U"], real: Float[Tensor, "B U"], speaker: Int[Tensor, "B"]
+        self, units: Int[Tensor, "B U"], real: Float[Tensor, "B U"], speaker: Int[Tensor, " B"]
     ) -> tuple[Tensor, Tensor]:
         """Encode units among their neighbors (B, wide, U) and predict their log mean durations less one (B, U)."""
         x = self.embedding(units)
@@ -90,12 +90,12 @@ class UnitToMel(nn.Module):
 class MelPlan:
     """Which unit each mel frame belongs to, where in it the frame lies, and the length of the audio in samples."""
 
-    owner: Int[Tensor, "M"]
+    owner: Int[Tensor, " M"]
     place: Float[Tensor, "positions M"]
     samples: int
 
     @classmethod
-    def make(cls, durations_frames: Int[np.ndarray, "units"], shape: VocoderShape) -> MelPlan:
+    def make(cls, durations_frames: Int[np.ndarray, " units"], shape: VocoderShape) -> MelPlan:
         """Lay units of these durations along mel frames 0, hop, 2 hop, ... samples."""
         ends = np.round(np.cumsum(durations_frames) * shape.samples_per_frame).astype(np.int64)
         starts = np.concatenate(([0], ends[:-1]))
@@ -124,7 +124,7 @@ def empty_network(shape: VocoderShape) -> UnitToMel:
     return network.to_empty(device="cpu")
 
 
-def whole_durations(log_extra: Float[Tensor, "units"]) -> Int[np.ndarray, "units"]:
+def whole_durations(log_extra: Float[Tensor, " units"]) -> Int[np.ndarray, " units"]:
     """Round running ends, not durations, so that errors do not add up; each duration stays at least one frame."""
     means = 1.0 + log_extra.clamp_max(7.0).exp().numpy().astype(np.float64)
     ends = np.floor(np.cumsum(means) + 0.5).astype(np.int64)

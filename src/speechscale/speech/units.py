@@ -119,7 +119,7 @@ class SpeechTokenizer:
         """Hash of everything that defines the units."""
         return canonical_sha256(self._definition())
 
-    def units(self, waveforms: list[np.ndarray]) -> list[Int[np.ndarray, "frames"]]:
+    def units(self, waveforms: list[np.ndarray]) -> list[Int[np.ndarray, " frames"]]:
         """Units of each waveform, one per frame, not deduplicated; the same alone and in any batch.
 
         Audio shorter than one frame gives no units.
@@ -142,7 +142,7 @@ class SpeechTokenizer:
             results[index] = np.concatenate(list(self.units_stream(partial(list, [waveforms[index]]))))
         return results
 
-    def units_stream(self, blocks: Blocks) -> Iterator[Int[np.ndarray, "frames"]]:
+    def units_stream(self, blocks: Blocks) -> Iterator[Int[np.ndarray, " frames"]]:
         """Yield the units of one file of any length in parts, in bounded memory; together the same as `units` gives.
 
         `blocks` gives the file's samples in order each time it is called, as `stream_audio` does.
@@ -165,10 +165,10 @@ class SpeechTokenizer:
                 "use phone_frames, or an encoder such as 'adapted' for recordings"
             )
 
-    def _assign(self, features: np.ndarray) -> Int[np.ndarray, "frames"]:
+    def _assign(self, features: np.ndarray) -> Int[np.ndarray, " frames"]:
         return assign(features, self.centroids).astype(np.int16)
 
-    def _flat(self, codes: np.ndarray) -> Int[np.ndarray, "frames"]:
+    def _flat(self, codes: np.ndarray) -> Int[np.ndarray, " frames"]:
         return flatten_codes(codes, self.unit_encoder.codebook_size).astype(np.int16)
 
     def save(self, folder: str | Path) -> None:
@@ -320,7 +320,7 @@ def phone_tokenizer(labels: Sequence[str]) -> SpeechTokenizer:
     )
 
 
-def phone_frames(tokenizer: SpeechTokenizer, phones: Sequence[Event], samples: int) -> Int[np.ndarray, "frames"]:
+def phone_frames(tokenizer: SpeechTokenizer, phones: Sequence[Event], samples: int) -> Int[np.ndarray, " frames"]:
     """Unit of each of the samples // 160 frames of 10 ms.
 
     Every phone gets at least one frame where possible (`speechscale.speech.frames`); `phone_losses` counts the rest.

@@ -70,7 +70,7 @@ class Split:
 class Levels:
     """Level in dB of full scale of every 10 ms, around its mean (no offset); the last frame may be shorter."""
 
-    db: Float[np.ndarray, "frames"]
+    db: Float[np.ndarray, " frames"]
     sample_rate_hz: int
     samples: int
 
@@ -80,7 +80,7 @@ class Levels:
 
 
 def split_at_silence(
-    audio: str | Path | Iterable[Float[np.ndarray, "samples"]],
+    audio: str | Path | Iterable[Float[np.ndarray, " samples"]],
     *,
     sample_rate_hz: int | None = None,
     max_s: float = 30.0,
@@ -131,7 +131,7 @@ def find_speech(levels: Levels, *, min_pause_s: float = 0.3, min_speech_s: float
 
 
 def measure_levels(
-    audio: str | Path | Iterable[Float[np.ndarray, "samples"]],
+    audio: str | Path | Iterable[Float[np.ndarray, " samples"]],
     *,
     sample_rate_hz: int | None = None,
     channel: int | None = None,
@@ -160,12 +160,12 @@ def measure_levels(
     return Levels(db=np.concatenate(parts), sample_rate_hz=rate_hz, samples=samples)
 
 
-def _level_db(frames: Float[np.ndarray, "frames samples"]) -> Float[np.ndarray, "frames"]:
+def _level_db(frames: Float[np.ndarray, "frames samples"]) -> Float[np.ndarray, " frames"]:
     power = np.var(frames.astype(np.float64), axis=1) if len(frames) else np.zeros(0)
     return np.asarray(10 * np.log10(np.maximum(power, 10 ** (SILENT_DB / 10))), np.float32)
 
 
-def _smooth(db: Float[np.ndarray, "frames"]) -> Float[np.ndarray, "frames"]:
+def _smooth(db: Float[np.ndarray, " frames"]) -> Float[np.ndarray, " frames"]:
     """Mean power of the frames around each frame; beyond the ends lies silence."""
     if not len(db):
         return np.zeros(0)
@@ -175,7 +175,7 @@ def _smooth(db: Float[np.ndarray, "frames"]) -> Float[np.ndarray, "frames"]:
     return 10 * np.log10(np.maximum(smooth[half : half + len(db)], 10 ** (SILENT_DB / 10)))
 
 
-def _active(smooth: Float[np.ndarray, "frames"]) -> Bool[np.ndarray, "frames"]:
+def _active(smooth: Float[np.ndarray, " frames"]) -> Bool[np.ndarray, " frames"]:
     """Frames that belong to speech: above the lower threshold, in a run that reaches the upper one."""
     on, off = np.empty(len(smooth)), np.empty(len(smooth))
     reach = (WINDOW_S - 1) * FRAMES_PER_S // 2
@@ -195,12 +195,12 @@ def _active(smooth: Float[np.ndarray, "frames"]) -> Bool[np.ndarray, "frames"]:
     return active
 
 
-def _bounds(flags: Bool[np.ndarray, "frames"]) -> Int[np.ndarray, "runs 2"]:
+def _bounds(flags: Bool[np.ndarray, " frames"]) -> Int[np.ndarray, "runs 2"]:
     """Start and end of every run of true values."""
     return np.flatnonzero(np.diff(np.concatenate(([0], flags.astype(np.int8), [0])))).reshape(-1, 2)
 
 
-def _runs(active: Bool[np.ndarray, "frames"], min_pause: int, min_speech: int) -> Int[np.ndarray, "runs 2"]:
+def _runs(active: Bool[np.ndarray, " frames"], min_pause: int, min_speech: int) -> Int[np.ndarray, "runs 2"]:
     """Runs of speech: short pauses are closed first, then short bursts are dropped. Smoothing has widened both."""
     runs = _bounds(active)
     if len(runs):
@@ -211,7 +211,7 @@ def _runs(active: Bool[np.ndarray, "frames"], min_pause: int, min_speech: int) -
 
 def _cut(
     speech: Int[np.ndarray, "runs 2"],
-    smooth: Float[np.ndarray, "frames"],
+    smooth: Float[np.ndarray, " frames"],
     *,
     longest: int,
     margin: int,

@@ -58,13 +58,13 @@ class Vocoder:
 
     def synthesize(
         self,
-        units: Int[np.ndarray, "units"],
-        durations_frames: Int[np.ndarray, "units"] | None = None,
+        units: Int[np.ndarray, " units"],
+        durations_frames: Int[np.ndarray, " units"] | None = None,
         speaker: str | None = None,
         *,
         iterations: int = 32,
         seed: int = 0,
-    ) -> Float[np.ndarray, "samples"]:
+    ) -> Float[np.ndarray, " samples"]:
         """Make sound of units; without durations they are predicted (for deduplicated units).
 
         Returns sum(durations) * sample_rate / frame_rate samples, in [-1, 1]; equal calls give equal samples.
@@ -87,7 +87,7 @@ class Vocoder:
             return (audio * self.network.gain[voice]).clamp(-1, 1).numpy()
 
     def predict_mels(
-        self, units: Int[np.ndarray, "units"], durations_frames: Int[np.ndarray, "units"], speaker: str | None = None
+        self, units: Int[np.ndarray, " units"], durations_frames: Int[np.ndarray, " units"], speaker: str | None = None
     ) -> Float[np.ndarray, "mels mel_frames"]:
         """Natural-log mel magnitudes of units with durations, before Griffin-Lim."""
         units, voice = checked_units(units, durations_frames, self.shape.num_units), self._voice(speaker)
@@ -96,8 +96,8 @@ class Vocoder:
             return self._mels(units, plan, voice).numpy()
 
     def predict_durations(
-        self, units: Int[np.ndarray, "units"], speaker: str | None = None
-    ) -> Int[np.ndarray, "units"]:
+        self, units: Int[np.ndarray, " units"], speaker: str | None = None
+    ) -> Int[np.ndarray, " units"]:
         """Durations in frames of deduplicated units, at least one each, rounded so that their sum stays right."""
         units, voice = checked_units(units, None, self.shape.num_units), self._voice(speaker)
         if len(units) == 0:
@@ -108,10 +108,10 @@ class Vocoder:
     def _voice(self, speaker: str | None) -> int:
         return speaker_index(speaker, self.shape.speakers)
 
-    def _context(self, units: Int[np.ndarray, "units"], voice: int) -> tuple[Tensor, Tensor]:
+    def _context(self, units: Int[np.ndarray, " units"], voice: int) -> tuple[Tensor, Tensor]:
         return self.network.context(torch.from_numpy(units)[None], torch.ones(1, len(units)), torch.tensor([voice]))
 
-    def _mels(self, units: Int[np.ndarray, "units"], plan: MelPlan, voice: int) -> Float[Tensor, "mels mel_frames"]:
+    def _mels(self, units: Int[np.ndarray, " units"], plan: MelPlan, voice: int) -> Float[Tensor, "mels mel_frames"]:
         context, _ = self._context(units, voice)
         mels = self.network.mels(context, plan.owner[None], plan.place[None])[0]
         return mels * self.network.mel_spread[voice][:, None] + self.network.mel_mean[voice][:, None]
@@ -160,7 +160,7 @@ class Vocoder:
 
 def train_vocoder(
     table: UnitTable,
-    waveforms: Sequence[Float[np.ndarray, "samples"]],
+    waveforms: Sequence[Float[np.ndarray, " samples"]],
     *,
     seed: int,
     steps: int,
@@ -215,7 +215,7 @@ def speaker_index(speaker: str | None, speakers: Sequence[str]) -> int:
     return speakers.index(speaker)
 
 
-def checked_units(units: np.ndarray, durations: np.ndarray | None, num_units: int) -> Int[np.ndarray, "units"]:
+def checked_units(units: np.ndarray, durations: np.ndarray | None, num_units: int) -> Int[np.ndarray, " units"]:
     units = np.asarray(units).astype(np.int64)
     if len(units) and (units.min() < 0 or units.max() >= num_units):
         raise DataError(

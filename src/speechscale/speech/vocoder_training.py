@@ -27,7 +27,7 @@ LOUD_NATS = 2.3
 
 def train_network(
     table: UnitTable,
-    waveforms: Sequence[Float[np.ndarray, "samples"]],
+    waveforms: Sequence[Float[np.ndarray, " samples"]],
     shape: VocoderShape,
     *,
     seed: int,
@@ -68,8 +68,8 @@ def train_network(
 class _Clip:
     """One training utterance: units, durations, plan and target mels (mels, M)."""
 
-    units: Int[Tensor, "U"]
-    durations: Int[Tensor, "U"]
+    units: Int[Tensor, " U"]
+    durations: Int[Tensor, " U"]
     plan: MelPlan
     mels: Float[Tensor, "mels M"]
     speaker: int

@@ -29,10 +29,10 @@ class UnitVocoder(Protocol):
 
     def synthesize(
         self,
-        units: Int[np.ndarray, "units"],
-        durations_frames: Int[np.ndarray, "units"] | None = None,
+        units: Int[np.ndarray, " units"],
+        durations_frames: Int[np.ndarray, " units"] | None = None,
         speaker: str | None = None,
-    ) -> Float[np.ndarray, "samples"]:
+    ) -> Float[np.ndarray, " samples"]:
         """Make sound of units; without durations they are taken for deduplicated and durations are predicted."""
         ...
 

@@ -13,8 +13,6 @@ import fcntl
 import multiprocessing
 import os
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -25,7 +23,9 @@ from typing import Any
 from pebble import ProcessExpired, ProcessPool
 
 from speechscale.errors import DataError
+from speechscale.progress import duration
 from speechscale.study.steps import Step, fingerprint, is_complete, read_record, run_step
+from speechscale.workers import behave, one_thread_environment
 
 PATIENCE_S = 600.0
 """A worker is stopped when its step takes this long plus PATIENCE_FACTOR times the expected core-seconds."""
@@ -285,40 +285,22 @@ class _Meter:
         left = max(0.0, self.seconds_left) * self.measured / max(self.expected, 1e-9) / self.jobs
         note = record["results"].get("note", "")
         done = f"[{self.kept + self.count}/{self.total}] {step.name}  {record['seconds']:.1f} s"
-        return f"{done}{'  ' + note if note else ''}  (about {_duration(left)} left)"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+        return f"{done}{'  ' + note if note else ''}  (about {duration(left)} left)"
 
 
 @contextlib.contextmanager
 def _pool(jobs: int) -> Iterator[ProcessPool]:
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPool(max_workers=jobs, context=context, initializer=_start_worker, initargs=(os.getpid(),))
-    try:
-        yield pool
-        pool.close()
-    except BaseException:
-        pool.stop()
-        raise
-    finally:
-        pool.join()
-
-
-def _start_worker(parent: int) -> None:
-    """One torch thread; Ctrl-C is the parent's business; die when the parent does."""
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = "1"
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
-
-
-def _die_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
+    pool = ProcessPool(max_workers=jobs, context=context, initializer=behave, initargs=(os.getpid(),))
+    with one_thread_environment():
+        try:
+            yield pool
+            pool.close()
+        except BaseException:
+            pool.stop()
+            raise
+        finally:
+            pool.join()
 
 
 def _work(step: Step, root: Path, inputs: Mapping[str, str]) -> dict[str, Any]:

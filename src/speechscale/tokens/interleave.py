@@ -67,26 +67,26 @@ class InterleaveSource:
         keys: one hash per row of the utterance id.
     """
 
-    units: Int[np.ndarray, "all_units"]
-    unit_offsets: Int[np.ndarray, "rows1"]
-    word_offsets: Int[np.ndarray, "rows1"]
-    word_tokens: Int[np.ndarray, "all_word_tokens"]
-    word_token_offsets: Int[np.ndarray, "words1"]
-    word_unit_start: Int[np.ndarray, "words"]
-    word_unit_end: Int[np.ndarray, "words"]
-    keys: UInt64[np.ndarray, "rows"]
+    units: Int[np.ndarray, " all_units"]
+    unit_offsets: Int[np.ndarray, " rows1"]
+    word_offsets: Int[np.ndarray, " rows1"]
+    word_tokens: Int[np.ndarray, " all_word_tokens"]
+    word_token_offsets: Int[np.ndarray, " words1"]
+    word_unit_start: Int[np.ndarray, " words"]
+    word_unit_end: Int[np.ndarray, " words"]
+    keys: UInt64[np.ndarray, " rows"]
     unit_start: int
     speech_id: int
     text_id: int
 
 
-def utterance_keys(ids: Iterable[str]) -> UInt64[np.ndarray, "rows"]:
+def utterance_keys(ids: Iterable[str]) -> UInt64[np.ndarray, " rows"]:
     """Hash utterance ids to 64 bits (BLAKE2b), the same on every machine."""
     digests = b"".join(hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids)
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 
-def word_unit_ranges(table: UnitTable) -> tuple[Int[np.ndarray, "words"], Int[np.ndarray, "words"]]:
+def word_unit_ranges(table: UnitTable) -> tuple[Int[np.ndarray, " words"], Int[np.ndarray, " words"]]:
     """Return the half-open range of units that overlap each word's frames, counted from the first unit of its row.
 
     Cutting [start, end) on the frame timeline and collapsing the cut gives the same units. A word of zero frames gets
@@ -125,7 +125,7 @@ def make_source(table: UnitTable, vocabulary: Vocabulary) -> InterleaveSource:
     )
 
 
-def span_length_weights(mean_span_words: float) -> Int[np.ndarray, "lengths"]:
+def span_length_weights(mean_span_words: float) -> Int[np.ndarray, " lengths"]:
     """Cumulative law of the span length: entry k is P(length <= k) * 2^30 for a Poisson law without its zero.
 
     The last entry is exactly 2^30; longer spans have less than 2^-31 probability.
@@ -141,14 +141,14 @@ def span_length_weights(mean_span_words: float) -> Int[np.ndarray, "lengths"]:
 
 
 def draw_speech_words(
-    timed: Bool[np.ndarray, "words"],
-    word_offsets: Int[np.ndarray, "rows1"],
-    keys: UInt64[np.ndarray, "rows"],
+    timed: Bool[np.ndarray, " words"],
+    word_offsets: Int[np.ndarray, " rows1"],
+    keys: UInt64[np.ndarray, " rows"],
     *,
     epoch: int,
     config: InterleaveConfig,
     seed: int,
-) -> Bool[np.ndarray, "words"]:
+) -> Bool[np.ndarray, " words"]:
     """Choose the words that are speech: spans until at least `speech_share` of each row's words are speech.
 
     The SIMS sampler draws a start uniformly over the words that are neither speech nor directly behind a span, and a
@@ -209,12 +209,12 @@ def draw_speech_words(
 
 
 def _reopen(
-    active: Int[np.ndarray, "active"],
-    stuck: Int[np.ndarray, "stuck"],
-    weight: Int[np.ndarray, "words"],
-    free: Bool[np.ndarray, "words"],
-    word_offsets: Int[np.ndarray, "rows1"],
-) -> Int[np.ndarray, "alive"]:
+    active: Int[np.ndarray, " active"],
+    stuck: Int[np.ndarray, " stuck"],
+    weight: Int[np.ndarray, " words"],
+    free: Bool[np.ndarray, " words"],
+    word_offsets: Int[np.ndarray, " rows1"],
+) -> Int[np.ndarray, " alive"]:
     """Let the free words of stuck rows be starts again; return the active rows that still have a start."""
     words = ragged_arange(word_offsets[stuck], word_offsets[stuck + 1] - word_offsets[stuck])
     words = words[free[words]]
@@ -227,14 +227,14 @@ def _reopen(
 class Segments:
     """Maximal runs of words of one modality, in order; `first`, `last` are word numbers of the source, inclusive."""
 
-    row: Int[np.ndarray, "segments"]
-    first: Int[np.ndarray, "segments"]
-    last: Int[np.ndarray, "segments"]
-    is_speech: Bool[np.ndarray, "segments"]
+    row: Int[np.ndarray, " segments"]
+    first: Int[np.ndarray, " segments"]
+    last: Int[np.ndarray, " segments"]
+    is_speech: Bool[np.ndarray, " segments"]
 
 
 def draw_segments(
-    source: InterleaveSource, rows: Int[np.ndarray, "rows"], epoch: int, config: InterleaveConfig, seed: int
+    source: InterleaveSource, rows: Int[np.ndarray, " rows"], epoch: int, config: InterleaveConfig, seed: int
 ) -> Segments:
     """Draw the modality of each word and join neighbors of one modality; `row` counts within `rows`."""
     first_word = np.asarray(source.word_offsets[rows], np.int64)
@@ -257,7 +257,7 @@ def draw_segments(
 
 
 def interleave_batch(
-    source: InterleaveSource, rows: Int[np.ndarray, "rows"], epoch: int, config: InterleaveConfig, seed: int
+    source: InterleaveSource, rows: Int[np.ndarray, " rows"], epoch: int, config: InterleaveConfig, seed: int
 ) -> Ragged:
     """Build the token sequences of the given rows.
 
@@ -306,7 +306,7 @@ class InterleaveStats:
 
 
 def interleave_stats(
-    source: InterleaveSource, rows: Int[np.ndarray, "rows"], epoch: int, config: InterleaveConfig, seed: int
+    source: InterleaveSource, rows: Int[np.ndarray, " rows"], epoch: int, config: InterleaveConfig, seed: int
 ) -> InterleaveStats:
     """Measure realized speech share, speech runs per utterance, words per run, and tokens by modality."""
     rows = np.asarray(rows, np.int64)

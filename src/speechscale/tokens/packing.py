@@ -45,7 +45,7 @@ class Batch:
 class Piece(NamedTuple):
     """A document or a window of one, waiting for a row: `flat[start:stop]`."""
 
-    flat: Int[np.ndarray, "chunk"]
+    flat: Int[np.ndarray, " chunk"]
     start: int
     stop: int
     stream: int
@@ -145,7 +145,7 @@ def assemble(rows: Sequence[Sequence[Piece]], context: int, eos_id: int) -> Batc
 
 
 def pack_documents(
-    documents: Sequence[Int[np.ndarray, "tokens"]],
+    documents: Sequence[Int[np.ndarray, " tokens"]],
     streams: Sequence[str],
     context: int,
     *,

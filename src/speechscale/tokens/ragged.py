@@ -19,26 +19,26 @@ GOLDEN = 0x9E3779B97F4A7C15
 class Ragged(NamedTuple):
     """Rows of different lengths; row i is `flat[offsets[i]:offsets[i + 1]]`."""
 
-    flat: Int[np.ndarray, "total"]
-    offsets: Int[np.ndarray, "rows1"]
+    flat: Int[np.ndarray, " total"]
+    offsets: Int[np.ndarray, " rows1"]
 
     @property
-    def lengths(self) -> Int[np.ndarray, "rows"]:
+    def lengths(self) -> Int[np.ndarray, " rows"]:
         return np.diff(self.offsets)
 
-    def rows(self) -> list[Int[np.ndarray, "row"]]:
+    def rows(self) -> list[Int[np.ndarray, " row"]]:
         """The rows as views."""
         return [self.flat[self.offsets[i] : self.offsets[i + 1]] for i in range(len(self.offsets) - 1)]
 
 
-def ragged_arange(starts: Int[np.ndarray, "rows"], lengths: Int[np.ndarray, "rows"]) -> Int[np.ndarray, "total"]:
+def ragged_arange(starts: Int[np.ndarray, " rows"], lengths: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " total"]:
     """Concatenate the ranges [start, start + length). Example: [5, 0], [2, 3] -> [5, 6, 0, 1, 2]"""
     ends = np.cumsum(lengths, dtype=np.int64)
     total = int(ends[-1]) if len(ends) else 0
     return np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - lengths), lengths)
 
 
-def gather_rows(ragged: Ragged, rows: Int[np.ndarray, "chosen"]) -> Ragged:
+def gather_rows(ragged: Ragged, rows: Int[np.ndarray, " chosen"]) -> Ragged:
     """Copy the chosen rows, in the given order; works on memory maps."""
     starts = np.asarray(ragged.offsets[rows], np.int64)
     lengths = np.asarray(ragged.offsets[rows + 1], np.int64) - starts
@@ -56,7 +56,7 @@ def mix64(values: UInt64[np.ndarray, "*shape"]) -> UInt64[np.ndarray, "*shape"]:
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def draw_bits(*names: int | Int[np.ndarray, "rows"] | UInt64[np.ndarray, "rows"]) -> UInt64[np.ndarray, "rows"]:
+def draw_bits(*names: int | Int[np.ndarray, " rows"] | UInt64[np.ndarray, " rows"]) -> UInt64[np.ndarray, " rows"]:
     """Hash the names of a draw, e.g. (seed, utterance keys, epoch, draw index), to 64 random bits each."""
     state = np.zeros(1, np.uint64)
     for name in names:
@@ -68,11 +68,11 @@ def draw_bits(*names: int | Int[np.ndarray, "rows"] | UInt64[np.ndarray, "rows"]
     return state
 
 
-def to_unit_interval(bits: UInt64[np.ndarray, "rows"]) -> Float[np.ndarray, "rows"]:
+def to_unit_interval(bits: UInt64[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:
     """Turn random bits into floats in [0, 1) with 53 bits each."""
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def permutation(length: int, *names: int) -> Int[np.ndarray, "length"]:
+def permutation(length: int, *names: int) -> Int[np.ndarray, " length"]:
     """Shuffle range(length); a pure function of the names."""
     return np.argsort(draw_bits(*names, np.arange(length, dtype=np.uint64)), kind="stable")

@@ -80,7 +80,7 @@ class TokenStore:
         """Audio behind the speech stream."""
         return self.hours(np.arange(self.meta["counts"]["speech_documents"]))
 
-    def hours(self, speech_documents: Int[np.ndarray, "documents"]) -> float:
+    def hours(self, speech_documents: Int[np.ndarray, " documents"]) -> float:
         """Audio behind some documents of the speech stream."""
         if not len(speech_documents):
             return 0.0
@@ -115,14 +115,14 @@ class TokenStore:
             text_id=text,
         )
 
-    def speech_rows(self, stream: str, documents: Int[np.ndarray, "chosen"]) -> Int[np.ndarray, "chosen"]:
+    def speech_rows(self, stream: str, documents: Int[np.ndarray, " chosen"]) -> Int[np.ndarray, " chosen"]:
         """Number of the utterance behind each document of "speech" or "interleaved"."""
         return self.arrays["interleaved_rows"][documents] if stream == "interleaved" else documents
 
     def read(
         self,
         stream: str,
-        documents: Int[np.ndarray, "chosen"],
+        documents: Int[np.ndarray, " chosen"],
         *,
         epoch: int = 0,
         interleave: InterleaveConfig | None = None,

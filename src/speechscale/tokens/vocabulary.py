@@ -132,7 +132,7 @@ class Vocabulary:
         table[self.eos_id] = MODALITY_MARKER
         return table
 
-    def unit_ids(self, units: Int[np.ndarray, "units"]) -> Int[np.ndarray, "units"]:
+    def unit_ids(self, units: Int[np.ndarray, " units"]) -> Int[np.ndarray, " units"]:
         """Ids of units. Raises DataError if a unit is out of range."""
         if len(units) and (units.min() < 0 or units.max() >= self.num_units):
             raise DataError(f"units run {units.min()}..{units.max()}, the vocabulary has 0..{self.num_units - 1}")
@@ -233,7 +233,7 @@ class Vocabulary:
         text = self._text_tokenizer.decode(ids, skip_special_tokens=False).strip() if ids else ""
         return [text] if text else []
 
-    def parse(self, readable: str) -> Int[np.ndarray, "ids"]:
+    def parse(self, readable: str) -> Int[np.ndarray, " ids"]:
         """Turn readable text back into ids; the inverse of `decode` for words joined by single blanks.
 
         Raises:

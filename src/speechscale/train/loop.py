@@ -148,7 +148,7 @@ class _Selection:
     """Validations so far and the best of them."""
 
     validation: Mapping[str, Sequence[Batch]]
-    modality: Int8[np.ndarray, "V"]
+    modality: Int8[np.ndarray, " V"]
     select_on: str
     checks: list[Check] = field(default_factory=list)
     best_loss: float = math.inf
@@ -203,7 +203,7 @@ class _Trainer:
     tokens_seen: int = 0
     history: list[StepReport] = field(default_factory=list)
 
-    def step(self, batch: Batch, places: Int[np.ndarray, "targets"]) -> StepReport:
+    def step(self, batch: Batch, places: Int[np.ndarray, " targets"]) -> StepReport:
         """Train on the targets of `places`.
 
         Raises:
@@ -247,7 +247,7 @@ def train(
     batches: Iterator[Batch],
     config: TrainConfig,
     *,
-    modality: Int8[np.ndarray, "V"],
+    modality: Int8[np.ndarray, " V"],
     validation: Mapping[str, Sequence[Batch]],
     on_check: CheckHook | None = None,
     progress: ProgressHook | None = None,
@@ -321,8 +321,8 @@ def _next_batch(batches: Iterator[Batch], tokens_seen: int, config: TrainConfig)
 def _count(
     counts: Int[np.ndarray, "streams modalities"],
     batch: Batch,
-    places: Int[np.ndarray, "targets"],
-    modality: Int8[np.ndarray, "V"],
+    places: Int[np.ndarray, " targets"],
+    modality: Int8[np.ndarray, " V"],
 ) -> None:
     """Add the targets of a batch by stream and modality."""
     streams = batch.stream.reshape(-1)[places].astype(np.int64)

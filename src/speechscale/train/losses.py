@@ -65,11 +65,11 @@ class Rows(NamedTuple):
     tokens: Int[Tensor, "B T"]
     positions: Int[Tensor, "B T"]
     segments: Int[Tensor, "B T"]
-    source: Int[Tensor, "targets"]
-    targets: Int[Tensor, "targets"]
+    source: Int[Tensor, " targets"]
+    targets: Int[Tensor, " targets"]
 
 
-def predicting_places(segments: Int[np.ndarray, "B T"]) -> Int[np.ndarray, "targets"]:
+def predicting_places(segments: Int[np.ndarray, "B T"]) -> Int[np.ndarray, " targets"]:
     """Flat places whose next token belongs to the same document, in row order. Example: [[0, 0, 1, 1, -1]] -> [0, 2]"""
     same = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] >= 0)
     row, column = np.nonzero(same)
@@ -88,7 +88,7 @@ def document_mask(segments: Int[Tensor, "B T"], dtype: torch.dtype) -> Float[Ten
     return mask.masked_fill_(hidden, -math.inf)[:, None]
 
 
-def to_device(batch: Batch, device: torch.device, places: Int[np.ndarray, "targets"]) -> Rows:
+def to_device(batch: Batch, device: torch.device, places: Int[np.ndarray, " targets"]) -> Rows:
     """Move a batch to a device and add the targets of `places`."""
     targets = batch.tokens.reshape(-1)[places + 1]
     return Rows(
@@ -137,7 +137,7 @@ class _HeadCrossEntropy(torch.autograd.Function):
         ctx: Any,
         hidden: Float[Tensor, "n d"],
         weight: Float[Tensor, "V d"],
-        targets: Int[Tensor, "n"],
+        targets: Int[Tensor, " n"],
         precision: Precision,
     ) -> Float32[Tensor, ""]:
         dtype = torch.bfloat16 if precision == "bf16" else weight.dtype
@@ -165,7 +165,7 @@ class _HeadCrossEntropy(torch.autograd.Function):
 
 
 @torch.no_grad()
-def target_losses(model: Any, batch: Batch, places: Int[np.ndarray, "targets"]) -> Float[np.ndarray, "targets"]:
+def target_losses(model: Any, batch: Batch, places: Int[np.ndarray, " targets"]) -> Float[np.ndarray, " targets"]:
     """Cross-entropy of each target in nats, fp32 whatever the training precision."""
     rows = to_device(batch, model.device, places)
     states = hidden_states(model, rows, "fp32")
@@ -200,7 +200,9 @@ class Losses:
     documents: int
 
 
-def ratio_standard_error(sums: Float[np.ndarray, "documents"], counts: Float[np.ndarray, "documents"]) -> float | None:
+def ratio_standard_error(
+    sums: Float[np.ndarray, " documents"], counts: Float[np.ndarray, " documents"]
+) -> float | None:
     """Standard error of sum(sums) / sum(counts) over independent documents; None below two documents.
 
     Source: Cochran 1977, Sampling Techniques, eq. 2.45 (ratio estimator, without finite-population correction).
@@ -211,7 +213,7 @@ def ratio_standard_error(sums: Float[np.ndarray, "documents"], counts: Float[np.
     return float(math.sqrt((residuals**2).sum() / (len(sums) * (len(sums) - 1))) / counts.mean())
 
 
-def loss_by_modality(model: Any, batches: Iterable[Batch], modality: Int8[np.ndarray, "V"]) -> Losses:
+def loss_by_modality(model: Any, batches: Iterable[Batch], modality: Int8[np.ndarray, " V"]) -> Losses:
     """Evaluate a model on batches of packed documents.
 
     Windows of a document longer than the context count as documents of their own.
@@ -239,7 +241,7 @@ def loss_by_modality(model: Any, batches: Iterable[Batch], modality: Int8[np.nda
 
 
 def _summarize(
-    losses: Float[np.ndarray, "targets"], kinds: Int8[np.ndarray, "targets"], documents: Int[np.ndarray, "targets"]
+    losses: Float[np.ndarray, " targets"], kinds: Int8[np.ndarray, " targets"], documents: Int[np.ndarray, " targets"]
 ) -> Losses:
     def mean(kind: int) -> float | None:
         return float(losses[kinds == kind].mean()) if (kinds == kind).any() else None

@@ -243,7 +243,7 @@ class EndpointEngine:
             raise EngineDown(f"speech server {self.host} refuses ({why}); {remedy}")
         raise DataError(f"the speech server refuses the text ({why}); correct or drop the utterance")
 
-    def _audio(self, data: bytes) -> Float[np.ndarray, "samples"]:
+    def _audio(self, data: bytes) -> Float[np.ndarray, " samples"]:
         """Decode an answer to 16 kHz mono. Raises DataError for anything that is not audio."""
         try:
             if self.audio_format == "pcm":

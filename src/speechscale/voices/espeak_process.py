@@ -60,7 +60,7 @@ class EngineProcess(WorkerProcess):
     def program(self) -> list[str]:
         return [str(Path(espeak_worker.__file__).resolve()), *engine_paths()]
 
-    def speak(self, tone: Tone, text: str) -> tuple[Int[np.ndarray, "samples"], list[Event]]:
+    def speak(self, tone: Tone, text: str) -> tuple[Int[np.ndarray, " samples"], list[Event]]:
         """Have a text spoken; return int16 samples at `rate_hz` and the word and phone events, in order.
 
         Raises:

@@ -15,7 +15,7 @@ from speechscale.records import Utterance
 from speechscale.voices.espeak import INVENTORY_TEXT, VOICES, Span, speak_shard
 
 
-def labeled_speech(voices: Sequence[str] | None = None) -> Iterator[tuple[Float[np.ndarray, "samples"], list[Span]]]:
+def labeled_speech(voices: Sequence[str] | None = None) -> Iterator[tuple[Float[np.ndarray, " samples"], list[Span]]]:
     """Speak all of `INVENTORY_TEXT` in each voice (by default every training voice): about 25 minutes.
 
     Raises:

@@ -41,7 +41,7 @@ class Spoken:
     """
 
     id: str
-    audio: Float[np.ndarray, "samples"]
+    audio: Float[np.ndarray, " samples"]
     words: list[Span]
     phones: list[Span]
     sample_rate_hz: int = TARGET_RATE_HZ

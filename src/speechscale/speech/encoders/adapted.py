@@ -96,7 +96,7 @@ class Adapted:
         """Where its spectra come from."""
         return MelFront(**{part.name: getattr(self, part.name) for part in fields(MelFront)})
 
-    def spectra(self, waveform: Float[np.ndarray, "samples"]) -> Float[Tensor, "subframes mels"]:
+    def spectra(self, waveform: Float[np.ndarray, " samples"]) -> Float[Tensor, "subframes mels"]:
         """Log-mel spectra under the warp that fits this waveform."""
         return fitting_log_mel(self.front, waveform, self._arrays[WARP_CENTROIDS], float(self._arrays[WARP_VARIANCE]))
 

@@ -64,7 +64,7 @@ def plan_windows(frames: int, *, window_frames: int, context_frames: int) -> lis
     return [Window(starts[i], starts[i] + size, borders[i], borders[i + 1]) for i in range(count)]
 
 
-def read_spans(blocks: Iterable[np.ndarray], spans: Iterable[tuple[int, int]]) -> Iterator[Float[np.ndarray, "span"]]:
+def read_spans(blocks: Iterable[np.ndarray], spans: Iterable[tuple[int, int]]) -> Iterator[Float[np.ndarray, " span"]]:
     """Yield samples [start, end) of each span; starts must not fall. At most one span and one block are held."""
     source = iter(blocks)
     held: list[np.ndarray] = []
@@ -86,7 +86,7 @@ def read_spans(blocks: Iterable[np.ndarray], spans: Iterable[tuple[int, int]]) -
         yield held[0][: end - start]
 
 
-def pieces(blocks: Iterable[np.ndarray], samples: int = PIECE_SAMPLES) -> Iterator[Float[np.ndarray, "piece"]]:
+def pieces(blocks: Iterable[np.ndarray], samples: int = PIECE_SAMPLES) -> Iterator[Float[np.ndarray, " piece"]]:
     """Cut blocks of any size into pieces of `samples`, the last one shorter."""
     held: list[np.ndarray] = []
     count = 0

@@ -174,7 +174,7 @@ class Codec:
         return float(min(enough))
 
 
-def flatten_codes(codes: Int[np.ndarray, "frames codebooks"], codebook_size: int) -> Int[np.ndarray, "units"]:
+def flatten_codes(codes: Int[np.ndarray, "frames codebooks"], codebook_size: int) -> Int[np.ndarray, " units"]:
     """One unit per code, frame by frame; codebook q's codes are moved up by q * codebook_size.
 
     >>> flatten_codes(np.array([[3, 1], [0, 2]]), 4).tolist()
@@ -184,7 +184,7 @@ def flatten_codes(codes: Int[np.ndarray, "frames codebooks"], codebook_size: int
 
 
 def unflatten_codes(
-    units: Int[np.ndarray, "units"], codebooks: int, codebook_size: int
+    units: Int[np.ndarray, " units"], codebooks: int, codebook_size: int
 ) -> Int[np.ndarray, "frames codebooks"]:
     """Undo `flatten_codes`.
 

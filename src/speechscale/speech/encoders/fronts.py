@@ -31,7 +31,7 @@ PIECE_FRAMES = 1 << 14
 class FileStatistics:
     """Mean and covariance of whatever the front normalizes, over the whole file, in double precision."""
 
-    mean: Float[np.ndarray, "n"]
+    mean: Float[np.ndarray, " n"]
     covariance: Float[np.ndarray, "n n"]
     count: int
 

@@ -58,7 +58,7 @@ class LayerNet:
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     def vectors(
-        self, samples: Float[np.ndarray, "samples"], statistics: FileStatistics | None
+        self, samples: Float[np.ndarray, " samples"], statistics: FileStatistics | None
     ) -> Float[torch.Tensor, "frames channels"]:
         """Run the front on one stretch of audio."""
         with torch.inference_mode(), self._autocast():

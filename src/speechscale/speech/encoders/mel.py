@@ -43,7 +43,7 @@ def band_energies(
     blocks: Blocks,
     *,
     hop_samples: int,
-    window: Float[torch.Tensor, "window"],
+    window: Float[torch.Tensor, " window"],
     bands: Float[torch.Tensor, "bins mels"],
 ) -> Float[torch.Tensor, "frames mels"]:
     """Energy per frame and band; frame i is centered on sample (i + 0.5) * hop_samples, and beyond the file is silence.

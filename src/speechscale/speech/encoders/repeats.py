@@ -64,7 +64,7 @@ def _along_diagonals(alike: Float[Tensor, "one other"]) -> Float[Tensor, "starts
     return torch.stack([alike[k : k + rows, k : k + columns] for k in range(STRETCH_FRAMES)]).mean(dim=0)
 
 
-def _diagonal_means(alike: Float[Tensor, "frames frames"]) -> Float[Tensor, "starts"]:
+def _diagonal_means(alike: Float[Tensor, "frames frames"]) -> Float[Tensor, " starts"]:
     """Mean likeness among all frames of the stretch that starts at each frame."""
     total = torch.nn.functional.pad(alike.cumsum(0).cumsum(1), (1, 0, 1, 0))
     first = torch.arange(len(alike) - STRETCH_FRAMES + 1)

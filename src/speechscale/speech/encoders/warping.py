@@ -47,7 +47,7 @@ class MelFront:
     high_hz: float
     floor_db: float
 
-    def power(self, waveform: Float[np.ndarray, "samples"]) -> Float[Tensor, "subframes bins"]:
+    def power(self, waveform: Float[np.ndarray, " samples"]) -> Float[Tensor, "subframes bins"]:
         """Power spectra; subframe i is centered on sample (i + 0.5) * hop / SUBFRAMES; what lies outside is zero."""
         step = self.hop_samples // SUBFRAMES
         count = len(waveform) // self.hop_samples * SUBFRAMES
@@ -119,7 +119,7 @@ def choose_warp(
 
 def fitting_log_mel(
     front: MelFront,
-    waveform: Float[np.ndarray, "samples"],
+    waveform: Float[np.ndarray, " samples"],
     centroids: Float[Tensor, "clusters cepstra"],
     variance: float,
 ) -> Float[Tensor, "subframes mels"]:
@@ -132,7 +132,7 @@ def fitting_log_mel(
 
 
 def warped_log_mel(
-    front: MelFront, waveform: Float[np.ndarray, "samples"], warp: float
+    front: MelFront, waveform: Float[np.ndarray, " samples"], warp: float
 ) -> Float[Tensor, "subframes mels"]:
     """Log-mel of a waveform of any length: the spectra are made block by block, the floor is that of the whole."""
     frames = len(waveform) // front.hop_samples
@@ -147,7 +147,9 @@ def warped_log_mel(
     return front.floored_log_(torch.cat(parts))
 
 
-def excerpt(waveform: Float[np.ndarray, "samples"], hop_samples: int, parts: int = 10) -> Float[np.ndarray, "samples"]:
+def excerpt(
+    waveform: Float[np.ndarray, " samples"], hop_samples: int, parts: int = 10
+) -> Float[np.ndarray, " samples"]:
     """The waveform, or evenly spread parts of a long one that last _LISTEN_FRAMES together."""
     frames = len(waveform) // hop_samples
     if frames <= _LISTEN_FRAMES:
@@ -182,7 +184,7 @@ def _warped_bands(front: MelFront, warp: float) -> Float[Tensor, "bins mels"]:
 
 
 @lru_cache(maxsize=4)
-def _hann(samples: int) -> Float[Tensor, "samples"]:
+def _hann(samples: int) -> Float[Tensor, " samples"]:
     return torch.hann_window(samples)
 
 

@@ -36,8 +36,8 @@ class UnitRecord:
     """
 
     id: str
-    units: Int[np.ndarray, "units"]
-    durations_frames: Int[np.ndarray, "units"] | None = None
+    units: Int[np.ndarray, " units"]
+    durations_frames: Int[np.ndarray, " units"] | None = None
     extras: dict[str, Any] = field(default_factory=dict)
     where: str = ""
 
@@ -177,7 +177,7 @@ def make_record(
     )
 
 
-def parse_numbers(where: str, what: str, text: str) -> Int[np.ndarray, "numbers"]:
+def parse_numbers(where: str, what: str, text: str) -> Int[np.ndarray, " numbers"]:
     """Whole numbers between blanks. Raises DataError naming the first that is none."""
     words = text.split()
     try:
@@ -197,7 +197,7 @@ def _is_number(word: str) -> bool:
     return digits.isascii() and digits.isdigit() and len(digits) < 19
 
 
-def _whole_numbers(where: str, what: str, values: Any) -> Int[np.ndarray, "numbers"]:
+def _whole_numbers(where: str, what: str, values: Any) -> Int[np.ndarray, " numbers"]:
     if isinstance(values, list) and not values:
         return np.zeros(0, np.int64)
     try:
