@@ -24,7 +24,10 @@ class MissingExtra(ImportError):
     """An optional dependency is missing; the message gives the command that installs it."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs the extra '{extra}'; install it with: pip install 'speechscale[{extra}]'")
+        super().__init__(
+            f"{what} needs the extra '{extra}'; install it with: pip install 'speechscale[{extra}]' "
+            f"(in a checkout: pip install -c constraints.txt -e '.[{extra}]')"
+        )
         self.what, self.extra = what, extra
 
     def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
