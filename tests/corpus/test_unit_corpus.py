@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from speechscale.cli import cli
 from speechscale.corpus.encode import encode_corpus
 from speechscale.corpus.imported import Corpus, open_corpus, write_corpus
+from speechscale.corpus.tables import pick_utterances, write_utterances
 from speechscale.corpus.unit_corpus import encode_folder, fit_on_corpus, open_units
 from speechscale.errors import DataError, StaleStep
 from speechscale.records import Utterance, Word
@@ -146,3 +147,11 @@ def test_fit_by_command(corpus: Corpus, tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "no utterance in split 'tset'; splits: ['train']" in result.output
     assert open_corpus(corpus.folder).sha256 == corpus.sha256
+
+
+def test_rows_are_picked_in_the_order_asked_from_any_group(corpus: Corpus, tmp_path: Path) -> None:
+    """Would catch a fit on other utterances than the seeded draw chose."""
+    table = tmp_path / "table.parquet"
+    write_utterances(table, corpus.utterances(), group_rows=5)
+    whole = list(corpus.utterances())
+    assert pick_utterances(table, [11, 0, 6, 4, 5]) == [whole[row] for row in (11, 0, 6, 4, 5)]

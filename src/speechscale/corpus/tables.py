@@ -6,7 +6,7 @@ file carries the name and version of its kind, and a file of another kind is ref
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from itertools import islice
@@ -96,6 +96,21 @@ def read_utterance_rows(path: Path, first: int, last: int) -> list[Utterance]:
                 found += [_utterance(row) for row in part.to_pylist()]
             start += rows
         return found
+
+
+def pick_utterances(path: Path, rows: Sequence[int]) -> list[Utterance]:
+    """Read these rows, in the order asked; each row group that holds one is read once. Raises as `read_utterances`."""
+    picked: dict[int, Utterance] = {}
+    with _open(path, _UTTERANCES, "utterance table") as file:
+        start = 0
+        for group in range(file.num_row_groups):
+            end = start + file.metadata.row_group(group).num_rows
+            wanted = [row for row in rows if start <= row < end]
+            if wanted:
+                part = file.read_row_group(group).take([row - start for row in wanted])
+                picked |= zip(wanted, map(_utterance, part.to_pylist()), strict=True)
+            start = end
+    return [picked[row] for row in rows]
 
 
 def write_items(path: Path, items: Iterable[Item], *, group_rows: int = 5000) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,9 +18,9 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow.parquet as pq
 
-from speechscale.corpus.encode import encode_stream, sample_waveforms
+from speechscale.corpus.encode import Loader, encode_stream, sample_waveforms
 from speechscale.corpus.imported import Corpus, open_corpus
-from speechscale.corpus.tables import check_ids, count_utterances, read_utterance_rows
+from speechscale.corpus.tables import check_ids, count_utterances, pick_utterances, read_utterance_rows
 from speechscale.errors import DataError
 from speechscale.files import read_versioned, write_json
 from speechscale.journal import Row, read_part, run_parts
@@ -38,6 +38,8 @@ FORMAT = "speechscale unit corpus"
 FORMAT_VERSION = 1
 PART_UTTERANCES = 512
 BATCH_S = 60.0
+DRAWN_ROWS = 256
+"""Rows drawn at once to fit on: reading them touches each row group of the table once."""
 _AGAIN = "encode the corpus again"
 
 
@@ -260,26 +262,47 @@ def fit_on_corpus(
     Raises:
         DataError: no utterance in the split, no usable audio, unknown encoder.
     """
+    path = corpus.folder / "utterances.parquet"
+    splits = pq.read_table(path, columns=["split"]).column("split").to_pylist()
+    rows = np.flatnonzero([split is None or found == split for found in splits])
+    if not len(rows):
+        raise DataError(f"corpus {corpus.folder}: no utterance in split '{split}'; splits: {sorted(set(splits))}")
+    order = rows[np.random.default_rng([seed, len(rows)]).permutation(len(rows))]
+
+    def drawn() -> Iterator[Utterance]:
+        for first in range(0, len(order), DRAWN_ROWS):
+            yield from pick_utterances(path, order[first : first + DRAWN_ROWS].tolist())
+
+    return fit_units(
+        drawn(),
+        loader=corpus.loader(),
+        encoder=encoder,
+        clusters=clusters,
+        hours=hours,
+        seed=seed,
+        encoder_config=encoder_config,
+        runtime=runtime,
+    )
+
+
+def fit_units(
+    utterances: Iterable[Utterance],
+    *,
+    loader: Loader,
+    encoder: str,
+    clusters: int,
+    hours: float,
+    seed: int,
+    encoder_config: dict[str, Any] | None = None,
+    runtime: Runtime | None = None,
+) -> SpeechTokenizer:
+    """Fit a tokenizer on the first `hours` of these utterances; arguments as `fit_on_corpus`."""
     name, settings = encoder_of(encoder, encoder_config or {})
     if name in UNIT_ENCODERS:  # a codec's codes are the units; there is nothing to fit
         return codec_tokenizer(settings, runtime=runtime)
-    path = corpus.folder / "utterances.parquet"
-    splits = pq.read_table(path, columns=["split"]).column("split").to_pylist()
-    rows = [row for row, name in enumerate(splits) if split is None or name == split]
-    if not rows:
-        raise DataError(f"corpus {corpus.folder}: no utterance in split '{split}'; splits: {sorted(set(splits))}")
-    order = np.random.default_rng([seed, len(rows)]).permutation(len(rows))
-
-    def drawn() -> Iterator[Utterance]:
-        for place in order:
-            yield from read_utterance_rows(path, rows[place], rows[place] + 1)
-
     rate_hz = encoder_rate_hz(name, settings, runtime=runtime)
-    sample = sample_waveforms(
-        drawn(), loader=corpus.loader(), max_hours=hours, sample_rate_hz=rate_hz, shard_utterances=1
-    )
     return fit_tokenizer(
-        sample,
+        sample_waveforms(utterances, loader=loader, max_hours=hours, sample_rate_hz=rate_hz),
         encoder=name,
         clusters=clusters,
         seed=seed,

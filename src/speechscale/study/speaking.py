@@ -106,10 +106,8 @@ def make_samples(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> 
         text = table.texts[row]
         entries.append(_write(out, f"{row}-original", waveform, TARGET_RATE_HZ, group, "original", text))
         speaker = table.speakers[row] if table.speakers[row] in vocoder.speakers else None
-        sound, rate_hz = (
-            vocoder.synthesize(table.row_units(row), table.row_durations(row), speaker),
-            vocoder.sample_rate_hz,
-        )
+        rate_hz = vocoder.sample_rate_hz
+        sound = vocoder.synthesize(table.row_units(row), table.row_durations(row), speaker)
         title = "resynthesized from units and durations"
         entries.append(_write(out, f"{row}-resynthesized", sound, rate_hz, group, title, text))
         prompt = opening_units(table, row, PROMPT_S)

@@ -19,12 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
-from speechscale.corpus.encode import FileLoader, Loader, VoiceLoader, encode_corpus, sample_waveforms
+from speechscale.corpus.encode import FileLoader, Loader, VoiceLoader, encode_corpus
 from speechscale.corpus.imported import open_corpus
 from speechscale.corpus.items import items
 from speechscale.corpus.readers import read_folder
 from speechscale.corpus.stories import Story, split_sentences, stories, story_text
 from speechscale.corpus.tables import read_items, read_utterances, write_items, write_utterances
+from speechscale.corpus.unit_corpus import fit_units
 from speechscale.corpus.world import build_world
 from speechscale.errors import DataError
 from speechscale.evals.tasks import item_utterances
@@ -33,8 +34,6 @@ from speechscale.skips import SkipLog
 from speechscale.speech.encoders.presets import encoder_of
 from speechscale.speech.units import (
     SpeechTokenizer,
-    encoder_rate_hz,
-    fit_tokenizer,
     phone_tokenizer,
     read_units,
     write_units,
@@ -44,7 +43,6 @@ from speechscale.study.worlds import training_voices, unseen_voices, world_confi
 from speechscale.tokens.store import build_store
 from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
 from speechscale.voices.espeak import phone_inventory
-from speechscale.voices.labeled_speech import labeled_speech
 
 SPLITS = ("train", "select", "test")
 RunnableCorpus = StoryworldCorpus | FolderCorpus | ImportedCorpus
@@ -183,20 +181,14 @@ def make_tokenizer(config: dict[str, Any], inputs: dict[str, Path], out: Path) -
         tokenizer = SpeechTokenizer.load(units.tokenizer)
     else:
         train = [u for u in read_utterances(_only(inputs) / "utterances.parquet") if u.split == "train"]
-        encoder, settings = encoder_of(units.encoder, units.settings)
-        sample = sample_waveforms(
+        tokenizer = fit_units(
             _spread(train),
             loader=loader_of(corpus),
-            max_hours=units.fit_hours,
-            sample_rate_hz=encoder_rate_hz(encoder, settings),
-        )
-        tokenizer = fit_tokenizer(
-            sample,
-            encoder=encoder,
+            encoder=units.encoder,
             clusters=units.clusters,
+            hours=units.fit_hours,
             seed=config["seed"],
-            encoder_config=settings,
-            labeled=labeled_speech,
+            encoder_config=units.settings,
         )
     if not units.oracle:
         _check_tokenizer(units, tokenizer)
