@@ -19,8 +19,10 @@ from speechscale.corpus.imported import Corpus, open_corpus, write_corpus
 from speechscale.corpus.tables import pick_utterances, write_utterances
 from speechscale.corpus.unit_corpus import encode_folder, fit_on_corpus, open_units
 from speechscale.errors import DataError, StaleStep
-from speechscale.records import Utterance, Word
+from speechscale.records import Utterance, Word, dedup
 from speechscale.skips import SkipLog, read_skips
+from speechscale.speech.audio import load_audio
+from tests.speech.tiny_models import tiny_codec
 
 RATE = 16_000
 
@@ -155,3 +157,19 @@ def test_rows_are_picked_in_the_order_asked_from_any_group(corpus: Corpus, tmp_p
     write_utterances(table, corpus.utterances(), group_rows=5)
     whole = list(corpus.utterances())
     assert pick_utterances(table, [11, 0, 6, 4, 5]) == [whole[row] for row in (11, 0, 6, 4, 5)]
+
+
+def test_a_codec_is_fitted_by_nothing_and_hears_files_at_its_own_rate(tmp_path: Path) -> None:
+    """Would catch a 24 kHz codec that is fed 16 kHz audio brought up again."""
+    root = tmp_path / "audio"
+    root.mkdir()
+    soundfile.write(root / "a.wav", noise(1.5, 0), 24_000, subtype="FLOAT")
+    one = Utterance(id="a", text="word", speaker="s", split="train", audio="a.wav")
+    made = write_corpus(tmp_path / "corpus", [one], audio_root=root, info={}, skips=SkipLog())
+    settings = {"model": str(tiny_codec("mimi")), "codebooks": 1}
+    tokenizer = fit_on_corpus(
+        made, encoder="codec", clusters=2, hours=1, split="train", seed=0, encoder_config=settings
+    )
+    heard = load_audio(root / "a.wav", sample_rate_hz=24_000).audio
+    table = encode_corpus(made.utterances(), tokenizer, loader=made.loader(), skips=SkipLog())
+    np.testing.assert_array_equal(table.units, dedup(tokenizer.units([heard])[0])[0])
