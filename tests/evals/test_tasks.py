@@ -111,7 +111,7 @@ def test_layout_of_one_item(
 def test_crossing_layouts_occur_in_training(table: UnitTable, vocabulary: Vocabulary, direction: Direction) -> None:
     # Among many draws of the interleaver, one must be exactly the item's sequence.
     source = make_source(table, vocabulary)
-    config = InterleaveConfig(mean_span_words=2.0, speech_share=0.3)
+    config = InterleaveConfig(speech_span="poisson(2)", speech_share=0.3)
     row = np.array([table.ids.index("i1/good")])
     drawn = {tuple(interleave_batch(source, row, epoch, config, 0).flat.tolist()) for epoch in range(200)}
     good = candidates([FIRST, SECOND], table, vocabulary, direction)[0]

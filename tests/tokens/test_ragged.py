@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechscale.records import offsets
 from speechscale.tokens.ragged import (
     Ragged,
+    Shuffle,
     draw_bits,
     gather_rows,
     mix64,
-    permutation,
     ragged_arange,
     to_unit_interval,
 )
@@ -48,7 +49,35 @@ def test_draws_are_uniform_and_named() -> None:
     assert np.array_equal(draw_bits(-1, keys[5:6], 2, 7), draw_bits(-1, keys, 2, 7)[5:6])
 
 
-def test_permutation_visits_everything_once() -> None:
-    order = permutation(500, 1, 2, 3)
-    assert sorted(order.tolist()) == list(range(500))
-    assert not np.array_equal(order, permutation(500, 1, 2, 4))
+@settings(deadline=None)
+@given(st.integers(1, 200_000), st.integers(0, 2**40), st.integers(-3, 3))
+def test_a_shuffle_visits_everything_once_and_is_undone(length: int, seed: int, epoch: int) -> None:
+    shuffle = Shuffle(length, seed, epoch)
+    order = shuffle.at(np.arange(length))
+    assert np.array_equal(np.sort(order), np.arange(length))
+    assert np.array_equal(shuffle.places(order), np.arange(length))
+    some = np.arange(0, length, 7)
+    assert np.array_equal(Shuffle(length, seed, epoch).at(some), order[some])
+
+
+@pytest.mark.parametrize("length", [1000, 100_000, 131_073])
+def test_shuffles_are_even_and_independent(length: int) -> None:
+    """Would catch a Feistel network whose rounds do not mix, or whose names change little."""
+    order = Shuffle(length, 1, 2).at(np.arange(length))
+    other = Shuffle(length, 1, 3).at(np.arange(length))
+    noise = 4 / np.sqrt(length)
+    assert abs(np.corrcoef(order, np.arange(length))[0, 1]) < noise
+    assert abs(np.corrcoef(order, other)[0, 1]) < noise
+    assert abs(np.corrcoef(order[1:], order[:-1])[0, 1]) < noise
+    assert (order == np.arange(length)).sum() < 12  # fixed points: Poisson with mean 1
+    halves = np.bincount(order[: length // 2] * 10 // length, minlength=10)
+    expected = length / 20
+    assert ((halves - expected) ** 2 / (expected / 2)).sum() < 28  # chi-square, 9 degrees of freedom, p = .001
+
+
+def test_a_huge_shuffle_needs_no_memory() -> None:
+    chosen = np.array([0, 1, 9_999_999_999])
+    entries = Shuffle(10_000_000_000, 5).at(chosen)
+    assert len(set(entries.tolist())) == 3
+    assert (entries < 10_000_000_000).all()
+    assert np.array_equal(Shuffle(10_000_000_000, 5).places(entries), chosen)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from speechscale.tokens.packing import Batch
-from speechscale.tokens.rows import pack_documents
+from speechscale.tokens.packing import Batch, pack_documents
 
 TEXT, UNITS, CONTEXT, ROWS = 40, 30, 48, 4
 VOCAB = TEXT + UNITS + 2

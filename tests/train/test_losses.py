@@ -11,7 +11,7 @@ import torch
 from speechscale.model.sizes import SIZES, Size
 from speechscale.model.slm import new_model
 from speechscale.tokens.packing import Batch
-from speechscale.tokens.rows import pack_documents
+from speechscale.tokens.packing import pack_documents
 from speechscale.train import losses
 from speechscale.train.losses import (
     Precision,

@@ -27,11 +27,22 @@ COMMANDS = {
         "convert": "units_convert:convert",
         "import-kmeans": "units_convert:import_kmeans",
     },
+    "tokens": {
+        "build": "tokens_build:build",
+        "show": "tokens_show:show",
+        "play": "tokens_show:play",
+        "stats": "tokens_stats:stats",
+        "subwords": "tokens_subwords:subwords",
+        "pack": "tokens_pack:pack",
+        "slamkit": "tokens_pack:slamkit",
+        "verify": "tokens_build:verify",
+    },
 }
 """Verb -> module:command below speechscale.cli, or a group of such."""
 GROUP_HELP = {
     "corpus": "Corpora: import, check, split, or speak one from texts.",
     "units": "Speech units: fit a tokenizer, encode a corpus, judge and convert units.",
+    "tokens": "Token stores: build them from units and texts, look into them, pack them into rows.",
 }
 
 

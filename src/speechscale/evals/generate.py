@@ -20,6 +20,8 @@ from transformers import DynamicCache
 
 from speechscale.errors import DataError
 from speechscale.evals.score import evaluating
+from speechscale.records import offsets
+from speechscale.tokens.ragged import Ragged
 from speechscale.tokens.vocabulary import MODALITY_MARKER, MODALITY_SPEECH, MODALITY_TEXT, Vocabulary
 
 Modality = Literal["speech", "text", "free"]
@@ -96,11 +98,16 @@ def continue_units(
     seed: int = 0,
     stop_at_eos: bool = True,
 ) -> list[Int[np.ndarray, " new_units"]]:
-    """Continue speech with speech: deduplicated units in, the new units out (0 .. num_units - 1). See `generate`."""
+    """Continue speech with speech: deduplicated units in, the new units out (0 .. num_units - 1). See `generate`.
+
+    With subwords a token is worth several units; what goes beyond `max_new_units` is cut off.
+    """
+    lengths = offsets([len(prompt) for prompt in units])
+    spelled = vocabulary.speech_ids(Ragged(np.concatenate([np.zeros(0, np.int64), *units]), lengths))
     new = generate(
         model,
         vocabulary,
-        [np.concatenate(([vocabulary.eos_id], vocabulary.unit_ids(prompt))) for prompt in units],
+        [np.concatenate(([vocabulary.eos_id], prompt)) for prompt in spelled.rows()],
         max_new_tokens=max_new_units,
         modality="speech",
         temperature=temperature,
@@ -109,7 +116,7 @@ def continue_units(
         seed=seed,
         stop_at_eos=stop_at_eos,
     )
-    return [np.array(ids, np.int64) - vocabulary.unit_start for ids in new]
+    return [vocabulary.units_of(np.array(ids, np.int64))[:max_new_units] for ids in new]
 
 
 def allowed_ids(vocabulary: Vocabulary, modality: Modality, *, stop_at_eos: bool) -> Int[np.ndarray, " allowed"]:

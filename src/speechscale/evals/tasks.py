@@ -18,6 +18,7 @@ from jaxtyping import Int
 from speechscale.errors import DataError
 from speechscale.records import NO_TIME, Item, UnitTable, Utterance, Word, dedup, expand
 from speechscale.tokens.interleave import word_unit_ranges
+from speechscale.tokens.ragged import Ragged
 from speechscale.tokens.vocabulary import Vocabulary
 
 Direction = Literal["ss", "st", "ts", "tt"]
@@ -288,11 +289,11 @@ def _lay_out(item: Item, side: str, cut: Cut, carrier: Cut, vocabulary: Vocabula
     """
     candidate: str = getattr(item, side)
     if direction == "ss":
-        prompt, ending = vocabulary.unit_ids(cut.prompt), vocabulary.unit_ids(cut.continuation)
+        prompt, ending = _speech_ids(vocabulary, cut.prompt), _speech_ids(vocabulary, cut.continuation)
     elif direction == "st":
-        prompt, ending = vocabulary.unit_ids(carrier.prompt_words), _word_ids(vocabulary, candidate)
+        prompt, ending = _speech_ids(vocabulary, carrier.prompt_words), _word_ids(vocabulary, candidate)
     elif direction == "ts":
-        prompt, ending = _word_ids(vocabulary, item.prompt), vocabulary.unit_ids(cut.ending_words)
+        prompt, ending = _word_ids(vocabulary, item.prompt), _speech_ids(vocabulary, cut.ending_words)
     else:
         prompt, ending = _text_ids(vocabulary, item.prompt, candidate)
     opening = prompt_ids(vocabulary, direction, prompt)
@@ -303,6 +304,11 @@ def _lay_out(item: Item, side: str, cut: Cut, carrier: Cut, vocabulary: Vocabula
         ids=np.array([*opening, *(int(i) for i in ending)], np.int64),
         prompt_tokens=len(opening),
     )
+
+
+def _speech_ids(vocabulary: Vocabulary, units: Int[np.ndarray, " units"]) -> Int[np.ndarray, " ids"]:
+    """Ids of a stretch of speech; with subwords prompt and ending are spelled apart, no piece spans the cut."""
+    return vocabulary.speech_ids(Ragged(units, np.array([0, len(units)]))).flat
 
 
 def _word_ids(vocabulary: Vocabulary, text: str) -> Int[np.ndarray, " tokens"]:

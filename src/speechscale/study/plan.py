@@ -21,6 +21,8 @@ from speechscale.study.worlds import world_config
 
 UNITS_PER_SECOND = {"adapted": 20.0, "mfcc": 19.0, "phones": 12.5}
 """Deduplicated units per second of speech, as measured on the voices here; other encoders at 25 Hz: 19.4 (SIMS)."""
+UNITS_PER_SUBWORD = 1.73
+"""10.89 billion units in 6.31 billion pieces (Cuervo & Marxer 2024, Table 2)."""
 SPEAK_SPEED = 300.0
 """Seconds of speech spoken and encoded per core-second; a cautious round figure."""
 CPU_FLOPS = {32: 1.4e10, 48: 2.0e10, 64: 2.9e10, 96: 4.5e10, 128: 5.5e10}
@@ -67,7 +69,9 @@ class Cell:
 def vocabulary_size(part: Part, arm: Arm) -> int:
     """Expected ids of an arm's vocabulary."""
     units = 60 if part.units.oracle else part.units.clusters
-    if arm.vocabulary == "textless":
+    if arm.subwords and part.units.subwords is not None:
+        units = part.units.subwords.size
+    if arm.vocabulary.startswith("textless"):
         return units + 1
     text = text_size(part)
     return text if arm.vocabulary == "text" else text + units + 2
@@ -107,6 +111,11 @@ def speech_fraction(arm: Arm) -> float:
     return arm.mixture.get("speech", 0.0) + 0.75 * arm.mixture.get("interleaved", 0.0)
 
 
+def units_per_token(arm: Arm) -> float:
+    """Units that a speech token spells."""
+    return UNITS_PER_SUBWORD if arm.subwords else 1.0
+
+
 def make_cell(
     name: str, part: Part, arm_name: str, size: str, budget: float, seed: int, rates: tuple[float, ...]
 ) -> Cell:
@@ -137,7 +146,7 @@ def make_cell(
         steps=tokens / batch,
         batch_tokens=batch,
         flops_exact=flops,
-        epochs_speech=tokens * fraction / unique_units(part) if fraction else math.nan,
+        epochs_speech=tokens * units_per_token(arm) * fraction / unique_units(part) if fraction else math.nan,
         memory_gb=(count.total * BYTES_PER_PARAMETER + 34 * batch * shape.dim * shape.layers) / 1e9,
         disk_gb=count.total * 4 / 1e9,
         seconds=flops / speed,

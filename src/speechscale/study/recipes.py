@@ -94,7 +94,7 @@ def _data_steps(part: Part, study: Study) -> list[Step]:
         Step(
             name=f"tokens/{spoken}",
             function=f"{STAGES}:make_tokens",
-            config={},
+            config={"subwords": part.units.subwords and part.units.subwords.model_dump(mode="json"), "seed": part.seed},
             inputs=(corpus_step, text_step, f"tokenizer/{spoken}", *unit_steps),
             seconds=4,
         )
@@ -225,6 +225,7 @@ def _run_config(part: Part, cell: Cell, scored: bool) -> dict[str, Any]:
         "start": arm.start,
         "vocabulary": arm.vocabulary,
         "mixture": arm.mixture,
+        "max_epochs": arm.max_epochs,
         "size": cell.size,
         "budget": cell.budget_flops,
         "flops": part.grid.flops,

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from speechscale.tokens.interleave import InterleaveConfig, Knot
+
 Stream = Literal["text", "speech", "interleaved"]
 Direction = Literal["ss", "st", "ts", "tt"]
 SLUG = re.compile(r"[a-z0-9][a-z0-9._-]*")
@@ -104,6 +106,14 @@ class InventoryCorpus(Section):
 Corpus = Annotated[StoryworldCorpus | FolderCorpus | ImportedCorpus | InventoryCorpus, Field(discriminator="kind")]
 
 
+class Subwords(Section):
+    """Subwords of units that arms with `subwords = true` use (Cuervo & Marxer: unigram, 5,000)."""
+
+    kind: Literal["unigram", "bpe"] = "unigram"
+    size: int = Field(5000, ge=3, le=60_000, description="single units count too")
+    max_units: int = Field(5_000_000, ge=1, description="of training speech they are learned from")
+
+
 class Units(Section):
     """Which tokenizer turns speech into units."""
 
@@ -114,12 +124,15 @@ class Units(Section):
     fit_hours: float = Field(0.3, gt=0)
     settings: dict[str, Any] = Field(default_factory=dict, description="settings of the encoder (docs/encoders.md)")
     tokenizer: str = Field("", description="folder of a tokenizer made before (units fit, units import-kmeans)")
+    subwords: Subwords | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _derive_name(cls, data: Any) -> Any:
         if isinstance(data, dict) and not data.get("name"):
-            data = {**data, "name": data.get("encoder", "adapted")}
+            pieces = data.get("subwords")
+            suffix = f"-{pieces.get('kind', 'unigram')}{pieces.get('size', 5000)}" if isinstance(pieces, dict) else ""
+            data = {**data, "name": data.get("encoder", "adapted") + suffix}
         return data
 
     @property
@@ -139,14 +152,39 @@ class Text(Section):
     size: int = Field(2_000, ge=16)
 
 
+class InterleaveKnot(Section):
+    """Interleaving at one point of the training; absent values are those of the section."""
+
+    at: float = Field(ge=0, le=1, description="share of the training's tokens")
+    speech_share: float | None = None
+    speech_span: str | None = None
+
+
 class Interleave(Section):
     """How speech and text alternate inside one sequence (SIMS: words, Poisson(10), 30 % speech words)."""
 
-    level: Literal["word"] = "word"
-    method: Literal["poisson"] = "poisson"
-    mean_span_words: float = Field(10.0, gt=0)
-    speech_share: float = Field(0.3, gt=0, lt=1, description="a floor: spans are added until it is reached")
+    level: Literal["word", "sentence", "utterance"] = "word"
+    speech_span: str = Field("poisson(10)", description="law of the words (level word) of a speech span")
+    text_span: str = Field("", description="law of text spans; derived from speech_share when empty")
+    speech_share: float | None = Field(0.3, description="of the words; none where both laws are given")
+    share: Literal["floor", "expectation"] = "floor"
+    first: Literal["drawn", "speech", "text", "even"] = "drawn"
+    markers: bool = True
+    gap: Literal["drop", "attach", "keep"] = "drop"
+    boundary: Literal["overlap", "start", "majority", "slamkit"] = "overlap"
     redraw_each_epoch: bool = True
+    curriculum: tuple[InterleaveKnot, ...] = ()
+
+    @property
+    def config(self) -> InterleaveConfig:
+        """The same for the interleaver."""
+        knots = tuple(Knot(**knot.model_dump()) for knot in self.curriculum)
+        return InterleaveConfig(**self.model_dump(exclude={"curriculum"}), curriculum=knots)
+
+    @model_validator(mode="after")
+    def _can_be_drawn(self) -> Interleave:
+        _ = self.config
+        return self
 
 
 class Arm(Section):
@@ -155,6 +193,10 @@ class Arm(Section):
     start: Literal["warm", "scratch"]
     mixture: dict[Stream, float]
     learning_rates: tuple[float, ...] = Field(min_length=1)
+    subwords: bool = Field(False, description="spell speech by the subwords of [units.subwords]")
+    max_epochs: int | None = Field(
+        None, ge=1, description="most passes over any stream; a run that needs more is refused"
+    )
 
     @field_validator("mixture")
     @classmethod
@@ -176,11 +218,11 @@ class Arm(Section):
         return tuple(self.mixture)
 
     @property
-    def vocabulary(self) -> Literal["textless", "text", "joint"]:
-        """Which ids the arm's model has: units only, text only, or both."""
-        if set(self.mixture) == {"speech"}:
-            return "textless"
-        return "text" if set(self.mixture) == {"text"} else "joint"
+    def vocabulary(self) -> str:
+        """Ids of the arm's model: "textless" (units only), "text", or "joint"; a spoken one may end in "-subwords"."""
+        if set(self.mixture) == {"text"}:
+            return "text"
+        return ("textless" if set(self.mixture) == {"speech"} else "joint") + ("-subwords" if self.subwords else "")
 
 
 class TextLM(Section):
@@ -219,6 +261,9 @@ class Train(Section):
     """Optimizer, schedule, batch."""
 
     context: int = Field(256, ge=8)
+    pack: Literal["best_fit", "stream"] = Field(
+        "best_fit", description="whole documents apart, or one chain with attention across documents (Cuervo)"
+    )
     batch_rows: int = Field(16, ge=1)
     learning_rate_scaling: Literal["none", "sqrt_dim"] = "sqrt_dim"
     final_lr_fraction: float = Field(0.1, ge=0, le=1)
@@ -280,6 +325,13 @@ class Part(Section):
         if self.fit.baseline not in self.arms:
             nearest = sorted(self.arms)
             raise ValueError(f"fit.baseline '{self.fit.baseline}' is not an arm of this part; arms: {nearest}")
+        spelled = [name for name, arm in self.arms.items() if arm.subwords]
+        if spelled and self.units.subwords is None:
+            raise ValueError(f"arms.{spelled[0]}.subwords needs a section [units.subwords]")
+        if not self.interleave.markers and {"st", "ts"} & set(self.evals.directions) and self.evals.sets:
+            raise ValueError(
+                "evals.directions st and ts announce the other modality by a marker; interleave.markers is off"
+            )
         recorded = self.corpus.kind in ("folder", "corpus")
         if self.units.oracle and recorded:
             raise ValueError(

@@ -38,9 +38,11 @@ from speechscale.speech.units import (
     read_units,
     write_units,
 )
-from speechscale.study.spec import Corpus, FolderCorpus, ImportedCorpus, StoryworldCorpus, Text, Units
+from speechscale.study.spec import Corpus, FolderCorpus, ImportedCorpus, StoryworldCorpus, Subwords, Text, Units
 from speechscale.study.worlds import training_voices, unseen_voices, world_config
+from speechscale.tokens.ragged import Ragged
 from speechscale.tokens.store import build_store
+from speechscale.tokens.subwords_training import train_subwords
 from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
 from speechscale.voices.espeak import phone_inventory
 
@@ -280,7 +282,7 @@ def make_tokens(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> d
     tokenizer = SpeechTokenizer.load(_only(inputs, "tokenizer/"))
     table = load_tables(inputs, tokenizer)
     text_only = Vocabulary.load(_only(inputs, "text/") / "vocabulary")
-    joint = replace(text_only, num_units=tokenizer.num_units)
+    joint = text_only.with_units(tokenizer.num_units)
     textless = Vocabulary.textless(tokenizer.num_units)
     joint.save(out / "joint")
     textless.save(out / "textless")
@@ -295,7 +297,9 @@ def make_tokens(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> d
     for split, part in tables.items():
         build_store(out / split, joint, table=part, texts=read_texts(texts, split))
     train = tables["train"]
+    subwords = _make_subwords(config, train, text_only, out) if config["subwords"] else {}
     return {
+        **subwords,
         "speech_units": len(train.units),
         "speech_hours": train.hours,
         "units_per_second": len(train.units) / (train.hours * 3600),
@@ -303,3 +307,21 @@ def make_tokens(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> d
         "joint_size": joint.size,
         "textless_size": textless.size,
     }
+
+
+def _make_subwords(config: dict[str, Any], train: UnitTable, text_only: Vocabulary, out: Path) -> dict[str, Any]:
+    """Learn subwords on the training speech and save the vocabularies that have them; the stores hold units anyway."""
+    section = Subwords.model_validate(config["subwords"])
+    sequences = [train.row_units(row) for row in range(len(train))]
+    subwords = train_subwords(
+        sequences,
+        section.kind,
+        section.size,
+        train.num_units,
+        seed=config["seed"],
+        max_units=section.max_units,
+    )
+    text_only.with_units(train.num_units, subwords=subwords).save(out / "joint-subwords")
+    Vocabulary.textless(train.num_units, subwords=subwords).save(out / "textless-subwords")
+    pieces = subwords.encode(Ragged(train.units, train.unit_offsets))
+    return {"subword_pieces": len(pieces.flat), "units_per_piece": len(train.units) / len(pieces.flat)}

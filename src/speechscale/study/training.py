@@ -20,8 +20,9 @@ from speechscale.study.scoring import evaluate
 from speechscale.study.spec import Evals, Interleave, Train
 from speechscale.study.steps import read_record
 from speechscale.tokens.interleave import InterleaveConfig
+from speechscale.tokens.mixture import MixtureSampler
 from speechscale.tokens.packing import Batch
-from speechscale.tokens.rows import RowSampler, pack_store
+from speechscale.tokens.sources import pack_store
 from speechscale.tokens.store import TokenStore
 from speechscale.tokens.vocabulary import Vocabulary
 from speechscale.train.loop import TrainConfig, TrainResult, train
@@ -80,7 +81,7 @@ def train_text_lm(config: dict[str, Any], inputs: dict[str, Path], out: Path) ->
     per_token = flops_per_token(size, data.vocabulary.size, section.context)
     tokens = config["tokens"]
     model = new_model(size, data.vocabulary.size, section.context, config["seed"])
-    sampler = RowSampler(data.train, {"text": 1.0}, section.context, config["seed"])
+    sampler = MixtureSampler.of_store(data.train, {"text": 1.0}, section.context, config["seed"], pack=section.pack)
     result = train(
         model,
         sampler.batches(section.batch_rows),
@@ -97,7 +98,7 @@ def train_text_lm(config: dict[str, Any], inputs: dict[str, Path], out: Path) ->
         "learning_rate": config["learning_rate"],
         "tokens_seen": tokens,
         "flops_exact": tokens * per_token.flops_exact,
-        "text_epochs": sampler.stats().epochs["text"],
+        "text_epochs": sampler.stats().by_stream("epochs")["text"],
         "loss_text": loss,
         "loss_select": result.best["select"].text,
         "note": f"text loss {loss:.3f}",
@@ -140,12 +141,21 @@ def train_run(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dic
     textual = config["vocabulary"] == "text"
     (folder,) = (path for name, path in inputs.items() if name.startswith(("tokens/", "text/")))
     data = Data.open(folder, "vocabulary" if textual else config["vocabulary"])
-    interleave = InterleaveConfig(**Interleave.model_validate(config["interleave"]).model_dump(exclude={"method"}))
+    interleave = Interleave.model_validate(config["interleave"]).config
     per_token = flops_per_token(size, data.vocabulary.size, section.context)
     tokens = tokens_for_budget(config["budget"], per_token.of(config["flops"]))
     rate, at_edge = _learning_rate(config, inputs)
     model, start = _start(config, data, size, section, inputs)
-    sampler = RowSampler(data.train, config["mixture"], section.context, config["seed"], interleave)
+    sampler = MixtureSampler.of_store(
+        data.train,
+        config["mixture"],
+        section.context,
+        config["seed"],
+        interleave,
+        pack=section.pack,
+        max_epochs=config["max_epochs"],
+        total_tokens=tokens,
+    )
     main = "text" if textual else "speech"
     sets = {"select": ("select", main), "test": ("test", main)}
     sets |= {s: ("test", s) for s in ("text", "interleaved") if not textual and data.test.documents(s)}
@@ -171,6 +181,7 @@ def train_run(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dic
             sampler.batches(section.batch_rows),
             train_config(section, tokens=tokens, rate=rate, select_on=main),
             modality=data.vocabulary.modality_table(),
+            units=data.vocabulary.units_per_id(),
             validation=validation,
         )
     except FloatingPointError as error:
@@ -223,7 +234,7 @@ def _start(
     else:
         name, folder, results = best_of(inputs, "text_lm/")
         text_lm, cost = load_model(folder / "model"), results["flops_exact"]
-    if config["vocabulary"] == "textless":
+    if config["vocabulary"].startswith("textless"):
         model = drop_text(text_lm, ids, config["seed"])
     else:
         model = extend(text_lm, data.vocabulary.text_size, ids, config["seed"], section.new_rows)
@@ -248,16 +259,16 @@ def _losses(result: TrainResult, main: str) -> dict[str, Any]:
     return row
 
 
-def _counts(result: TrainResult, sampler: RowSampler) -> dict[str, Any]:
+def _counts(result: TrainResult, sampler: MixtureSampler) -> dict[str, Any]:
     stats = sampler.stats()
     unique = stats.speech_units_unique
     return {
         "tokens_seen": result.tokens_seen,
-        "tokens_unique": sum(stats.tokens_unique.values()),
+        "tokens_unique": sum(stats.by_stream("tokens_unique").values()),
         "speech_units_seen": stats.speech_units_seen,
         "speech_units_unique": unique,
         "speech_hours_unique": stats.speech_hours_unique,
         "speech_epochs": stats.speech_units_seen / unique if unique else None,
-        "text_epochs": stats.epochs.get("text"),
+        "text_epochs": stats.by_stream("epochs").get("text"),
         "steps": result.steps,
     }

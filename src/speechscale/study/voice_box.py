@@ -149,4 +149,4 @@ def _from_text(
         top_k=top_k,
         seed=seed,
     )
-    return np.asarray(ids, np.int64) - vocabulary.unit_start
+    return vocabulary.units_of(np.asarray(ids, np.int64))[:wanted]

@@ -1,34 +1,52 @@
-"""TokenStore: the documents of three streams on disk, ready to be memory-mapped.
+"""TokenStore: the documents of three streams on disk, memory-mapped.
 
-Enters: a `UnitTable` and/or texts, and the vocabulary. Leaves: a folder of .npy arrays + meta.json, or the same opened.
+Enters: unit tables and/or texts, and the vocabulary. Leaves: a folder of columns + meta.json, or the same opened.
 The one decision worth knowing: units are stored as unit numbers and text as ids of the text block, so one store serves
-the joint vocabulary, the textless one and the text-only one, and all arms of a study see exactly the same documents.
+the joint vocabulary, the textless one, the text-only one and any subwords of units, and all arms of a study see exactly
+the same documents. Nothing of the size of all documents is ever made: opening is a few maps, reading touches its rows.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Int
 
 from speechscale.errors import DataError
-from speechscale.records import NO_TIME, UnitTable
-from speechscale.tokens.interleave import InterleaveConfig, InterleaveSource, interleave_batch, make_source
+from speechscale.records import UnitTable
+from speechscale.tokens.columns import ColumnIndex, column_path, damage, open_column, verify_column
+from speechscale.tokens.interleave import InterleaveConfig, InterleaveSource, plan_interleave, utterance_keys
+from speechscale.tokens.packing import STREAMS
 from speechscale.tokens.ragged import Ragged, gather_rows
+from speechscale.tokens.store_writer import OnError, check_vocabulary, columns_of, grown_store, new_store, read_meta
 from speechscale.tokens.vocabulary import Vocabulary
 
-STREAMS = ("speech", "text", "interleaved")
-"""Names of the streams; the position is the code in `Batch.stream`."""
-META_FILE = "meta.json"
-STORE_FORMAT = "speechscale.tokens.1"
+__all__ = ["STREAMS", "Prepared", "TokenStore", "append_store", "build_store", "store_damage"]
+
+VERIFY_BYTES = 1 << 30
+"""Stores up to this size are hashed when they are opened."""
+SEARCH_ROWS = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Documents whose lengths are known and whose ids are made when they are asked for.
+
+    Args:
+        lengths: tokens of each, without `<eos>`.
+    """
+
+    lengths: Int[np.ndarray, " documents"]
+    _ids: Callable[[], Ragged]
+
+    def ids(self) -> Ragged:
+        """Token ids, int32, one row per document."""
+        return self._ids()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +55,7 @@ class TokenStore:
 
     Args:
         vocabulary: decides the ids that come out; joint, textless or text-only.
-        meta: counts, checksums, fingerprints. arrays: name -> memory map.
+        meta: counts, checksums, fingerprints. arrays: column -> memory map.
     """
 
     folder: Path
@@ -46,29 +64,31 @@ class TokenStore:
     arrays: dict[str, np.ndarray]
 
     @classmethod
-    def open(cls, folder: Path | str, vocabulary: Vocabulary, *, verify: bool = False) -> TokenStore:
+    def open(cls, folder: Path | str, vocabulary: Vocabulary, *, verify: bool | Literal["auto"] = "auto") -> TokenStore:
         """Map a store into memory.
 
         Args:
-            verify: also hash every file; otherwise sizes, types and shapes only.
+            verify: hash every file (True), look at sizes only (False), or hash up to 1 GiB ("auto").
 
         Raises:
             DataError: no complete store, a changed or truncated file (named), or another vocabulary.
         """
         folder = Path(folder)
-        meta = _read_meta(folder)
-        if meta["num_units"] and vocabulary.num_units not in (0, meta["num_units"]):
-            raise DataError(
-                f"{folder}: made with {meta['num_units']} units, the vocabulary has {vocabulary.num_units}; "
-                "use the vocabulary it was made with or build it anew"
-            )
-        if meta["text_fingerprint"] and vocabulary.has_text and vocabulary.text_fingerprint != meta["text_fingerprint"]:
-            raise DataError(
-                f"{folder}: made with the text block {meta['text_fingerprint'][:12]}, the vocabulary has "
-                f"{vocabulary.text_fingerprint[:12]}; use the vocabulary it was made with or build it anew"
-            )
-        arrays = {name: _open_array(folder / f"{name}.npy", known, verify) for name, known in meta["arrays"].items()}
+        meta = read_meta(folder)
+        check_vocabulary(folder, meta, vocabulary)
+        columns = columns_of(folder, meta)
+        if verify == "auto":
+            verify = sum(index.bytes for index in columns.values()) <= VERIFY_BYTES
+        arrays = {name: open_column(column_path(folder, name), index) for name, index in columns.items()}
+        if verify:
+            for name, index in columns.items():
+                verify_column(column_path(folder, name), index)
         return cls(folder=folder, vocabulary=vocabulary, meta=meta, arrays=arrays)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the index, and so over everything the store holds."""
+        return str(self.meta["index_sha256"])
 
     @property
     def counts(self) -> dict[str, int]:
@@ -76,9 +96,15 @@ class TokenStore:
         return dict(self.meta["counts"])
 
     @property
+    def bytes(self) -> int:
+        """Size of the columns on disk."""
+        return sum(array.nbytes for array in self.arrays.values())
+
+    @property
     def speech_hours(self) -> float:
         """Audio behind the speech stream."""
-        return self.hours(np.arange(self.meta["counts"]["speech_documents"]))
+        frames = self.meta["counts"].get("frames", 0)
+        return frames / self.meta["frame_rate_hz"] / 3600 if frames else 0.0
 
     def hours(self, speech_documents: Int[np.ndarray, " documents"]) -> float:
         """Audio behind some documents of the speech stream."""
@@ -86,8 +112,11 @@ class TokenStore:
             return 0.0
         return float(self.arrays["frames"][speech_documents].sum(dtype=np.int64)) / self.meta["frame_rate_hz"] / 3600
 
-    def documents(self, stream: str) -> int:
+    def documents(self, stream: str, interleave: InterleaveConfig | None = None) -> int:
         """Number of documents of a stream that the vocabulary can spell.
+
+        Args:
+            interleave: at level "utterance" words need no time.
 
         Raises:
             DataError: no such stream.
@@ -99,25 +128,60 @@ class TokenStore:
             "text": self.vocabulary.has_text,
             "interleaved": self.vocabulary.SPEECH is not None,
         }
-        return int(self.meta["counts"][f"{stream}_documents"]) if has[stream] else 0
+        name = "worded" if stream == "interleaved" and _whole(interleave) else stream
+        return int(self.meta["counts"].get(f"{name}_documents", 0)) if has[stream] else 0
 
     @cached_property
     def source(self) -> InterleaveSource:
         """The utterances as the interleaver wants them; needs a joint vocabulary and a store with words."""
-        speech, text = self.vocabulary.SPEECH, self.vocabulary.TEXT
-        if speech is None or text is None or "word_tokens" not in self.arrays:
+        if self.vocabulary.SPEECH is None or "word_tokens" not in self.arrays:
             raise DataError(f"{self.folder}: interleaving needs a joint vocabulary and a store with word times")
-        names = ("units", "unit_offsets", "word_offsets", "word_tokens", "word_token_offsets", "keys")
-        return InterleaveSource(
-            **{name: self.arrays[name] for name in (*names, "word_unit_start", "word_unit_end")},
-            unit_start=self.vocabulary.unit_start,
-            speech_id=speech,
-            text_id=text,
-        )
+        names = ("units", "unit_offsets", "word_offsets", "word_tokens", "word_token_rows", "word_token_counts")
+        cuts = ("word_first", "word_last", "word_code", "keys")
+        return InterleaveSource(**{name: self.arrays[name] for name in names + cuts}, vocabulary=self.vocabulary)
 
-    def speech_rows(self, stream: str, documents: Int[np.ndarray, " chosen"]) -> Int[np.ndarray, " chosen"]:
+    def speech_rows(
+        self, stream: str, documents: Int[np.ndarray, " chosen"], interleave: InterleaveConfig | None = None
+    ) -> Int[np.ndarray, " chosen"]:
         """Number of the utterance behind each document of "speech" or "interleaved"."""
-        return self.arrays["interleaved_rows"][documents] if stream == "interleaved" else documents
+        if stream != "interleaved":
+            return documents
+        return np.asarray(self.arrays["worded_rows" if _whole(interleave) else "interleaved_rows"][documents])
+
+    def prepare(
+        self,
+        stream: str,
+        documents: Int[np.ndarray, " chosen"],
+        *,
+        epoch: int = 0,
+        interleave: InterleaveConfig | None = None,
+        seed: int = 0,
+    ) -> Prepared:
+        """Find out how long the chosen documents are; their ids come from the result.
+
+        Args:
+            epoch, interleave, seed: what the interleaved stream is drawn from; the others do not use them.
+
+        Raises:
+            DataError: no such stream, or the vocabulary cannot spell it.
+        """
+        documents = np.asarray(documents, np.int64)
+        if not self.documents(stream, interleave):
+            if not len(documents):
+                nothing = Ragged(np.zeros(0, np.int32), np.zeros(1, np.int64))
+                return Prepared(nothing.lengths, lambda: nothing)
+            raise DataError(f"{self.folder}: no '{stream}' documents for this vocabulary; add some or drop the stream")
+        if stream == "interleaved":
+            rows = self.speech_rows(stream, documents, interleave)
+            plan = plan_interleave(self.source, rows, epoch, interleave or InterleaveConfig(), seed)
+            return Prepared(plan.lengths, plan.ids)
+        if stream == "text":
+            return self._slices("text_tokens", "text_offsets", documents, 0)
+        if self.vocabulary.subwords is not None:
+            units = gather_rows(Ragged(self.arrays["units"], self.arrays["unit_offsets"]), documents)
+            found = self.vocabulary.speech_ids(units)
+            return Prepared(found.lengths, lambda: found)
+        return self._slices("units", "unit_offsets", documents, self.vocabulary.unit_start)
 
     def read(
         self,
@@ -128,160 +192,94 @@ class TokenStore:
         interleave: InterleaveConfig | None = None,
         seed: int = 0,
     ) -> Ragged:
-        """Token ids of the chosen documents, without `<eos>`.
+        """Token ids of the chosen documents, without `<eos>`; arguments as `prepare`."""
+        return self.prepare(stream, documents, epoch=epoch, interleave=interleave, seed=seed).ids()
 
-        Args:
-            epoch, interleave, seed: what the interleaved stream is drawn from; the others do not use them.
-        """
-        if stream == "interleaved":
-            rows = self.speech_rows(stream, documents)
-            return interleave_batch(self.source, rows, epoch, interleave or InterleaveConfig(), seed)
-        names = ("units", "unit_offsets") if stream == "speech" else ("text_tokens", "text_offsets")
-        found = gather_rows(Ragged(self.arrays[names[0]], self.arrays[names[1]]), documents)
-        shift = self.vocabulary.unit_start if stream == "speech" else 0
-        return Ragged(found.flat.astype(np.int32) + np.int32(shift), found.offsets)
+    def _slices(self, flat: str, offsets: str, documents: Int[np.ndarray, " chosen"], shift: int) -> Prepared:
+        ragged = Ragged(self.arrays[flat], self.arrays[offsets])
+
+        def ids() -> Ragged:
+            found = gather_rows(ragged, documents)
+            tokens = found.flat.astype(np.int32)
+            tokens += np.int32(shift)
+            return Ragged(tokens, found.offsets)
+
+        return Prepared(np.asarray(ragged.offsets[documents + 1] - ragged.offsets[documents]), ids)
+
+    def utterance_id(self, row: int) -> str:
+        """Id of an utterance of the speech stream."""
+        first, last = self.arrays["id_offsets"][row : row + 2].tolist()
+        return self.arrays["id_bytes"][first:last].tobytes().decode()
+
+    def find(self, id: str) -> int:
+        """The row of an utterance in the speech stream, by its id. Raises DataError: not there."""
+        keys = self.arrays.get("keys", np.zeros(0, np.uint64))
+        wanted = utterance_keys([id])[0]
+        for first in range(0, len(keys), SEARCH_ROWS):
+            for row in np.flatnonzero(keys[first : first + SEARCH_ROWS] == wanted) + first:
+                if self.utterance_id(int(row)) == id:
+                    return int(row)
+        example = f"the first is '{self.utterance_id(0)}'" if len(keys) else "it has no speech"
+        raise DataError(f"{self.folder}: no utterance '{id}' ({example}); give the id that its corpus has")
 
 
 def build_store(
-    folder: Path | str, vocabulary: Vocabulary, *, table: UnitTable | None = None, texts: Iterable[str] = ()
+    folder: Path | str,
+    vocabulary: Vocabulary,
+    *,
+    table: UnitTable | None = None,
+    tables: Iterable[UnitTable] = (),
+    texts: Iterable[str] = (),
+    on_error: OnError = "stop",
 ) -> TokenStore:
     """Write the documents of all streams the vocabulary can spell and open the result.
 
-    The speech stream is every utterance of the table; the interleaved stream those with at least one timed word; the
-    text stream every text that has a token. Left-out ones are counted in meta.json. An existing store is replaced
-    only when the new one is complete.
+    The speech stream is every utterance; the interleaved stream those with a timed word (at level "utterance": with
+    any word); the text stream every text that has a token. Left-out ones are counted in meta.json. Memory holds one
+    table, or one batch of texts. An existing store is replaced only when the new one is complete.
+
+    Args:
+        on_error: an utterance that cannot be used is an error ("stop") or is left out and written down ("skip").
 
     Raises:
-        DataError: units that the vocabulary does not have, or nothing to store.
+        DataError: units that the vocabulary does not have, an utterance id twice, or nothing to store.
     """
     folder = Path(folder)
-    counts = dict.fromkeys([f"{stream}_documents" for stream in STREAMS], 0)
-    arrays: dict[str, np.ndarray] = {}
-    if table is not None and vocabulary.num_units:
-        _add_speech(arrays, counts, vocabulary, table)
+    with new_store(folder, vocabulary, on_error=on_error) as writer:
+        if table is not None:
+            writer.add_table(table)
+        for part in tables:
+            writer.add_table(part)
         if vocabulary.has_text:
-            _add_words(arrays, counts, vocabulary, table)
-    if vocabulary.has_text:
-        _add_texts(arrays, counts, vocabulary, texts)
-    if not any(counts[f"{stream}_documents"] for stream in STREAMS):
-        raise DataError(f"{folder}: nothing to store; give a unit table or texts that the vocabulary can spell")
-    has_units = "units" in arrays
-    meta = {
-        "format": STORE_FORMAT,
-        "vocabulary": vocabulary.fingerprint,
-        "text_fingerprint": vocabulary.text_fingerprint if vocabulary.has_text else "",
-        "num_units": vocabulary.num_units if has_units else 0,
-        "frame_rate_hz": table.frame_rate_hz if table is not None and has_units else None,
-        "counts": counts,
-    }
-    _write(folder, arrays, meta)
-    return TokenStore.open(folder, vocabulary)
+            writer.add_texts(texts)
+    return TokenStore.open(folder, vocabulary, verify=False)
 
 
-def _add_speech(
-    arrays: dict[str, np.ndarray], counts: dict[str, int], vocabulary: Vocabulary, table: UnitTable
-) -> None:
-    if table.num_units != vocabulary.num_units:
-        raise DataError(f"unit table has {table.num_units} units, the vocabulary {vocabulary.num_units}")
-    vocabulary.unit_ids(table.units)  # refuses units out of range
-    arrays["units"] = table.units.astype(np.uint16 if table.num_units <= 1 << 16 else np.uint32)
-    arrays["unit_offsets"] = table.unit_offsets.astype(np.int64)
-    arrays["frames"] = table.frames.astype(np.int32)
-    counts |= {
-        "speech_documents": len(table),
-        "units": len(table.units),
-        "frames": int(table.frames.sum()),
-    }
+def append_store(
+    folder: Path | str,
+    vocabulary: Vocabulary,
+    *,
+    tables: Iterable[UnitTable] = (),
+    texts: Iterable[str] = (),
+    on_error: OnError = "stop",
+) -> TokenStore:
+    """Add documents to a store; whoever has it open goes on seeing what it held before. Arguments as `build_store`."""
+    folder = Path(folder)
+    with grown_store(folder, vocabulary, on_error=on_error) as writer:
+        for table in tables:
+            writer.add_table(table)
+        if vocabulary.has_text:
+            writer.add_texts(texts)
+    return TokenStore.open(folder, vocabulary, verify=False)
 
 
-def _add_words(arrays: dict[str, np.ndarray], counts: dict[str, int], vocabulary: Vocabulary, table: UnitTable) -> None:
-    source = make_source(table, vocabulary)
-    timed = source.word_unit_start != NO_TIME
-    row = np.repeat(np.arange(len(table)), np.diff(table.word_offsets))
-    rows = np.flatnonzero(np.bincount(row[timed], minlength=len(table)))
-    arrays["word_offsets"] = source.word_offsets.astype(np.int64)
-    arrays["word_tokens"] = source.word_tokens.astype(vocabulary.id_dtype)
-    arrays["word_token_offsets"] = source.word_token_offsets
-    arrays["word_unit_start"] = source.word_unit_start
-    arrays["word_unit_end"] = source.word_unit_end
-    arrays["keys"] = source.keys
-    arrays["interleaved_rows"] = rows.astype(np.int64)
-    counts |= {
-        "interleaved_documents": len(rows),
-        "utterances_without_timed_words": len(table) - len(rows),
-        "words": len(timed),
-        "words_without_time": int((~timed).sum()),
-        "word_tokens": len(source.word_tokens),
-    }
+def store_damage(folder: Path | str) -> Iterator[str]:
+    """Hash a whole store; yield what is wrong, one message per file or chunk. Raises DataError: no index."""
+    folder = Path(folder)
+    columns: dict[str, ColumnIndex] = columns_of(folder, read_meta(folder))
+    for name, index in columns.items():
+        yield from damage(column_path(folder, name), index)
 
 
-def _add_texts(
-    arrays: dict[str, np.ndarray], counts: dict[str, int], vocabulary: Vocabulary, texts: Iterable[str]
-) -> None:
-    encoded = vocabulary.encode_text(texts)
-    filled = np.flatnonzero(encoded.lengths)
-    dropped = len(encoded.lengths) - len(filled)
-    if dropped:
-        encoded = gather_rows(encoded, filled)
-    arrays["text_tokens"] = encoded.flat.astype(vocabulary.id_dtype)
-    arrays["text_offsets"] = encoded.offsets
-    counts |= {"text_documents": len(filled), "text_tokens": len(encoded.flat), "empty_texts": dropped}
-
-
-def _write(folder: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
-    """Write everything beside `folder`, then rename: whoever opens `folder` finds a complete store or none."""
-    partial = folder.parent / f".{folder.name}.partial"
-    old = folder.parent / f".{folder.name}.old"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        files = {}
-        for name, array in arrays.items():
-            path = partial / f"{name}.npy"
-            np.save(path, array, allow_pickle=False)
-            files[name] = {"bytes": path.stat().st_size, "sha256": _hash_file(path)}
-        meta = {**meta, "arrays": files}
-        (partial / META_FILE).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    partial.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _read_meta(folder: Path) -> dict[str, Any]:
-    path = folder / META_FILE
-    if not path.is_file():
-        raise DataError(f"{folder}: no complete token store ({META_FILE} is missing); build it")
-    try:
-        meta: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        found = meta["format"]
-        complete = {"num_units", "text_fingerprint", "frame_rate_hz", "counts", "arrays"} <= meta.keys()
-    except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path}: not the index of a token store: {error!r}; build the store anew") from error
-    if found != STORE_FORMAT or not complete:
-        raise DataError(f"{path}: format '{found}', this version reads '{STORE_FORMAT}'; build the store anew")
-    return meta
-
-
-def _open_array(path: Path, known: dict[str, Any], verify: bool) -> np.ndarray:
-    if not path.is_file():
-        raise DataError(f"{path}: missing; build the store anew")
-    size = path.stat().st_size
-    if size != known["bytes"]:
-        raise DataError(f"{path}: {size} bytes, {META_FILE} says {known['bytes']} (truncated?); build the store anew")
-    if verify and _hash_file(path) != known["sha256"]:
-        raise DataError(f"{path}: its SHA-256 differs from {META_FILE} (damaged?); build the store anew")
-    try:
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
-        raise DataError(f"{path}: not a readable array: {error}; build the store anew") from error
-    return array
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _whole(interleave: InterleaveConfig | None) -> bool:
+    return interleave is not None and interleave.level == "utterance"

@@ -1,12 +1,14 @@
-"""Text tokenizers: train a small one, or load any Hugging Face tokenizer.json.
+"""Text tokenizers: train a small one, or load any Hugging Face tokenizer.
 
-Enters: texts or a path. Leaves: a `tokenizers.Tokenizer`.
-The one decision worth knowing: in those made here id 0 is `<eos>`, so that a textless model and a text model end their
-documents with the same id.
+Enters: texts, a path or a name on the hub. Leaves: a `tokenizers.Tokenizer`.
+The one decision worth knowing: ids stay what the files say, holes included; in those made here id 0 is `<eos>`, so that
+a textless model and a text model end their documents with the same id.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -14,10 +16,15 @@ from typing import Any, Literal
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from speechscale.errors import DataError
+from speechscale.files import read_json
 
 EOS = "<eos>"
 UNK = "<unk>"
 TOKENIZER_FILE = "tokenizer.json"
+END_NAMES = ("<eos>", "<|endoftext|>", "<|end_of_text|>", "</s>", "[EOS]", "<|im_end|>", "<|eot_id|>", "<end_of_turn>")
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?<!\.json)")
+"""OWNER/NAME; a name without owner would send every typing error to the network."""
+_HOLE = "<|hole "
 WORD_PATTERN = "\\w+(?:['\u2019]\\w+)*|[^\\w\\s]"
 
 
@@ -28,14 +35,14 @@ def build_text_tokenizer(
 
     Args:
         kind: "words" (lower-cased words, punctuation split off, id 1 is `<unk>`), "bpe" (byte-level BPE, never
-            unknown), or the path of a Hugging Face tokenizer.json, which is loaded as it is.
+            unknown), or what `load_text_tokenizer` takes, which is loaded as it is.
         size: largest number of ids, specials included; fewer if the texts have fewer.
 
     Raises:
         DataError: unknown kind, file that is no tokenizer, no text, size too small.
     """
     if kind not in ("words", "bpe"):
-        return load_text_tokenizer(Path(kind))
+        return load_text_tokenizer(kind)
     smallest = 3 if kind == "words" else 257 + 1
     if size < smallest:
         raise DataError(f"text tokenizer '{kind}': size {size} is too small; give at least {smallest}")
@@ -60,16 +67,156 @@ def build_text_tokenizer(
     return tokenizer
 
 
-def load_text_tokenizer(path: Path) -> Tokenizer:
-    """Load a Hugging Face tokenizer.json (or the folder that holds one).
+def load_text_tokenizer(path: Path | str) -> Tokenizer:
+    """Load a Hugging Face tokenizer: a tokenizer.json, a folder, or OWNER/NAME of a model on the hub.
+
+    A folder without tokenizer.json and a name go through transformers, which runs no code of theirs. Ids stay what the
+    files say: where they have holes, placeholders fill them.
 
     Raises:
-        DataError: no such file, or not a tokenizer.
+        DataError: no such file, not a tokenizer, no fast tokenizer, or ids that cannot be kept.
     """
-    path = path / TOKENIZER_FILE if path.is_dir() else path
-    if not path.is_file():
-        raise DataError(f"text tokenizer '{path}': no such file; allowed: words, bpe, or a path to a tokenizer.json")
+    file = _tokenizer_file(Path(path))
+    if file is None:
+        automatic = _auto_tokenizer(str(path))
+        return tokenizer_from_json(automatic.backend_tokenizer.to_str(), str(path))
     try:
-        return Tokenizer.from_file(str(path))
+        return tokenizer_from_json(file.read_text(encoding="utf-8"), str(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"text tokenizer '{file}': cannot be read: {error}") from error
+
+
+def tokenizer_from_json(text: str, name: str) -> Tokenizer:
+    """Make a tokenizer whose ids are those that the JSON declares.
+
+    Raises:
+        DataError: not a tokenizer, or ids that the tokenizers library would move.
+    """
+    try:
+        data = json.loads(text)
+        declared = declared_ids(data)
+        filled = fill_holes(data)
+        tokenizer = Tokenizer.from_str(text if filled is data else json.dumps(filled, ensure_ascii=False))
+    except DataError as error:
+        raise DataError(f"text tokenizer '{name}': {error}") from error
     except Exception as error:  # the Rust library raises bare Exception
-        raise DataError(f"text tokenizer '{path}': not a tokenizer.json: {error}") from error
+        raise DataError(f"text tokenizer '{name}': not a tokenizer.json: {error!r}") from error
+    found = tokenizer.get_vocab(with_added_tokens=True)
+    moved = [token for token, index in declared.items() if found.get(token) != index]
+    if moved:
+        raise DataError(
+            f"text tokenizer '{name}': token '{moved[0]}' has id {declared[moved[0]]} in the file and "
+            f"{found.get(moved[0])} when loaded ({len(moved)} such); save it anew with transformers' save_pretrained"
+        )
+    return tokenizer
+
+
+def declared_ids(data: dict[str, Any]) -> dict[str, int]:
+    """Token -> id of model and added tokens, as a tokenizer.json says."""
+    vocab = data["model"]["vocab"]
+    ids = dict(vocab) if isinstance(vocab, dict) else {token: index for index, (token, _) in enumerate(vocab)}
+    return ids | {token["content"]: token["id"] for token in data["added_tokens"]}
+
+
+def fill_holes(data: dict[str, Any]) -> dict[str, Any]:
+    """Name every id that a tokenizer.json leaves out; the tokenizers library would close the holes by moving tokens.
+
+    Returns `data` itself where there is nothing to do. The placeholder of id 7 is `<|hole 7|>`; its blank keeps it from
+    ever being found in a text.
+
+    Raises:
+        DataError: an added token lies inside a model whose vocabulary is a list (Unigram).
+    """
+    vocab = data["model"]["vocab"]
+    known = set(vocab) if isinstance(vocab, dict) else {token for token, _ in vocab}
+    added = sorted((t for t in data["added_tokens"] if t["content"] not in known), key=lambda token: token["id"])
+    top = max(vocab.values(), default=-1) + 1 if isinstance(vocab, dict) else len(vocab)
+    inside = {token["content"]: token["id"] for token in added if token["id"] < top}
+    behind = [token for token in added if token["id"] >= top]
+    if isinstance(vocab, dict):
+        taken = {*vocab.values(), *inside.values()}
+        inside |= {_hole(index): index for index in range(top) if index not in taken} if len(taken) < top else {}
+    elif inside:
+        token, index = next(iter(inside.items()))
+        raise DataError(f"added token '{token}' has id {index}, which the model also uses; give it a free id")
+    taken = {token["id"] for token in behind}
+    holes = [index for index in range(top, max(taken, default=-1)) if index not in taken]
+    if not inside and not holes:
+        return data
+    model = {**data["model"], "vocab": {**vocab, **inside} if isinstance(vocab, dict) else vocab}
+    tokens = [*data["added_tokens"], *(added_token(index, _hole(index)) for index in holes)]
+    return {**data, "model": model, "added_tokens": sorted(tokens, key=lambda token: token["id"])}
+
+
+def added_token(index: int, name: str) -> dict[str, Any]:
+    """A special token as tokenizer.json spells it."""
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": index, "content": name, **flags, "special": True}
+
+
+def find_eos(tokenizer: Tokenizer, path: Path | str) -> str:
+    """The token that ends a document, from tokenizer_config.json, special_tokens_map.json or config.json.
+
+    A tokenizer.json alone says it too if it has exactly one of the usual names.
+
+    Raises:
+        DataError: nothing says it, or the named token is not in the tokenizer; the message lists candidates.
+    """
+    file = _tokenizer_file(Path(path))
+    eos = _auto_tokenizer(str(path)).eos_token if file is None else _configured_eos(tokenizer, file.parent)
+    usual = [name for name in END_NAMES if tokenizer.token_to_id(name) is not None]
+    if eos is None and len(usual) == 1:
+        return usual[0]
+    if eos is None or tokenizer.token_to_id(str(eos)) is None:
+        special = [
+            token.content
+            for token in tokenizer.get_added_tokens_decoder().values()
+            if token.special and not token.content.startswith(_HOLE)
+        ]
+        candidates = ", ".join(dict.fromkeys([*usual, *special[:20]])) or "none"
+        said = "nothing beside it says" if eos is None else f"it does not hold '{eos}', which its files name as"
+        raise DataError(f"text tokenizer '{path}': {said} what ends a document; name the token, e.g. of {candidates}")
+    return str(eos)
+
+
+def _configured_eos(tokenizer: Tokenizer, folder: Path) -> str | None:
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        entry = _settings(folder / name).get("eos_token")
+        content = entry.get("content") if isinstance(entry, dict) else entry
+        if isinstance(content, str):
+            return content
+    index = _settings(folder / "config.json").get("eos_token_id")
+    index = index[0] if isinstance(index, list) and index else index
+    return tokenizer.id_to_token(index) if isinstance(index, int) else None
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    return read_json(path, "settings of a text tokenizer", "restore or remove the file") if path.is_file() else {}
+
+
+def _hole(index: int) -> str:
+    return f"{_HOLE}{index}|>"
+
+
+def _tokenizer_file(path: Path) -> Path | None:
+    """The tokenizer.json that a path means; None if transformers must find the tokenizer."""
+    if path.is_dir():
+        return path / TOKENIZER_FILE if (path / TOKENIZER_FILE).is_file() else None
+    if not path.is_file() and not HUB_NAME.fullmatch(str(path)):
+        raise DataError(
+            f"text tokenizer '{path}': no such file; allowed: words, bpe, a path to a tokenizer.json or its folder, "
+            "or OWNER/NAME on the hub"
+        )
+    return path if path.is_file() else None
+
+
+def _auto_tokenizer(path: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        found = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=Path(path).exists())
+    except Exception as error:  # it raises OSError, ValueError, KeyError and errors of the hub
+        raise DataError(f"text tokenizer '{path}': transformers cannot load it: {error}") from error
+    if getattr(found, "backend_tokenizer", None) is None:
+        raise DataError(f"text tokenizer '{path}': it has no fast version; give one that has a tokenizer.json")
+    return found

@@ -18,8 +18,7 @@ from jaxtyping import Int, Int8
 from torch import Tensor
 
 from speechscale.errors import DataError
-from speechscale.tokens.packing import Batch
-from speechscale.tokens.store import STREAMS
+from speechscale.tokens.packing import STREAMS, Batch
 from speechscale.tokens.vocabulary import MODALITY_MARKER, MODALITY_SPEECH, MODALITY_TEXT
 from speechscale.train.losses import Losses, Precision, loss_by_modality, predicting_places, to_device, training_loss
 from speechscale.train.schedule import Schedule, check_points, learning_rate_share
@@ -149,6 +148,7 @@ class _Selection:
 
     validation: Mapping[str, Sequence[Batch]]
     modality: Int8[np.ndarray, " V"]
+    units: Int[np.ndarray, " V"] | None
     select_on: str
     checks: list[Check] = field(default_factory=list)
     best_loss: float = math.inf
@@ -156,13 +156,16 @@ class _Selection:
     best_state: dict[str, Tensor] = field(default_factory=dict)
 
     def evaluate(self, model: Any) -> dict[str, Losses]:
-        return {name: loss_by_modality(model, batches, self.modality) for name, batches in self.validation.items()}
+        return {name: self._measure(model, name) for name in self.validation}
+
+    def _measure(self, model: Any, name: str) -> Losses:
+        return loss_by_modality(model, self.validation[name], self.modality, self.units)
 
     def check(self, model: Any, step: int, tokens_seen: int, hook: CheckHook | None) -> None:
         """Validate on "select" and keep the weights if they are the best so far."""
         losses = {}
         if SELECT in self.validation:
-            losses[SELECT] = loss_by_modality(model, self.validation[SELECT], self.modality)
+            losses[SELECT] = self._measure(model, SELECT)
         check = Check(step=step, tokens_seen=tokens_seen, losses=losses)
         self.checks.append(check)
         loss = self._loss(losses[SELECT]) if losses else -tokens_seen  # without "select" the last check wins
@@ -249,6 +252,7 @@ def train(
     *,
     modality: Int8[np.ndarray, " V"],
     validation: Mapping[str, Sequence[Batch]],
+    units: Int[np.ndarray, " V"] | None = None,
     on_check: CheckHook | None = None,
     progress: ProgressHook | None = None,
 ) -> TrainResult:
@@ -262,6 +266,7 @@ def train(
         modality: modality of each id (`Vocabulary.modality_table`).
         validation: name -> batches. "select" chooses the best checkpoint; every other set is evaluated twice, at the
             end and at that checkpoint. Without "select" the last weights are the best.
+        units: that each id spells (`Vocabulary.units_per_id`), for losses per unit; None: one per speech id.
         on_check: called with the model and the `Check` after each validation; must leave the weights alone.
 
     Raises:
@@ -274,7 +279,7 @@ def train(
         raise DataError(f"train: a model of {rows} ids and a vocabulary of {len(modality)}; they must be equal")
     precision = resolve_precision(config.precision, model)
     trainer = _Trainer(model=model, config=config, precision=precision, optimizer=make_optimizer(model, config))
-    selection = _Selection(validation=validation, modality=modality, select_on=config.select_on)
+    selection = _Selection(validation=validation, modality=modality, units=units, select_on=config.select_on)
     counts = np.zeros((len(STREAMS), len(MODALITIES)), np.int64)
     points = check_points(config.tokens, config.checks)
     model.train()

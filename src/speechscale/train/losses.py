@@ -184,9 +184,11 @@ class Losses:
     """Mean losses in nats of one validation set; None where it has no such target.
 
     Args:
-        speech: per unit. speech_se: its standard error over documents; None below two documents with units.
+        speech: per unit, also where tokens are subwords of several. speech_se: its standard error over documents; None
+            below two documents with units.
         text: per text token. marker: per modality marker or closing `<eos>`. mean: over all targets.
-        speech_targets, text_targets, marker_targets: how many. documents: segments that predict something.
+        speech_targets, text_targets, marker_targets: how many. units: that the speech targets spell.
+        documents: segments that predict something.
     """
 
     speech: float | None
@@ -197,6 +199,7 @@ class Losses:
     speech_targets: int
     text_targets: int
     marker_targets: int
+    units: int
     documents: int
 
 
@@ -213,15 +216,22 @@ def ratio_standard_error(
     return float(math.sqrt((residuals**2).sum() / (len(sums) * (len(sums) - 1))) / counts.mean())
 
 
-def loss_by_modality(model: Any, batches: Iterable[Batch], modality: Int8[np.ndarray, " V"]) -> Losses:
+def loss_by_modality(
+    model: Any,
+    batches: Iterable[Batch],
+    modality: Int8[np.ndarray, " V"],
+    units: Int[np.ndarray, " V"] | None = None,
+) -> Losses:
     """Evaluate a model on batches of packed documents.
 
     Windows of a document longer than the context count as documents of their own.
 
     Args:
         modality: modality of each id (`Vocabulary.modality_table`).
+        units: that each id spells (`Vocabulary.units_per_id`); None: one per speech id.
     """
-    losses, kinds, documents = [], [], []
+    spelled = (modality == MODALITY_SPEECH).astype(np.int64) if units is None else units
+    losses, kinds, counts, documents = [], [], [], []
     seen = 0
     was_training = model.training
     model.eval()
@@ -230,27 +240,32 @@ def loss_by_modality(model: Any, batches: Iterable[Batch], modality: Int8[np.nda
         if not len(places):
             continue
         losses.append(target_losses(model, batch, places))
-        kinds.append(modality[batch.tokens.reshape(-1)[places + 1]])
+        targets = batch.tokens.reshape(-1)[places + 1]
+        kinds.append(modality[targets])
+        counts.append(spelled[targets])
         key = places // batch.segments.shape[1] * (int(batch.segments.max()) + 1) + batch.segments.reshape(-1)[places]
         number = np.unique(key, return_inverse=True)[1]
         documents.append(seen + number)
         seen += int(number.max()) + 1
     model.train(was_training)
     assert losses, "a validation set without targets"
-    return _summarize(np.concatenate(losses), np.concatenate(kinds), np.concatenate(documents))
+    return _summarize(*(np.concatenate(part) for part in (losses, kinds, counts, documents)))
 
 
 def _summarize(
-    losses: Float[np.ndarray, " targets"], kinds: Int8[np.ndarray, " targets"], documents: Int[np.ndarray, " targets"]
+    losses: Float[np.ndarray, " targets"],
+    kinds: Int8[np.ndarray, " targets"],
+    units: Int[np.ndarray, " targets"],
+    documents: Int[np.ndarray, " targets"],
 ) -> Losses:
     def mean(kind: int) -> float | None:
         return float(losses[kinds == kind].mean()) if (kinds == kind).any() else None
 
     spoken = kinds == MODALITY_SPEECH
-    counts = np.bincount(documents[spoken]).astype(np.float64)
+    counts = np.bincount(documents[spoken], weights=units[spoken])
     sums = np.bincount(documents[spoken], weights=losses[spoken])
     return Losses(
-        speech=mean(MODALITY_SPEECH),
+        speech=float(losses[spoken].sum() / units[spoken].sum()) if spoken.any() else None,
         speech_se=ratio_standard_error(sums[counts > 0], counts[counts > 0]),
         text=mean(MODALITY_TEXT),
         marker=mean(MODALITY_MARKER),
@@ -258,5 +273,6 @@ def _summarize(
         speech_targets=int(spoken.sum()),
         text_targets=int((kinds == MODALITY_TEXT).sum()),
         marker_targets=int((kinds == MODALITY_MARKER).sum()),
+        units=int(units[spoken].sum()),
         documents=int(documents.max()) + 1,
     )

@@ -1,0 +1,164 @@
+"""`speechscale tokens build|verify`: units and texts to a token store, and is it still whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from speechscale.corpus.text_sources import TextSource
+    from speechscale.tokens.building import UnitSource
+    from speechscale.tokens.store import TokenStore
+    from speechscale.tokens.vocabulary import Vocabulary
+
+TRAINED_ON = 100_000
+"""Texts that a text tokenizer is made from, at most."""
+
+
+@click.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--units", multiple=True, type=click.Path(path_type=Path), help="Folder of 'units encode', or a file.")
+@click.option("--text", "texts", multiple=True, help="File or folder of texts, or hf:NAME of a dataset.")
+@click.option("--text-field", default="", help="Column or key that holds the text.")
+@click.option(
+    "--text-format", default="auto", show_default=True, help="stories, paragraphs, lines, jsonl, csv, parquet."
+)
+@click.option("--tokenizer", default="words", show_default=True, help="words, bpe, a tokenizer.json, a folder, a name.")
+@click.option("--text-size", type=click.IntRange(min=3), default=2000, show_default=True, help="Ids of words or bpe.")
+@click.option("--vocabulary", type=click.Path(path_type=Path), help="Folder of a vocabulary, instead of a new one.")
+@click.option("--subwords", type=click.Path(path_type=Path), help="Subwords of units: their file, or its folder.")
+@click.option("--quality", type=click.Choice(["none", "sims", "gopher"]), default="none", show_default=True)
+@click.option("--split", default="all", show_default=True, help="Of units and hub datasets: train, select, test, all.")
+@click.option("--text-split", default="all", show_default=True, help="Of files: train, or 1 % each: select, test.")
+@click.option("--max-texts", type=click.IntRange(min=1), help="Read no more of each source.")
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes of one thread.")
+@click.option("--append", is_flag=True, help="Add to the store that is in OUT.")
+def build(
+    out: Path,
+    units: tuple[Path, ...],
+    texts: tuple[str, ...],
+    text_field: str,
+    text_format: str,
+    tokenizer: str,
+    text_size: int,
+    vocabulary: Path | None,
+    subwords: Path | None,
+    quality: str,
+    split: str,
+    text_split: str,
+    max_texts: int | None,
+    workers: int,
+    append: bool,
+) -> None:
+    """Build OUT/store and OUT/vocabulary from units and texts; run it again to go on after an interruption."""
+    from speechscale.corpus.text_quality import quality_rules
+    from speechscale.corpus.text_sources import HUB, TextSource
+    from speechscale.progress import ProgressLine
+    from speechscale.tokens.building import UnitSource, build_tokens
+    from speechscale.tokens.vocabulary import Vocabulary
+
+    unit_sources = [UnitSource(path=path, split=split) for path in units]
+    text_sources = [
+        TextSource(
+            path=path if path.startswith(HUB) else Path(path),
+            field=text_field,
+            format=text_format,
+            split=split if path.startswith(HUB) else text_split,
+            quality=quality_rules(quality),
+            max_documents=max_texts,
+        )
+        for path in texts
+    ]
+    saved = vocabulary or out / "vocabulary"
+    if vocabulary or append or (saved / "vocabulary.json").is_file():  # a run that goes on keeps its ids
+        ids = Vocabulary.load(saved)
+        click.echo(f"{saved}: the vocabulary that is there is used")
+    else:
+        ids = _new_vocabulary(unit_sources, text_sources, tokenizer, text_size, subwords)
+        ids.save(saved)
+    with ProgressLine("parts") as watch:
+        store = build_tokens(
+            out, ids, units=unit_sources, texts=text_sources, append=append, workers=workers, watch=watch
+        )
+    _tell(out, store)
+
+
+def _new_vocabulary(
+    units: list[UnitSource], texts: list[TextSource], tokenizer: str, size: int, subwords: Path | None
+) -> Vocabulary:
+    """Ids of what the sources hold; words and bpe are trained on the beginnings of the texts, or on transcripts."""
+    from itertools import islice
+
+    from speechscale.errors import DataError
+    from speechscale.speech.unit_files import iter_units, unit_file_header
+    from speechscale.tokens.subwords import Subwords
+    from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
+
+    if not units and not texts:
+        raise DataError("tokens build: no sources; give --units, --text, or both")
+    files = [file for source in units for file in source.open()[1]]
+    num_units = max((int(unit_file_header(file)["num_units"]) for file in files), default=0)
+    pieces = None
+    if subwords is not None:
+        pieces = Subwords.load(subwords / "subwords.json" if subwords.is_dir() else subwords)
+    if tokenizer not in ("words", "bpe"):
+        return Vocabulary.from_pretrained(tokenizer, num_units, subwords=pieces)
+    each = max(TRAINED_ON // max(len(texts), 1), 1)
+    samples = [text for source in texts for _, text in islice(source.documents(lambda id, reason, remedy: None), each)]
+    spoken = (text for file in files for table in iter_units(file) for text in table.texts if text.strip())
+    samples += islice(spoken, TRAINED_ON)
+    if not samples:
+        return Vocabulary.textless(num_units, subwords=pieces)
+    text_only = Vocabulary.text_only(build_text_tokenizer(samples, tokenizer, size))
+    return text_only.with_units(num_units, pieces) if num_units else text_only
+
+
+def _tell(out: Path, store: TokenStore) -> None:
+    counts = store.counts
+    tokens = counts.get("units", 0) + counts.get("text_tokens", 0)
+    click.echo(
+        f"{out}: {store.vocabulary.size:,} ids; {tokens:,} unit and text tokens in {store.bytes / 1e6:,.1f} MB "
+        f"({store.bytes / max(tokens, 1):.2f} bytes per token)"
+    )
+    if counts["speech_documents"]:
+        hours = f"{store.speech_hours:.2f} h"
+        click.echo(f"  speech: {counts['speech_documents']:,} utterances, {counts['units']:,} units, {hours}")
+    if counts.get("words"):
+        click.echo(
+            f"  interleaved: {counts['interleaved_documents']:,} utterances with timed words, "
+            f"{counts['words']:,} words ({counts['words_without_time']:,} without a time) "
+            f"of {counts['word_tokens']:,} text tokens"
+        )
+    if counts["text_documents"]:
+        click.echo(f"  text: {counts['text_documents']:,} documents, {counts['text_tokens']:,} tokens")
+    for source in store.meta["sources"]:
+        dropped = sum(source["dropped"].values())
+        click.echo(f"  {source['name']}: {source['read']:,} read, {source['kept']:,} kept, {dropped:,} dropped")
+        for remedy, count in source["dropped"].items():
+            click.echo(f"    {count:,} dropped: {remedy} (skips.jsonl)")
+
+
+@click.command()
+@click.argument("out", type=click.Path(path_type=Path))
+def verify(out: Path) -> None:
+    """Hash everything in OUT (what 'tokens build' wrote, or a store); exit code 2 if something is wrong."""
+    from speechscale.tokens.store import store_damage
+    from speechscale.tokens.store_writer import check_vocabulary, columns_of, read_meta
+    from speechscale.tokens.vocabulary import Vocabulary
+
+    folder = out / "store" if (out / "store").is_dir() else out
+    meta = read_meta(folder)
+    if (out / "vocabulary").is_dir():
+        check_vocabulary(folder, meta, Vocabulary.load(out / "vocabulary"))
+    wrong = list(store_damage(folder))
+    for message in wrong:
+        click.echo(f"error: {message}", err=True)
+    if wrong:
+        click.get_current_context().exit(2)
+    columns = columns_of(folder, meta)
+    size = sum(index.bytes for index in columns.values())
+    click.echo(
+        f"{folder}: {len(columns)} columns, {size / 1e6:,.1f} MB, all as written (index {meta['index_sha256'][:12]})"
+    )
