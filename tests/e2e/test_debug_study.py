@@ -44,7 +44,7 @@ def test_every_cell_is_in_the_table_once(done: Path) -> None:
     runs = pd.read_csv(done / "runs.csv")
     cells = runs[["part", "arm", "size", "budget_flops", "seed"]]
     assert not cells.duplicated().any()
-    assert len(runs) == 5 * 2 * 2 + 2
+    assert len(runs) == 6 * 2 * 2 + 2
     spoken = runs[runs["arm"] != "text"]
     assert spoken["loss_speech_final"].between(0.5, 8).all()
     assert spoken["loss_speech_best"].notna().all()
@@ -52,6 +52,16 @@ def test_every_cell_is_in_the_table_once(done: Path) -> None:
     assert (runs.loc[runs["arm"].isin(["textless", "text"]), "flops_text_lm_exact"] == 0).all()
     ratio = runs["flops_exact"] / runs["budget_flops"]
     assert ratio.between(0.99, 1.0 + 1e-9).all(), "the grid's budgets are exact FLOPs"
+
+
+def test_losses_of_subwords_are_per_unit(done: Path) -> None:
+    """Would catch a loss per piece, which is higher the more units a piece spells."""
+    runs = pd.read_csv(done / "runs.csv")
+    alone = runs[(runs["part"] == "mfcc") & runs["arm"].isin(["textless", "textless-subwords"])]
+    units, pieces = (alone[alone["arm"] == arm] for arm in ("textless", "textless-subwords"))
+    assert pieces["speech_units_seen"].gt(1.15 * pieces["tokens_seen"]).all()
+    assert units["speech_units_seen"].le(1.02 * units["tokens_seen"] + 600).all()
+    assert pieces["loss_speech_final"].mean() < 1.1 * units["loss_speech_final"].mean()
 
 
 def test_the_report_needs_nothing_else(done: Path) -> None:

@@ -45,6 +45,25 @@ def test_parts_inherit_and_override_key_by_key() -> None:
     assert study.parts["a"].arms["textless"].vocabulary == "textless"
 
 
+def test_subwords_name_the_units_and_the_vocabulary() -> None:
+    subwords = {"units": {"subwords": {"kind": "bpe", "size": 300}}, "arms": {**BASE["arms"]}}
+    subwords["arms"]["pieces"] = {**BASE["arms"]["interleaved"], "subwords": True}
+    part = resolve(changed(**subwords)).parts["main"]
+    assert part.units.name == "adapted-bpe300"
+    assert part.arms["pieces"].vocabulary == "joint-subwords"
+    assert part.arms["textless"].vocabulary == "textless"
+
+
+def test_interleaving_of_spirit_lm_and_a_curriculum() -> None:
+    spirit = {"speech_span": "uniform(5,15)", "text_span": "uniform(10,30)", "share": "expectation"}
+    part = resolve(changed(interleave={**spirit, "speech_share": "none"})).parts["main"]
+    assert part.interleave.config.rule.share == pytest.approx(1 / 3)
+    rising = resolve(
+        changed(interleave={"curriculum": [{"at": 0.0, "speech_share": 0.1}, {"at": 1.0, "speech_share": 0.5}]})
+    )
+    assert rising.parts["main"].interleave.config.at(0.5).speech_share == pytest.approx(0.3)
+
+
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
@@ -61,6 +80,13 @@ def test_parts_inherit_and_override_key_by_key() -> None:
         ({"parts": {"a": {}, "b": {"corpus": {"speech_hours": 0.2}}}}, "both name their corpus 'main' but differ"),
         ({"corpus": {"kind": "folder", "path": "x", "speech_hours": 1}}, "corpus.speech_hours: unknown key"),
         ({"evals": {"directions": ["xx"]}}, "evals.directions"),
+        ({"interleave": {"speech_span": "poison(3)"}}, r"interleave: interleave\.speech_span 'poison\(3\)': allowed"),
+        ({"interleave": {"speech_span": "fixed(1)", "share": "expectation", "speech_share": 0.9}}, "interleave"),
+        ({"interleave": {"mean_span_words": 3.0}}, r"interleave\.mean_span_words: unknown key"),
+        ({"interleave": {"curriculum": [{"at": 0.5}, {"at": 0.5}]}}, "each above the last"),
+        ({"interleave": {"markers": False}, "evals": {"sets": ["facts"], "directions": ["st"]}}, "markers is off"),
+        ({"arms": {"a": {**BASE["arms"]["textless"], "subwords": True}}}, r"arms\.a\.subwords needs a section"),
+        ({"units": {"subwords": {"knd": "bpe"}}}, r"units\.subwords\.knd: unknown key"),
     ],
 )
 def test_mistakes_are_refused_by_name(sections: dict[str, Any], message: str) -> None:

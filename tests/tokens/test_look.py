@@ -144,6 +144,18 @@ def test_units_stand_behind_the_word_that_has_more_of_them(vocabulary: Vocabular
     assert seen.duration_s == 24 / 25
 
 
+@pytest.mark.parametrize(
+    ("border", "names"), [(4, [("1",), ("2", "3")]), (5, [("1", "2"), ("3",)]), (6, [("1", "2"), ("3",)])]
+)
+def test_a_border_inside_a_unit(
+    vocabulary: Vocabulary, tmp_path: Path, border: int, names: list[tuple[str, ...]]
+) -> None:
+    """Unit 2 is frames 3..7; a half goes to the left."""
+    table = small_table([("the", 0, border), ("cat", border, 10)], [1, 2, 3], [3, 4, 3])
+    store = build_store(tmp_path / "store", vocabulary, table=table)
+    assert [part.names for part in look(store, "speech", 0).spans[0].parts] == names
+
+
 def test_times_of_the_corpus_are_taken_when_they_fit(vocabulary: Vocabulary, tmp_path: Path) -> None:
     table = small_table([("the", 0, 4), ("cat", 4, 10)], [1, 2], [5, 5])
     store = build_store(tmp_path / "store", vocabulary, table=table)
@@ -164,7 +176,7 @@ def test_demoted_words_and_doubled_units_are_marked(vocabulary: Vocabulary, tmp_
     store = build_store(tmp_path / "store", vocabulary, table=small_table(words, [7], [8]))
     config = InterleaveConfig(speech_span="bernoulli", speech_share=0.5, share="expectation", boundary="start")
     demoted = doubled = 0
-    for seed in range(20):
+    for seed in range(40):
         drawn = look(store, "interleaved", 0, interleave=replace(config, boundary="overlap"), seed=seed)
         seen = look(store, "interleaved", 0, interleave=config, seed=seed)
         heard = [word.heard for word in drawn.words]
@@ -176,7 +188,7 @@ def test_demoted_words_and_doubled_units_are_marked(vocabulary: Vocabulary, tmp_
         assert [s.doubled for s in drawn.spans if s.modality == "speech"] == [int(spans > 1)] * spans
         demoted += sum(word.demoted for word in seen.words)
         doubled += spans > 1
-    assert demoted > 5 < doubled
+    assert (demoted > 5, doubled > 2) == (True, True)
 
 
 def test_without_durations_order_is_all_there_is(stores: dict[str, TokenStore]) -> None:

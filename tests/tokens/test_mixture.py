@@ -273,6 +273,21 @@ def test_validation_rows_hold_a_split_once(store: TokenStore) -> None:
     assert {int(code) for batch in batches for code in np.unique(batch.stream)} == {-1, 0, 2}
 
 
+def test_an_inventory_too_small_is_told_before_anything_is_spent(store: TokenStore) -> None:
+    sampler = MixtureSampler.of_store(store, EVEN, 128, 0, INTERLEAVE, max_epochs=2)
+    sizes = [source.epoch_tokens() for source in sampler.sources]
+    sampler.require(6 * min(sizes) * 0.99)
+    with pytest.raises(DataError, match=r"cannot be had with max_epochs 2: 'text' has .* asks for .* epochs\)"):
+        sampler.require(6 * min(sizes) * 1.01)
+    list(islice(sampler.batches(1), 40))
+    for stream, size in zip(STREAMS, sizes, strict=True):
+        alone = MixtureSampler.of_store(store, {stream: 1}, 4096, 0, INTERLEAVE, max_epochs=1)
+        with pytest.raises(DataError, match="was read 1 times"):
+            list(alone.batches(1))
+        assert alone.tokens_seen == pytest.approx(size, rel=0.02)
+    MixtureSampler.of_store(store, EVEN, 128, 0, INTERLEAVE).require(1e12)
+
+
 def test_bad_mixtures(store: TokenStore) -> None:
     for mixture in ({}, {"speech": 0.0}, {"speech": float("nan")}):
         with pytest.raises(DataError, match="a share above 0"):

@@ -224,7 +224,7 @@ def test_bad_input(kind: str) -> None:
     with pytest.raises(DataError, match=r"size 5000 cannot be reached from 12 units, they give 4\d;"):
         train_subwords([np.array([1, 2, 1, 2]), np.array([1, 2, 1, 2, 3, 3, 3, 3])], kind, 5000, UNITS)
     if kind == "unigram":
-        with pytest.raises(DataError, match="SentencePiece cannot learn from 18 units: .*; give more units"):
+        with pytest.raises(DataError, match=r"SentencePiece cannot learn from 18 units: .*; give more units"):
             train_subwords([np.array([0, 1] * 9)], kind, 4, 3)
     with pytest.raises(DataError, match=r"units run -1\.\.3"):
         TRAINED[kind].encode(ragged([[3, -1]]))

@@ -10,8 +10,7 @@ import torch
 
 from speechscale.model.sizes import SIZES, Size
 from speechscale.model.slm import new_model
-from speechscale.tokens.packing import Batch
-from speechscale.tokens.packing import pack_documents
+from speechscale.tokens.packing import Batch, pack_documents
 from speechscale.train import losses
 from speechscale.train.losses import (
     Precision,
@@ -112,6 +111,22 @@ def test_bf16_is_close_and_leaves_the_model_as_it_was(batches: list[Batch]) -> N
     assert torch.cosine_similarity(values["bf16"][1].flatten(), values["fp32"][1].flatten(), dim=0) > 0.99
     assert model.lm_head.weight.dtype == torch.float32
     assert model.config._attn_implementation == "sdpa"
+
+
+def test_speech_loss_is_per_unit_that_a_token_spells(model: Any, batches: list[Batch], modality: np.ndarray) -> None:
+    """Would catch losses of subwords that are per piece and so cannot be compared with those of units."""
+    plain = loss_by_modality(model, batches[:2], modality)
+    two = loss_by_modality(model, batches[:2], modality, np.where(modality == 1, 2, 0))
+    mixed = np.where(modality == 1, 1 + np.arange(VOCAB) % 3, 0)
+    got = loss_by_modality(model, batches[:2], modality, mixed)
+    assert plain.speech is not None
+    assert plain.speech_se is not None
+    assert two.speech == pytest.approx(plain.speech / 2)
+    assert two.speech_se == pytest.approx(plain.speech_se / 2)
+    assert (two.text, two.mean, two.speech_targets) == (plain.text, plain.mean, plain.speech_targets)
+    spelled = sum(int(mixed[b.tokens.reshape(-1)[predicting_places(b.segments) + 1]].sum()) for b in batches[:2])
+    assert got.units == spelled
+    assert got.speech == pytest.approx(plain.speech * plain.speech_targets / spelled)
 
 
 def test_losses_by_modality_are_means_of_their_targets(model: Any, batches: list[Batch], modality: np.ndarray) -> None:

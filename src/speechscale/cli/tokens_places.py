@@ -95,7 +95,7 @@ def _changes(settings: Sequence[str]) -> dict[str, Any]:
 
     allowed = [name for name in Interleave.model_fields if name != "curriculum"]
     found = {}
-    for name, value in parse_settings(settings).items():
+    for name, value in parse_settings(tuple(settings)).items():
         if name not in allowed:
             near = get_close_matches(name, allowed, 1)
             hint = f"did you mean '{near[0]}'? " if near else ""

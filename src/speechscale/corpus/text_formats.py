@@ -245,7 +245,10 @@ def _row(number: int, row: dict[str, Any], field: str, id_field: str) -> RawDocu
         return RawDocument(number, b"", fault=f"no text in field '{field or TEXT_FIELDS[0]}'", remedy=remedy)
     if id_field and (id is None or not str(id).strip()):
         return RawDocument(number, b"", fault=f"no id in field '{id_field}'", remedy="give every document its own id")
-    data = text.encode("utf-8", "surrogateescape" if _escaped(text) else "surrogatepass")
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError:
+        data = text.encode("utf-8", "surrogateescape" if _escaped(text) else "surrogatepass")
     if len(data) > MAX_DOCUMENT_BYTES:
         return RawDocument(number, b"", id=str(id), fault=_LONG, remedy="split it")
     return RawDocument(number, data, id=str(id))

@@ -94,12 +94,18 @@ def _data_steps(part: Part, study: Study) -> list[Step]:
         Step(
             name=f"tokens/{spoken}",
             function=f"{STAGES}:make_tokens",
-            config={"subwords": part.units.subwords and part.units.subwords.model_dump(mode="json"), "seed": part.seed},
+            config={"subwords": _subwords(part), "seed": part.seed},
             inputs=(corpus_step, text_step, f"tokenizer/{spoken}", *unit_steps),
             seconds=4,
         )
     )
     return steps + _item_steps(part, study, base)
+
+
+def _subwords(part: Part) -> dict[str, Any] | None:
+    if part.units.subwords is None or not any(arm.subwords for arm in part.arms.values()):
+        return None
+    return part.units.subwords.model_dump(mode="json")
 
 
 def _shards(part: Part) -> int:

@@ -166,7 +166,7 @@ class Interleave(Section):
     level: Literal["word", "sentence", "utterance"] = "word"
     speech_span: str = Field("poisson(10)", description="law of the words (level word) of a speech span")
     text_span: str = Field("", description="law of text spans; derived from speech_share when empty")
-    speech_share: float | None = Field(0.3, description="of the words; none where both laws are given")
+    speech_share: float | None = Field(0.3, description='of the words; "none" where both laws are given')
     share: Literal["floor", "expectation"] = "floor"
     first: Literal["drawn", "speech", "text", "even"] = "drawn"
     markers: bool = True
@@ -174,6 +174,11 @@ class Interleave(Section):
     boundary: Literal["overlap", "start", "majority", "slamkit"] = "overlap"
     redraw_each_epoch: bool = True
     curriculum: tuple[InterleaveKnot, ...] = ()
+
+    @field_validator("speech_share", mode="before")
+    @classmethod
+    def _none(cls, share: Any) -> Any:
+        return None if share == "none" else share  # TOML has no null
 
     @property
     def config(self) -> InterleaveConfig:

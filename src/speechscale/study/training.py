@@ -156,6 +156,7 @@ def train_run(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dic
         max_epochs=config["max_epochs"],
         total_tokens=tokens,
     )
+    sampler.require(tokens)
     main = "text" if textual else "speech"
     sets = {"select": ("select", main), "test": ("test", main)}
     sets |= {s: ("test", s) for s in ("text", "interleaved") if not textual and data.test.documents(s)}

@@ -161,6 +161,28 @@ class MixtureSampler:
         eos_id = store.vocabulary.eos_id
         return cls(sources, mixture, context, eos_id, max_epochs=max_epochs, total_tokens=total_tokens)
 
+    def require(self, tokens: float) -> None:
+        """Make sure that `tokens` tokens can be had within `max_epochs`, before anything is spent.
+
+        Raises:
+            DataError: a source is too small for its share; the message lists all that are.
+        """
+        if self.max_epochs is None:
+            return
+        short = []
+        for source, share in zip(self.sources, self.shares, strict=True):
+            epoch, wanted = source.epoch_tokens(), float(share) * tokens
+            if wanted > self.max_epochs * epoch:
+                short.append(
+                    f"'{source.name}' has {epoch:,.0f} tokens, its share of {float(share):.3g} asks for {wanted:,.0f} "
+                    f"({wanted / epoch:.1f} epochs)"
+                )
+        if short:
+            raise DataError(
+                f"mixture: {tokens:,.0f} tokens cannot be had with max_epochs {self.max_epochs}: {'; '.join(short)}; "
+                "lower the share or the tokens, raise max_epochs or add data"
+            )
+
     def _start(self) -> None:
         self.tallies = [Tally() for _ in self.sources]
         self.batch = 0

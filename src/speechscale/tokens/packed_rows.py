@@ -186,3 +186,6 @@ class PackedSource:
 
     def block_documents(self, number: int) -> Int[np.ndarray, " documents"]:
         raise DataError(f"{self.rows.folder}: packed rows do not know their documents; ask the store")
+
+    def epoch_tokens(self) -> float:
+        return float(self.rows.tokens)

@@ -49,6 +49,10 @@ class Source(Protocol):
         """The documents of a block, in the order of `PackedBlock.closed`."""
         ...
 
+    def epoch_tokens(self) -> float:
+        """Tokens of one epoch, at least roughly."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class StoreSource:
@@ -119,6 +123,16 @@ class StoreSource:
         )
         packed = pack_block(bodies, self._ids, self.context, pack=self.pack)
         return packed.take(Shuffle(len(packed), self.seed, self._key, -1, number).at(np.arange(len(packed))))
+
+    def epoch_tokens(self) -> float:
+        """Tokens of one epoch: counted where documents are stored as they are, else scaled up from the first block."""
+        counts = self.store.counts
+        if self.stream == "text":
+            return counts["text_tokens"] + 2 * self.documents
+        if self.stream == "speech" and self.store.vocabulary.subwords is None:
+            return counts["units"] + 2 * self.documents
+        first = self.block(0, 0.0)
+        return float(first.tokens.sum()) * self.documents / len(self.block_documents(0))
 
     def delivered(self, documents: Int[np.ndarray, " chosen"], position: Position) -> Bool[np.ndarray, " chosen"]:
         """Which of some documents were delivered at least once."""

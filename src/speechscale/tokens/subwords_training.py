@@ -32,7 +32,7 @@ SEED_PIECES = 1_000_000
 UNSEEN_PENALTY = 10.0
 """A unit that never occurs scores so much below the rarest piece, as SentencePiece scores unknown characters."""
 
-SENTENCEPIECE = {
+SENTENCEPIECE: dict[str, Any] = {
     "model_type": "unigram",
     "hard_vocab_limit": False,
     "character_coverage": 1.0,

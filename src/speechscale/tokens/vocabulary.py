@@ -217,7 +217,7 @@ class Vocabulary(Layout):
         if self.unk_id is not None and (empty := np.flatnonzero(encoded.lengths == 0)).size:
             flat = np.insert(encoded.flat, encoded.offsets[empty], self.unk_id)
             encoded = Ragged(flat, offsets(np.maximum(encoded.lengths, 1)))
-        return gather_rows(encoded, np.fromiter((distinct[word] for word in words), np.int64, len(words)))
+        return gather_rows(encoded, np.fromiter(map(distinct.__getitem__, words), np.int64, len(words)))
 
     # -- ids to readable text and back
 
