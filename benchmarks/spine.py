@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from speechscale.tokens.rows import RowSampler
 
 from speechscale.corpus.encode import VoiceLoader, encode_corpus
 from speechscale.corpus.stories import stories, story_text
@@ -27,7 +28,6 @@ from speechscale.speech.audio import TARGET_RATE_HZ
 from speechscale.speech.units import fit_tokenizer
 from speechscale.study.worlds import training_voices
 from speechscale.tokens.interleave import InterleaveConfig
-from speechscale.tokens.rows import RowSampler
 from speechscale.tokens.store import TokenStore, build_store
 from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
 from speechscale.train.loop import TrainConfig, train

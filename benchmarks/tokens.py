@@ -1,14 +1,14 @@
-"""Measure the tokens room: python benchmarks/tokens.py [--only interleave,store,pack,load,scale] [--data DIR --peer PYTHON]
+"""Measure the tokens room: python benchmarks/tokens.py [--only interleave,store,pack,load,scale]
 
 interleave  aligned utterances (a unit table in memory) to interleaved ids, words tokenized on the way
-store       units Parquet to a token store, slamkit's features.jsonl to units, texts to a store; bytes per token on disk
-pack        a store to packed rows on disk: interleave, pack, write
-load        batches: mixed on the fly, and from packed rows; beside what the fastest GPU run reads (arithmetic printed)
-scale       memory of a sampler over 10^4 .. 10^7 utterances, and the time to open an index of 10^10 tokens
+store       units Parquet to a token store, texts to a store, bytes on disk
+pack        a store to packed rows on disk: interleave, pack, write; and the whole way from Parquet
+load        batches: mixed on the fly, and from packed rows; beside what a fast GPU run reads (arithmetic printed)
+scale       memory of a sampler over 10^4 .. 4 x 10^7 utterances, and the time to open their index (10^10 tokens)
 
-Figures are per second of processor time, medians. With --data (peer_bench/synth.py: features.jsonl + meta/) the utterances
-are those of the peer; with --peer (the python of an environment with slamkit) its baseline runs in the same call and
-ratios are printed. Without --data the utterances are made here, of the same shape.
+Figures are per second of processor time, medians. --data DIR takes the utterances of the peer (features.jsonl + meta/,
+as peer_bench/synth.py writes them); --peer-json FILE is what the peer's own script printed for them: ratios are shown
+then. Without --data the utterances are made here, of the same shape.
 """
 
 from __future__ import annotations
@@ -16,30 +16,28 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from speechscale.records import UnitTable, UnitTableBuilder, offsets
+from speechscale.records import UnitTable, UnitTableBuilder
 from speechscale.speech.unit_files import read_units, write_units
 from speechscale.tokens.interleave import InterleaveConfig, interleave_batch, make_source
 from speechscale.tokens.mixture import MixtureSampler
 from speechscale.tokens.packed_rows import PackedSource
-from speechscale.tokens.ragged import ragged_arange
 from speechscale.tokens.shards import write_packed
 from speechscale.tokens.store import TokenStore, build_store
 from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
 
 UNITS, RATE_HZ, BATCH = 500, 25.0, 256
-SYLLABLES = "ka lo mi ten sar vo win der pla nu est or ing the ma".split()
+SYLLABLES = ["ka", "lo", "mi", "ten", "sar", "vo", "win", "der", "pla", "nu", "est", "or", "ing", "the", "ma"]
 WORDS = SYLLABLES + [a + b for a in SYLLABLES for b in SYLLABLES]
 H100_FLOPS, MFU, GPUS, SMALL_PARAMS = 989e12, 0.4, 8, 0.5e9
 
@@ -125,16 +123,13 @@ def interleave(table: UnitTable, vocabulary: Vocabulary) -> dict[str, float]:
 
     whole, source = median(run), make_source(table, vocabulary)
     again = median(lambda: run(source))
-    print(
-        f"aligned utterances -> ids, words tokenized {len(table) / whole:12,.0f} samples/s {tokens / whole / 1e6:8.1f} M tokens/s"
-    )
-    print(
-        f"a further epoch (from the store)           {len(table) / again:12,.0f} samples/s {tokens / again / 1e6:8.1f} M tokens/s"
-    )
-    return {"samples": len(table) / whole, "tokens": tokens / whole}
+    for name, seconds in (("aligned utterances -> ids, words tokenized", whole), ("a further epoch", again)):
+        rate = f"{len(table) / seconds:10,.0f} samples/s {tokens / seconds / 1e6:8.1f} M tokens/s"
+        print(f"{name:44s} {rate}")
+    return {"samples": len(table) / whole, "again": len(table) / again}
 
 
-def store(table: UnitTable, vocabulary: Vocabulary, work: Path, data: Path | None) -> TokenStore:
+def store(table: UnitTable, vocabulary: Vocabulary, work: Path) -> tuple[TokenStore, float]:
     write_units(work / "units.parquet", table, "0" * 64)
     texts = [" ".join(table.row_words(row)) for row in range(len(table))]
     whole = median(lambda: build_store(work / "s", vocabulary, table=read_units(work / "units.parquet")), 3)
@@ -150,10 +145,10 @@ def store(table: UnitTable, vocabulary: Vocabulary, work: Path, data: Path | Non
     text_only = vocabulary.text_subset()
     seconds = median(lambda: build_store(work / "t", text_only, texts=texts), 3)
     print(f"texts -> store                             {counts['text_tokens'] / seconds / 1e6:12.1f} M tokens/s")
-    return made
+    return made, whole
 
 
-def pack(made: TokenStore, work: Path) -> dict[str, float]:
+def pack(made: TokenStore, work: Path, built_s: float) -> dict[str, float]:
     found: dict[str, float] = {}
     for stream in ("interleaved", "speech", "text"):
         number = iter(range(100))
@@ -167,8 +162,11 @@ def pack(made: TokenStore, work: Path) -> dict[str, float]:
             f"store -> packed rows on disk, {stream:12s} {rows.tokens / seconds / 1e6:12.1f} M tokens/s, "
             f"{rows.fill:.2%} full, {rows.bytes / rows.tokens:.2f} bytes a token"
         )
-        found[stream] = rows.tokens / seconds
-        found[f"{stream}_bytes"] = rows.bytes / rows.tokens
+        found[f"pack_{stream}"] = rows.tokens / seconds
+        found[f"pack_{stream}_bytes"] = rows.bytes / rows.tokens
+        if stream == "interleaved":
+            found["chain"] = made.documents("interleaved") / (built_s + seconds)
+            print(f"units Parquet -> store -> packed rows        {found['chain']:10,.0f} samples/s")
     return found
 
 
@@ -176,8 +174,8 @@ def load(made: TokenStore, work: Path) -> None:
     per_token = 6 * SMALL_PARAMS
     need = GPUS * H100_FLOPS * MFU / per_token
     print(
-        f"a run reads at most {GPUS} x {H100_FLOPS:.3g} FLOP/s x {MFU} / (6 x {SMALL_PARAMS:.1g}) = {need / 1e6:.2f} M tokens/s "
-        "(0.5B on 8 H100)"
+        f"need: {GPUS} GPUs x {H100_FLOPS:.3g} FLOP/s x {MFU} / (6 x {SMALL_PARAMS:.1g} FLOPs a token) = "
+        f"{need / 1e6:.2f} M tokens/s (0.5B parameters on 8 H100)"
     )
     shares = {"speech": 1, "text": 1, "interleaved": 1}
     packed = [
@@ -295,14 +293,32 @@ def scale(work: Path) -> None:
             path.unlink()
 
 
-def peer(python: Path, data: Path) -> dict[str, float]:
-    """What the peer's own script prints; see ../shared/peer_bench."""
-    script = python.parents[2] / "run_baseline.py"
-    tokenizer = python.parents[2] / "FX" / "qwen2"
-    command = [str(python), str(script), "--data", str(data), "--text-tokenizer", str(tokenizer)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+def against(ours: dict[str, float], told: dict[str, Any]) -> None:
+    """Ratios to the peer's figures of the same utterances, per processor second on this machine."""
+    to_ids = told["interleave"]["to_ids"]["samples_per_cpu_s"]
+    prepare, dataset = (told[name]["interleaved"] for name in ("prepare", "dataset"))
+    steps = 1 / (1 / prepare["samples_per_cpu_s"] + 1 / dataset["samples_per_cpu_s"])
+    disk = told["dataset"]["interleaved"]["bytes_per_token"]
+    print(f"peer: load {told['load1']}")
+    if "samples" in ours:
+        print(
+            f"  to ids {to_ids:,.0f} samples/s: ours {ours['samples'] / to_ids:.1f} x, further epochs "
+            f"{ours['again'] / to_ids:.1f} x"
+        )
+    if "pack_interleaved" in ours:
+        unit, mixed = (told["dataset"][kind]["tokens_per_cpu_s"] for kind in ("unit", "interleaved"))
+        print(
+            f"  tokens.jsonl -> dataset {unit / 1e6:.2f} (units), {mixed / 1e6:.2f} (interleaved) M tokens/s: "
+            f"ours from the store {ours['pack_speech'] / unit:.1f} x, {ours['pack_interleaved'] / mixed:.1f} x"
+        )
+        print(
+            f"  features -> tokens.jsonl -> dataset {steps:,.0f} samples/s: ours from Parquet over the store "
+            f"{ours['chain'] / steps:.1f} x"
+        )
+        print(
+            f"  disk {disk['cache']:.1f} bytes a token (all it leaves), {disk['final']:.1f} (the last file): ours "
+            f"{ours['pack_interleaved_bytes']:.2f} (rows)"
+        )
 
 
 def main() -> None:
@@ -310,7 +326,7 @@ def main() -> None:
     parser.add_argument("--only", default="interleave,store,pack,load,scale")
     parser.add_argument("--utterances", type=int, default=10_000)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--peer", type=Path)
+    parser.add_argument("--peer-json", type=Path)
     given = parser.parse_args()
     wanted = set(given.only.split(","))
     print(f"load {os.getloadavg()[0]:.1f}; per second of processor time, medians")
@@ -323,15 +339,15 @@ def main() -> None:
         if "interleave" in wanted:
             ours |= interleave(table, vocabulary)
         if {"store", "pack", "load"} & wanted:
-            made = store(table, vocabulary, work, given.data)
+            made, built_s = store(table, vocabulary, work)
         if "pack" in wanted:
-            ours |= {f"pack_{name}": value for name, value in pack(made, work).items()}
+            ours |= pack(made, work, built_s)
         if "load" in wanted:
             load(made, work)
         if "scale" in wanted:
             scale(work)
-    if given.peer and given.data:
-        print(json.dumps({"ours": ours, "peer": peer(given.peer, given.data)}, indent=1))
+    if given.peer_json:
+        against(ours, json.loads(given.peer_json.read_text()))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,7 @@ import torch
 from speechscale.errors import DataError
 from speechscale.model.sizes import SIZES, Size
 from speechscale.model.slm import POLICIES, drop_text, extend, load_model, new_model, save_model
-from speechscale.tokens.packing import Batch
-from speechscale.tokens.packing import pack_documents
+from speechscale.tokens.packing import Batch, pack_documents
 from speechscale.train.loop import TrainConfig, train
 from speechscale.train.losses import loss_by_modality
 

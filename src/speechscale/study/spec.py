@@ -198,9 +198,9 @@ class Arm(Section):
     start: Literal["warm", "scratch"]
     mixture: dict[Stream, float]
     learning_rates: tuple[float, ...] = Field(min_length=1)
-    subwords: bool = Field(False, description="spell speech by the subwords of [units.subwords]")
+    subwords: bool = Field(default=False, description="spell speech by the subwords of [units.subwords]")
     max_epochs: int | None = Field(
-        None, ge=1, description="most passes over any stream; a run that needs more is refused"
+        default=None, ge=1, description="most passes over any stream; a run that needs more is refused"
     )
 
     @field_validator("mixture")

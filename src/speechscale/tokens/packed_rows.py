@@ -184,8 +184,5 @@ class PackedSource:
             rows if names is None else rows[Shuffle(len(rows), *names).at(np.arange(len(rows)))], self._ids
         )
 
-    def block_documents(self, number: int) -> Int[np.ndarray, " documents"]:
-        raise DataError(f"{self.rows.folder}: packed rows do not know their documents; ask the store")
-
     def epoch_tokens(self) -> float:
         return float(self.rows.tokens)

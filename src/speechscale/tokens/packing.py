@@ -218,12 +218,18 @@ def _count(framed: Ragged, slices: Slices, ids: IdTables) -> PackedBlock:
         sums = np.bincount(row, weights=values, minlength=len(slices))
         return sums.astype(np.int64)
 
+    by_place = np.argsort(slices.begins, kind="stable")
+    borders = np.stack([slices.begins[by_place], stops[by_place]], axis=1).ravel()
+
     def in_rows(values: np.ndarray) -> Int[np.ndarray, " rows"]:
-        before = np.concatenate(([0], np.cumsum(values, dtype=np.int64)))
-        return per_row(before[stops] - before[slices.begins])
+        sums = np.zeros(len(slices.begins), np.int64)
+        sums[by_place] = np.add.reduceat(np.append(values, values[:1]), borders, dtype=np.int64)[::2]
+        return per_row(sums)
 
     kind = ids.modality[framed.flat]
-    kinds = [in_rows(kind == code) for code in range(3)]
+    tokens = per_row(slices.lengths)
+    speech, marker = (in_rows(kind == code) if len(kind) else tokens for code in (1, 2))
+    kinds = [tokens - speech - marker, speech, marker]
     # A window's first token belongs to the window before it: a document that ends with it ended there.
     first = np.searchsorted(framed.offsets[1:], slices.begins + 1, side="right")
     last = np.searchsorted(framed.offsets[1:], stops, side="right")
@@ -231,12 +237,12 @@ def _count(framed: Ragged, slices: Slices, ids: IdTables) -> PackedBlock:
     return PackedBlock(
         flat=framed.flat,
         slices=slices,
-        tokens=per_row(slices.lengths),
+        tokens=tokens,
         pieces=np.diff(slices.rows),
         closed=Ragged(ragged_arange(first, last - first), offsets(counts)),
         split=per_row((last > first) & (framed.offsets[np.minimum(first, len(framed.lengths))] < slices.begins)),
         kinds=np.stack(kinds, axis=1),
-        units=kinds[1] if ids.units is None else in_rows(ids.units[framed.flat]),
+        units=speech if ids.units is None else in_rows(ids.units[framed.flat]),
     )
 
 

@@ -7,9 +7,11 @@ next value of a stream, so no result depends on order, batch or number of worker
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Float, Int, UInt64
 
 MASK_64 = (1 << 64) - 1
@@ -46,6 +48,12 @@ def gather_rows(ragged: Ragged, rows: Int[np.ndarray, " chosen"]) -> Ragged:
     lengths = np.asarray(ragged.offsets[rows + 1], np.int64) - starts
     offsets = np.concatenate(([0], np.cumsum(lengths)))
     return Ragged(np.asarray(ragged.flat[ragged_arange(starts, lengths)]), offsets)
+
+
+def distinct_strings(strings: Sequence[str]) -> tuple[list[str], Int[np.ndarray, " strings"]]:
+    """The distinct strings in the order of their first occurrence, and which of them each string is."""
+    column = pa.array(strings, pa.string()).dictionary_encode()
+    return column.dictionary.to_pylist(), column.indices.to_numpy()
 
 
 def mix64(values: UInt64[np.ndarray, "*shape"]) -> UInt64[np.ndarray, "*shape"]:

@@ -28,25 +28,35 @@ BLOCK_ROWS = 512
 
 
 class Source(Protocol):
-    """Rows of one kind.
+    """Rows of one kind."""
 
-    Attributes:
-        name: unique in its mixture. stream: one of STREAMS. documents: in one epoch. blocks: in one epoch.
-        recipe: what defines its rows, for the record.
-    """
+    @property
+    def name(self) -> str:
+        """Unique in its mixture."""
+        ...
 
-    name: str
-    stream: str
-    documents: int
-    blocks: int
-    recipe: dict[str, Any]
+    @property
+    def stream(self) -> str:
+        """One of STREAMS."""
+        ...
+
+    @property
+    def documents(self) -> int:
+        """Documents in one epoch."""
+        ...
+
+    @property
+    def blocks(self) -> int:
+        """Blocks in one epoch."""
+        ...
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What defines its rows, for the record."""
+        ...
 
     def block(self, number: int, progress: float) -> PackedBlock:
         """Block `number` of all epochs counted through; `progress` 0..1 of the training, for a curriculum."""
-        ...
-
-    def block_documents(self, number: int) -> Int[np.ndarray, " documents"]:
-        """The documents of a block, in the order of `PackedBlock.closed`."""
         ...
 
     def epoch_tokens(self) -> float:
@@ -170,9 +180,9 @@ def unique_speech(sources: Sequence[tuple[Source, Position]]) -> tuple[int, floa
         total = store.documents("speech")
         for first in range(0, total, CHUNK_UTTERANCES):
             touched = np.zeros(min(CHUNK_UTTERANCES, total - first), bool)
-            for source, position in group:
-                documents, rows = _documents_of(source, first, first + len(touched))
-                touched[rows - first] |= source.delivered(documents, position)
+            for own, position in group:
+                documents, rows = _documents_of(own, first, first + len(touched))
+                touched[rows - first] |= own.delivered(documents, position)
             found = np.flatnonzero(touched) + first
             units += int((store.arrays["unit_offsets"][found + 1] - store.arrays["unit_offsets"][found]).sum())
             hours += store.hours(found)

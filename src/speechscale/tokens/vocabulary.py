@@ -23,7 +23,7 @@ from speechscale.errors import DataError
 from speechscale.records import offsets
 from speechscale.tokens import readable, vocabulary_files
 from speechscale.tokens.layout import MODALITY_MARKER, MODALITY_SPEECH, MODALITY_TEXT, Layout
-from speechscale.tokens.ragged import Ragged, gather_rows
+from speechscale.tokens.ragged import Ragged, distinct_strings, gather_rows
 from speechscale.tokens.readable import Span
 from speechscale.tokens.spelling import DEFAULT_SPELLING
 from speechscale.tokens.subwords import Subwords
@@ -212,12 +212,12 @@ class Vocabulary(Layout):
 
         Each distinct word is encoded once. A word that leaves nothing becomes `<unk>` where there is one.
         """
-        distinct = {word: index for index, word in enumerate(dict.fromkeys(words))}
+        distinct, codes = distinct_strings(words)
         encoded = self.encode_text(self._blank + word for word in distinct)
         if self.unk_id is not None and (empty := np.flatnonzero(encoded.lengths == 0)).size:
             flat = np.insert(encoded.flat, encoded.offsets[empty], self.unk_id)
             encoded = Ragged(flat, offsets(np.maximum(encoded.lengths, 1)))
-        return gather_rows(encoded, np.fromiter(map(distinct.__getitem__, words), np.int64, len(words)))
+        return gather_rows(encoded, codes)
 
     # -- ids to readable text and back
 
