@@ -183,7 +183,7 @@ def load(made: TokenStore, work: Path) -> None:
     ]
     for name, sampler in (
         ("mixed on the fly", MixtureSampler.of_store(made, shares, 2048, 0)),
-        ("from packed rows", MixtureSampler(packed, shares, 2048, made.vocabulary.eos_id)),
+        ("from packed rows", MixtureSampler(packed, shares)),
     ):
         for world in (1, 8):
 

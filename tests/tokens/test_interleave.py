@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -496,3 +497,29 @@ def test_word_of_too_many_tokens(vocabulary: Vocabulary) -> None:
                 words=["a", "xy" * 40_000], word_frames=np.array([[0, 1], [1, 2]]))  # fmt: skip
     with pytest.raises(DataError, match=r"utterance loud: word 'xyxy.* has 8000. tokens, at most 65535"):
         make_source(builder.build(), letters)
+
+
+def test_a_floor_at_level_sentence_counts_words(vocabulary: Vocabulary) -> None:
+    """Sentences of 1, 20 and 20 words: the short one alone is no third of the words."""
+    builder = UnitTableBuilder(frame_rate_hz=25.0, num_units=20)
+    words = ["yes.", *["the"] * 19, "cat.", *["the"] * 19, "dog."]
+    frames = np.array([[2 * k, 2 * k + 2] for k in range(len(words))])
+    for row in range(200):
+        builder.add(
+            id=str(row),
+            speaker="a",
+            split="train",
+            text=" ".join(words),
+            units=np.arange(2 * len(words)) % 20,
+            durations_frames=np.ones(2 * len(words), int),
+            words=words,
+            word_frames=frames,
+        )
+    source = make_source(builder.build(), vocabulary)
+    config = InterleaveConfig(level="sentence", speech_span="fixed(1)", speech_share=0.3)
+    segments, _ = draw_segments(source, np.arange(200), 0, config, 0)
+    spoken = np.bincount(
+        segments.row, weights=np.where(segments.is_speech, segments.last - segments.first + 1, 0), minlength=200
+    )
+    assert (spoken >= math.ceil(0.3 * len(words))).all()
+    assert set(spoken.tolist()) <= {20.0, 21.0}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections import Counter
 from collections.abc import Callable
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def test_impossible_splits(store: TokenStore) -> None:
     seed=st.integers(0, 5),
 )
 def test_shares_hold_over_every_prefix(store: TokenStore, weights: list[int], context: int, seed: int) -> None:
-    """Over any prefix of delivered rows no stream is more than one row above its share."""
+    """Over any prefix of delivered rows every stream is within one row of its share, above and below."""
     sampler = sampler_of(store, dict(zip(STREAMS, weights, strict=True)), context, seed=seed)
     shares = np.array(weights) / sum(weights)
     drawn = np.zeros(3)
@@ -135,7 +136,7 @@ def test_shares_hold_over_every_prefix(store: TokenStore, weights: list[int], co
         drawn[stream] += (batch.segments >= 0).sum()
         surplus = drawn - shares * drawn.sum()
         assert surplus.max() <= context
-        assert surplus.min() >= -2 * context
+        assert surplus.min() >= -context
 
 
 @pytest.mark.parametrize("stream", STREAMS)
@@ -222,14 +223,119 @@ def test_several_corpora_in_one_stream(
         StoreSource(store, "text", 128, 0, name="a/text"),
     ]
     shares = {"a/speech": 0.25, "b/speech": 0.25, "a/text": 0.5}
-    sampler = MixtureSampler(sources, shares, 128, vocabulary.eos_id)
+    sampler = MixtureSampler(sources, shares)
     list(sampler.batches(4, max_tokens=60_000))
     stats = sampler.stats()
     total = sum(stats.by_stream("tokens_seen").values())
     assert stats.by_stream("tokens_seen")["speech"] / total == pytest.approx(0.5, abs=0.01)
     assert stats.sources["b/speech"].epochs > 4 * stats.sources["a/speech"].epochs
     with pytest.raises(DataError, match="name each source once"):
-        MixtureSampler(sources, {"a/speech": 1, "b/speech": 1, "a/texts": 1}, 128, 0)
+        MixtureSampler(sources, {"a/speech": 1, "b/speech": 1, "a/texts": 1})
+    assert stats.epochs_of("speech") == pytest.approx(
+        (stats.sources["a/speech"].documents + stats.sources["b/speech"].documents) / 350
+    )
+    limited = MixtureSampler(sources, shares, max_epochs={"b/speech": 2})
+    with pytest.raises(DataError, match="source 'b/speech' was read 2 times"):
+        list(limited.batches(4))
+    with pytest.raises(DataError, match="max_epochs for 'c'"):
+        MixtureSampler(sources, shares, max_epochs={"c": 2})
+
+
+def test_sources_must_fit_each_other(
+    tmp_path: Path, store: TokenStore, make_table: MakeTable, vocabulary: Vocabulary
+) -> None:
+    """Would catch rows of another length, which came out three quarters empty, and ids of another meaning."""
+    wide = StoreSource(store, "text", 256, 0)
+    with pytest.raises(DataError, match=r"rows of 'speech' have 128 tokens, those of 'text' 256"):
+        MixtureSampler([StoreSource(store, "speech", 128, 0), wide], {"speech": 1, "text": 1})
+    textless = TokenStore.open(store.folder, Vocabulary.textless(20))
+    with pytest.raises(DataError, match="has the vocabulary"):
+        MixtureSampler([StoreSource(textless, "speech", 256, 0), wide], {"speech": 1, "text": 1})
+
+
+def test_the_order_of_the_sources_changes_nothing(store: TokenStore) -> None:
+    sources = [StoreSource(store, stream, 128, 0, pack="stream") for stream in STREAMS]
+    one, other = (MixtureSampler(list(order), EVEN) for order in (sources, sources[::-1]))
+    assert one.fingerprint == other.fingerprint
+    for a, b in islice(zip(one.batches(4), other.batches(4), strict=True), 20):
+        assert digest(a) == digest(b)
+
+
+def test_two_handles_of_one_store_are_one_store(store: TokenStore, vocabulary: Vocabulary) -> None:
+    again = TokenStore.open(store.folder, vocabulary)
+    sources = [StoreSource(store, "speech", 128, 0), StoreSource(again, "interleaved", 128, 0)]
+    sampler = MixtureSampler(sources, {"speech": 1, "interleaved": 1})
+    list(islice(sampler.batches(4), 400))
+    assert sampler.stats().speech_units_unique == store.counts["units"]
+
+
+@pytest.mark.parametrize("rows", [1, 3, 7, 16])
+def test_at_the_limit_only_whole_batches_count(store: TokenStore, rows: int) -> None:
+    """Would catch rows that are counted but delivered to nobody, and a resume that skips them."""
+    limited = sampler_of(store, {"text": 1.0}, 64, max_epochs=1)
+    got = []
+    with pytest.raises(DataError, match="was read 1 times"):
+        got.extend(limited.batches(rows))
+    delivered = list(
+        islice(sampler_of(store, {"text": 1.0}, 64, max_epochs=1).batches(rows), len(limited_rows(limited, rows)))
+    )
+    assert limited.stats().rows == rows * len(delivered)
+    assert limited.tokens_seen == sum(int((batch.segments >= 0).sum()) for batch in delivered)
+    free = sampler_of(store, {"text": 1.0}, 64, max_epochs=3)
+    expected = [
+        digest(batch) for batch in islice(sampler_of(store, {"text": 1.0}, 64).batches(rows), len(delivered) + 3)
+    ]
+    resumed = [digest(batch) for batch in islice(free.batches(rows, state=limited.state()), 3)]
+    assert resumed == expected[len(delivered) :]
+
+
+def limited_rows(sampler: MixtureSampler, rows: int) -> range:
+    return range(sampler.stats().rows // rows)
+
+
+def test_states_travel_with_their_batches(store: TokenStore, tmp_path: Path) -> None:
+    """Would catch a state that is ahead of a batch waiting in a queue, and runs that disturb each other."""
+    sampler = sampler_of(store)
+    queue = list(islice(sampler.checkpointed(4), 9))
+    other = list(islice(sampler.batches(4), 2))
+    assert digest(other[0]) == digest(queue[0][0])
+    for step, (_, state) in enumerate(queue[:-1]):
+        going_on = next(sampler_of(store).batches(4, state=state))
+        assert digest(going_on) == digest(queue[step + 1][0])
+    first, second = sampler.batches(4), sampler.batches(4)
+    pairs = [(digest(next(first)), digest(next(second))) for _ in range(12)]
+    assert all(a == b for a, b in pairs)
+    with pytest.raises(DataError, match=r"batch 3 lies before the state of batch 9"):
+        next(sampler.batches(4, first_batch=3, state=queue[-1][1]))
+
+
+def test_a_pickled_store_does_not_carry_its_bytes(store: TokenStore) -> None:
+    data = pickle.dumps(store)
+    assert len(data) < 10_000 < store.bytes
+    assert pickle.loads(data).fingerprint == store.fingerprint
+
+
+def test_tiny_shares(store: TokenStore) -> None:
+    sampler = sampler_of(store, {"speech": 1e-12, "text": 1e-12})
+    list(islice(sampler.batches(4), 50))
+    seen = sampler.stats().by_stream("tokens_seen")
+    assert seen["speech"] / sum(seen.values()) == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_curriculum_moves_in_small_steps(store: TokenStore) -> None:
+    """Would catch blocks so large that the settings of a short training hardly ever change."""
+    rising = InterleaveConfig(curriculum=(Knot(at=0.0, speech_share=0.1), Knot(at=1.0, speech_share=0.9)))
+    mixture = {"speech": 4.0, "interleaved": 1.0}
+    sampler = MixtureSampler.of_store(store, mixture, 128, 0, rising, total_targets=400_000)
+    opened = []
+    for _ in sampler.batches(4):
+        tally = sampler.tallies[[source.stream for source in sampler.sources].index("interleaved")]
+        opened.append(tally.opened_at / 400_000)
+        if sampler.stats().target_tokens >= 400_000:
+            break
+    assert len(set(opened)) > 30
+    assert max(b - a for a, b in pairwise(opened)) < 0.05
+    assert opened[-1] > 0.9
 
 
 def test_a_curriculum_moves_with_the_training(store: TokenStore) -> None:
@@ -241,7 +347,7 @@ def test_a_curriculum_moves_with_the_training(store: TokenStore) -> None:
     )
 
     def fresh() -> MixtureSampler:
-        return MixtureSampler.of_store(store, {"interleaved": 1}, 128, 0, rising, total_tokens=300_000)
+        return MixtureSampler.of_store(store, {"interleaved": 1}, 128, 0, rising, total_targets=300_000)
 
     sampler = fresh()
     table = store.vocabulary.modality_table()
@@ -273,19 +379,38 @@ def test_validation_rows_hold_a_split_once(store: TokenStore) -> None:
     assert {int(code) for batch in batches for code in np.unique(batch.stream)} == {-1, 0, 2}
 
 
-def test_an_inventory_too_small_is_told_before_anything_is_spent(store: TokenStore) -> None:
-    sampler = MixtureSampler.of_store(store, EVEN, 128, 0, INTERLEAVE, max_epochs=2)
-    sizes = [source.epoch_tokens() for source in sampler.sources]
-    sampler.require(6 * min(sizes) * 0.99)
-    with pytest.raises(DataError, match=r"cannot be had with max_epochs 2: 'text' has .* asks for .* epochs\)"):
-        sampler.require(6 * min(sizes) * 1.01)
-    list(islice(sampler.batches(1), 40))
-    for stream, size in zip(STREAMS, sizes, strict=True):
-        alone = MixtureSampler.of_store(store, {stream: 1}, 4096, 0, INTERLEAVE, max_epochs=1)
+@pytest.mark.parametrize("mixture", [EVEN, {"text": 1.0}, {"speech": 0.2, "interleaved": 0.8}])
+def test_an_inventory_too_small_is_told_before_anything_is_spent(store: TokenStore, mixture: dict[str, float]) -> None:
+    """What `require` lets pass, in predicted tokens, can be had; what it refuses cannot."""
+    sampler = sampler_of(store, mixture, 128, max_epochs=2)
+
+    def passes(targets: float) -> bool:
+        try:
+            sampler.require(targets)
+        except DataError as error:
+            assert "cannot be had" in str(error)  # noqa: PT017
+            assert "max_epochs 2" in str(error)  # noqa: PT017
+            return False
+        return True
+
+    low, high = 0.0, 1e7
+    while high - low > 10:
+        middle = (low + high) / 2
+        low, high = (middle, high) if passes(middle) else (low, middle)
+    with pytest.raises(DataError, match="was read 2 times"):
+        list(sampler.batches(1))
+    assert sampler.stats().target_tokens == pytest.approx(low, rel=0.02)
+    sampler_of(store, mixture).require(1e12)
+
+
+def test_sizes_of_epochs(store: TokenStore) -> None:
+    for stream in STREAMS:
+        alone = sampler_of(store, {stream: 1.0}, 512, max_epochs=1)
         with pytest.raises(DataError, match="was read 1 times"):
             list(alone.batches(1))
-        assert alone.tokens_seen == pytest.approx(size, rel=0.02)
-    MixtureSampler.of_store(store, EVEN, 128, 0, INTERLEAVE).require(1e12)
+        size = alone.sources[0].epoch_size()
+        assert alone.tokens_seen == pytest.approx(size.tokens, rel=0.02)
+        assert alone.stats().target_tokens == pytest.approx(size.targets, rel=0.02)
 
 
 def test_bad_mixtures(store: TokenStore) -> None:

@@ -172,7 +172,7 @@ def test_packed_rows_in_a_mixture(tmp_path: Path, store: TokenStore) -> None:
 
     def fresh() -> MixtureSampler:
         sources = [PackedSource(rows, 0, name="packed"), StoreSource(store, "text", 64, 0)]
-        return MixtureSampler(sources, {"packed": 3, "text": 1}, 64, 0)
+        return MixtureSampler(sources, {"packed": 3, "text": 1})
 
     sampler = fresh()
     batches = list(islice(sampler.batches(4), 3 * len(rows) // 4))
@@ -189,3 +189,37 @@ def test_packed_rows_in_a_mixture(tmp_path: Path, store: TokenStore) -> None:
     list(islice(halfway.batches(4), 100))
     resumed = next(fresh().batches(4, state=halfway.state()))
     assert np.array_equal(resumed.tokens, batches[100].tokens)
+
+
+def test_packed_epochs_are_epochs(tmp_path: Path, store: TokenStore) -> None:
+    """Would catch rows of a second epoch that are counted as unique, and unique speech that is not known but told."""
+    rows = write_packed(store, "interleaved", tmp_path / "rows", context=64, interleave=INTERLEAVE, epochs=2)
+    source = PackedSource(rows, 0)
+    assert source.documents == store.documents("interleaved")
+    first = StoreSource(store, "interleaved", 64, 0, interleave=INTERLEAVE)
+    one = sum(int(first.block(number, 0.0).tokens.sum()) for number in range(first.blocks))
+    sampler = MixtureSampler([source], {"interleaved": 1.0}, max_epochs=3)
+    with pytest.raises(DataError, match="was read 3 times"):
+        list(sampler.batches(1))
+    stats = sampler.stats()
+    assert stats.sources["interleaved"].epochs == 3
+    assert stats.sources["interleaved"].tokens_unique == one
+    assert (stats.speech_units_unique, stats.speech_hours_unique) == (None, None)
+    size = source.epoch_size()
+    assert size.tokens == rows.tokens / 2
+    assert size.targets == pytest.approx(stats.target_tokens / 3, rel=0.01)
+
+
+def test_other_peoples_files_stay(tmp_path: Path, store: TokenStore) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "pytorch_model.bin").write_bytes(b"weights")
+    with pytest.raises(DataError, match="holds other files"):
+        write_packed(store, "text", tmp_path / "model", context=64)
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["pytorch_model.bin"]
+
+
+def test_left_work_is_cleared(tmp_path: Path, store: TokenStore) -> None:
+    write_packed(store, "text", tmp_path / "rows", context=64)
+    (tmp_path / "rows" / ".work").mkdir()
+    write_packed(store, "text", tmp_path / "rows", context=64)
+    assert not (tmp_path / "rows" / ".work").exists()

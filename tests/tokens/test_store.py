@@ -421,3 +421,15 @@ def test_a_store_of_ten_billion_tokens_opens_at_once(tmp_path: Path, table: Unit
     assert store.documents("speech") == 4 * 10**7 - 1
     for got, known in zip(found, wanted, strict=True):
         assert np.array_equal(got, known)
+
+
+def test_a_kill_between_the_two_renames_loses_nothing(
+    tmp_path: Path, make_table: MakeTable, vocabulary: Vocabulary
+) -> None:
+    build_store(tmp_path / "s", vocabulary, table=make_table(5))
+    (tmp_path / "s").rename(tmp_path / ".s.old")
+    assert TokenStore.open(tmp_path / "s", vocabulary).documents("speech") == 5
+    (tmp_path / "s").rename(tmp_path / ".s.old")
+    with pytest.raises(DataError, match="nothing to store"):
+        build_store(tmp_path / "s", vocabulary)
+    assert TokenStore.open(tmp_path / "s", vocabulary).documents("speech") == 5

@@ -22,7 +22,7 @@ from speechscale.study.steps import read_record
 from speechscale.tokens.interleave import InterleaveConfig
 from speechscale.tokens.mixture import MixtureSampler
 from speechscale.tokens.packing import Batch
-from speechscale.tokens.sources import pack_store
+from speechscale.tokens.sources import StoreSource, pack_store
 from speechscale.tokens.store import TokenStore
 from speechscale.tokens.vocabulary import Vocabulary
 from speechscale.train.loop import TrainConfig, TrainResult, train
@@ -49,7 +49,7 @@ class Data:
     def packed(self, split: str, stream: str, context: int, interleave: InterleaveConfig) -> list[Batch]:
         """Every document of a split once, as batches; empty when the split has none of this stream."""
         store: TokenStore = getattr(self, split)
-        if not store.documents(stream):
+        if not store.documents(stream, interleave):
             return []
         return pack_store(store, [stream], context, interleave=interleave, batch_rows=VALIDATION_ROWS)
 
@@ -81,7 +81,8 @@ def train_text_lm(config: dict[str, Any], inputs: dict[str, Path], out: Path) ->
     per_token = flops_per_token(size, data.vocabulary.size, section.context)
     tokens = config["tokens"]
     model = new_model(size, data.vocabulary.size, section.context, config["seed"])
-    sampler = MixtureSampler.of_store(data.train, {"text": 1.0}, section.context, config["seed"], pack=section.pack)
+    source = StoreSource(data.train, "text", section.context, config["seed"], name="text_lm", pack=section.pack)
+    sampler = MixtureSampler([source], {"text_lm": 1.0})
     result = train(
         model,
         sampler.batches(section.batch_rows),
@@ -98,7 +99,7 @@ def train_text_lm(config: dict[str, Any], inputs: dict[str, Path], out: Path) ->
         "learning_rate": config["learning_rate"],
         "tokens_seen": tokens,
         "flops_exact": tokens * per_token.flops_exact,
-        "text_epochs": sampler.stats().by_stream("epochs")["text"],
+        "text_epochs": sampler.stats().epochs_of("text"),
         "loss_text": loss,
         "loss_select": result.best["select"].text,
         "note": f"text loss {loss:.3f}",
@@ -154,12 +155,12 @@ def train_run(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dic
         interleave,
         pack=section.pack,
         max_epochs=config["max_epochs"],
-        total_tokens=tokens,
+        total_targets=tokens,
     )
     sampler.require(tokens)
     main = "text" if textual else "speech"
     sets = {"select": ("select", main), "test": ("test", main)}
-    sets |= {s: ("test", s) for s in ("text", "interleaved") if not textual and data.test.documents(s)}
+    sets |= {s: ("test", s) for s in ("text", "interleaved") if not textual and data.test.documents(s, interleave)}
     validation = {k: packed for k, (s, t) in sets.items() if (packed := data.packed(s, t, section.context, interleave))}
     row: dict[str, Any] = {
         **{
@@ -187,7 +188,7 @@ def train_run(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dic
         )
     except FloatingPointError as error:
         return {"row": row, "trajectory": [], "diverged": str(error), "note": f"DIVERGED: {error}"}
-    row |= _losses(result, main) | _counts(result, sampler)
+    row |= _losses(result, main) | _counts(result, sampler, data.train.counts.get("units", 0))
     save_model(model, out / "model")
     data.vocabulary.save(out / "model")
     metrics: list[Any] = []
@@ -260,16 +261,16 @@ def _losses(result: TrainResult, main: str) -> dict[str, Any]:
     return row
 
 
-def _counts(result: TrainResult, sampler: MixtureSampler) -> dict[str, Any]:
+def _counts(result: TrainResult, sampler: MixtureSampler, speech_units: int) -> dict[str, Any]:
+    """Counts of the delivered rows; the last batch, which the budget may cut, is in them whole."""
     stats = sampler.stats()
-    unique = stats.speech_units_unique
     return {
         "tokens_seen": result.tokens_seen,
-        "tokens_unique": sum(stats.by_stream("tokens_unique").values()),
+        "tokens_unique": min(result.tokens_seen, sum(stats.by_stream("targets_unique").values())),
         "speech_units_seen": stats.speech_units_seen,
-        "speech_units_unique": unique,
+        "speech_units_unique": stats.speech_units_unique,
         "speech_hours_unique": stats.speech_hours_unique,
-        "speech_epochs": stats.speech_units_seen / unique if unique else None,
-        "text_epochs": stats.by_stream("epochs").get("text"),
+        "speech_epochs": stats.speech_units_seen / speech_units if speech_units else None,
+        "text_epochs": stats.epochs_of("text"),
         "steps": result.steps,
     }

@@ -155,7 +155,8 @@ class ColumnWriter:
         if array.dtype != self.dtype and len(array) and not np.can_cast(array.dtype, self.dtype):
             limits = np.iinfo(self.dtype)
             low, high = int(array.min()), int(array.max())
-            assert limits.min <= low <= high <= limits.max, f"{self.path}: {low}..{high} do not fit {self.dtype}"
+            if not limits.min <= low <= high <= limits.max:
+                raise OverflowError(f"{self.path}: {low}..{high} do not fit {self.dtype}")
         if not len(array):
             return
         array = np.ascontiguousarray(array, self.dtype)
@@ -228,7 +229,7 @@ class ColumnSetWriter:
     ) -> None:
         folder, self._sync = lock.folder, sync
         if known is None:
-            for path in [*folder.glob("*.bin"), folder / INDEX_FILE]:
+            for path in [*(column_path(folder, name) for name in dtypes), folder / INDEX_FILE]:
                 path.unlink(missing_ok=True)
         elif set(known) != set(dtypes):
             raise DataError(f"{folder}: has the columns {sorted(known)}, needed are {sorted(dtypes)}; {REMEDY}")

@@ -145,7 +145,8 @@ def draw_segments(
     row, first, last, can_speak = _cells(source, begin, stop, config.level)
     cell_offsets = np.searchsorted(row, np.arange(len(rows) + 1))
     keys = np.asarray(source.keys[rows])
-    speech = draw_speech(can_speak, cell_offsets, keys, epoch=epoch, rule=config.rule, seed=seed)
+    words = last - first + 1 if config.level == "sentence" else None
+    speech = draw_speech(can_speak, cell_offsets, keys, epoch=epoch, rule=config.rule, seed=seed, words=words)
     runs = _join(row, first, last, speech)
 
     spoken = np.flatnonzero(runs.is_speech)

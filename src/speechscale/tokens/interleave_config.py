@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -39,8 +39,9 @@ class InterleaveConfig:
     """How speech and text alternate inside one sequence.
 
     Args:
-        level: what spans count. "word"; "sentence" (of words that end in . ! ? and their like); "utterance": no spans,
-            the whole utterance as speech and then as text or the other way round.
+        level: what spans count. "word"; "sentence" (of words that end in . ! ? and their like; speech if its first and
+            last word have times); "utterance": no spans, the whole utterance as speech and then as text or the other
+            way round.
         speech_span: law of the lengths of speech spans: poisson(10), uniform(5,15), fixed(4), geometric(3), or
             bernoulli for each word on its own.
         text_span: law of text spans, from which the share follows (give speech_share None); "" derives it.
@@ -84,6 +85,11 @@ class InterleaveConfig:
             _ = self.rule
         for step in range(CURRICULUM_STEPS + 1 if self.curriculum else 0):
             self.at(step / CURRICULUM_STEPS)
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The settings that are not the usual ones, as plain values: what a record keeps."""
+        return {f.name: value for f in fields(self) if (value := asdict(self)[f.name]) != f.default}
 
     @property
     def rule(self) -> SpanRule:

@@ -151,20 +151,13 @@ def make_sampler(
     stores: Mapping[str, TokenStore], shares: Mapping[str, float], context: int, seed: int, config: InterleaveConfig
 ) -> MixtureSampler:
     """The sampler that trains on these stores. Raises DataError: their vocabularies differ."""
-    prints = {name: store.vocabulary.fingerprint for name, store in stores.items()}
-    first = next(iter(stores))
-    if odd := [name for name in stores if prints[name] != prints[first]]:
-        raise DataError(
-            f"mixture: '{first}' has the vocabulary {prints[first][:12]}, '{odd[0]}' {prints[odd[0]][:12]}; "
-            "give one that fits both with --vocabulary"
-        )
     sources = [
         StoreSource(store, stream, context, seed, name=name, interleave=config)
         for label, store in stores.items()
         for stream in STREAMS
         if (name := source_name(label, stream, len(stores))) in shares
     ]
-    return MixtureSampler(sources, shares, context, stores[first].vocabulary.eos_id)
+    return MixtureSampler(sources, shares)
 
 
 def mixture_overview(sampler: MixtureSampler, batch_rows: int, batches: int) -> dict[str, Any]:

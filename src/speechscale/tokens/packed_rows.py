@@ -20,7 +20,7 @@ from speechscale.records import offsets
 from speechscale.tokens.columns import INDEX_FILE, ColumnIndex, column_path, damage, open_column, verify_column
 from speechscale.tokens.packing import STREAMS, Batch, IdTables, PackedBlock, Row, Slices, assemble
 from speechscale.tokens.ragged import Ragged, Shuffle, ragged_arange
-from speechscale.tokens.sources import BLOCK_ROWS, name_key
+from speechscale.tokens.sources import BLOCK_ROWS, EpochSize, name_key
 from speechscale.tokens.vocabulary import Vocabulary
 
 ROWS_FORMAT = "speechscale.rows.1"
@@ -71,6 +71,9 @@ class PackedRows:
             for name, column in index.items():
                 verify_column(column_path(folder, name), column)
         return cls(folder=folder, vocabulary=vocabulary, meta=meta, arrays=arrays)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self.folder, self.vocabulary)  # not the bytes behind the maps
 
     def __len__(self) -> int:
         return len(self.arrays["closed"])
@@ -126,6 +129,10 @@ class PackedRows:
         return assemble(chosen, self.context, self.vocabulary.eos_id)
 
 
+def _reopen(folder: Path, vocabulary: Vocabulary) -> PackedRows:
+    return PackedRows.open(folder, vocabulary, verify=False)
+
+
 def _ranges(borders: np.ndarray, rows: Int[np.ndarray, " chosen"]) -> tuple[np.ndarray, np.ndarray]:
     """Begins and lengths of ragged rows."""
     begins = np.asarray(borders[rows], np.int64)
@@ -144,7 +151,7 @@ def packed_damage(folder: Path | str) -> Iterator[str]:
 class PackedSource:
     """Rows on disk as a source of a mixture: in their order the first time, shuffled by blocks of rows afterwards.
 
-    A pass over the rows counts as an epoch, even if they were packed for several.
+    Rows packed for several epochs are as many passes over the documents.
     """
 
     rows: PackedRows
@@ -152,37 +159,48 @@ class PackedSource:
     name: str = ""
     stream: str = field(init=False)
     documents: int = field(init=False)
-    blocks: int = field(init=False)
     recipe: dict[str, Any] = field(init=False)
     _ids: IdTables = field(init=False, repr=False)
+    _spans: tuple[tuple[int, int, int], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        stream = self.rows.meta["recipe"]["stream"]
+        recipe = self.rows.meta["recipe"]
+        spans, first = [], 0
+        for epoch, end in enumerate(self.rows.meta["epoch_rows"]):
+            spans += [(epoch, begin, min(begin + BLOCK_ROWS, end)) for begin in range(first, end, BLOCK_ROWS)]
+            first = end
         for name, value in (
-            ("name", self.name or stream),
-            ("stream", stream),
-            ("documents", int(self.rows.arrays["closed"].sum(dtype=np.int64))),
-            ("blocks", -(-len(self.rows) // BLOCK_ROWS)),
+            ("name", self.name or recipe["stream"]),
+            ("stream", recipe["stream"]),
+            ("documents", int(self.rows.arrays["closed"].sum(dtype=np.int64)) // recipe["epochs"]),
             ("recipe", {"rows": self.rows.meta["meta_sha256"], "seed": self.seed}),
             ("_ids", IdTables.of(self.rows.vocabulary)),
+            ("_spans", tuple(spans)),
         ):
             object.__setattr__(self, name, value)
 
+    @property
+    def context(self) -> int:
+        return self.rows.context
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self.rows.vocabulary
+
+    def epoch_of(self, block: int) -> int:
+        again, block = divmod(block, len(self._spans))
+        return again * int(self.rows.meta["recipe"]["epochs"]) + self._spans[block][0]
+
+    def epoch_size(self) -> EpochSize:
+        tokens, epochs = self.rows.tokens, self.rows.meta["recipe"]["epochs"]
+        return EpochSize(tokens / epochs, (tokens - len(self.rows.arrays["piece_starts"])) / epochs)
+
     def block(self, number: int, progress: float) -> PackedBlock:
-        epoch, block = divmod(number, self.blocks)
-        if not epoch:
-            return self._block(block, None)
-        key = name_key(self.name)
-        return self._block(
-            int(Shuffle(self.blocks, self.seed, key, epoch).at(np.array([block]))[0]), (self.seed, key, number)
-        )
-
-    def _block(self, block: int, names: tuple[int, ...] | None) -> PackedBlock:
-        first = block * BLOCK_ROWS
-        rows = np.arange(first, min(first + BLOCK_ROWS, len(self.rows)))
-        return self.rows.block(
-            rows if names is None else rows[Shuffle(len(rows), *names).at(np.arange(len(rows)))], self._ids
-        )
-
-    def epoch_tokens(self) -> float:
-        return float(self.rows.tokens)
+        again, block = divmod(number, len(self._spans))
+        _, first, last = self._spans[block]
+        if not again:
+            return self.rows.block(np.arange(first, last), self._ids)
+        key, blocks = name_key(self.name), np.array([block])
+        _, first, last = self._spans[int(Shuffle(len(self._spans), self.seed, key, again, -1).at(blocks)[0])]
+        order = Shuffle(last - first, self.seed, key, number, -2).at(np.arange(last - first))
+        return self.rows.block(first + order, self._ids)

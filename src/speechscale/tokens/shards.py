@@ -73,16 +73,18 @@ class PackWork:
         for item in items:
             lock = FolderLock(self.folder / item.id)
             writer = ColumnSetWriter(lock, _types(self.vocabulary), offsets=OFFSETS, sync=False)
-            kinds = np.zeros(3, np.int64)
+            kinds, rows = np.zeros(3, np.int64), []
             for number in range(item.first, item.last):
                 block = source.block(number, 0.0)
                 _append(writer, block)
                 kinds += block.kinds.sum(axis=0)
+                rows.append(len(block))
             columns = writer.close()
             lock.close()
             yield {
                 "id": item.id,
                 "kinds": kinds.tolist(),
+                "rows": rows,
                 "columns": {name: index.to_json() for name, index in columns.items()},
             }
 
@@ -136,9 +138,12 @@ def write_packed(
     recipe = {**source.recipe, "epochs": epochs}
     if (folder / INDEX_FILE).is_file():
         done = PackedRows.open(folder, store.vocabulary)
-        if done.meta["recipe"] == recipe:
-            return done
-        raise DataError(f"{folder}: holds rows of another recipe; choose another output or delete it")
+        if done.meta["recipe"] != recipe:
+            raise DataError(f"{folder}: holds rows of another recipe; choose another output or delete it")
+        shutil.rmtree(folder / WORK, ignore_errors=True)
+        return done
+    if folder.is_dir() and not (folder / WORK).is_dir() and any(folder.iterdir()):
+        raise DataError(f"{folder}: holds other files; choose an empty or a new folder")
     blocks = source.blocks * epochs
     per_part = max(1, PART_TOKENS // (BLOCK_ROWS * context))
     parts = tuple((first, min(first + per_part, blocks)) for first in range(0, blocks, per_part))
@@ -154,14 +159,14 @@ def write_packed(
         folder=folder / WORK,
     )
     run_parts(work, [1] * len(parts), folder / WORK, recipe=recipe, workers=workers, watch=watch)
-    _join(folder, store.vocabulary, len(parts), recipe)
+    _join(folder, store.vocabulary, len(parts), recipe, source.blocks)
     return PackedRows.open(folder, store.vocabulary, verify=False)
 
 
-def _join(folder: Path, vocabulary: Vocabulary, parts: int, recipe: dict[str, Any]) -> None:
+def _join(folder: Path, vocabulary: Vocabulary, parts: int, recipe: dict[str, Any], blocks_per_epoch: int) -> None:
     """Copy the parts behind one another, verified, and write the index last."""
     lock = FolderLock(folder)
-    kinds = np.zeros(3, np.int64)
+    kinds, rows = np.zeros(3, np.int64), list[int]()
     writer = ColumnSetWriter(lock, _types(vocabulary), offsets=OFFSETS)
     try:
         for part in range(parts):
@@ -170,6 +175,7 @@ def _join(folder: Path, vocabulary: Vocabulary, parts: int, recipe: dict[str, An
             index = {n: ColumnIndex.from_json(n, saved, place / INDEX_FILE) for n, saved in row["columns"].items()}
             writer.copy(place, index, shifts={})
             kinds += row["kinds"]
+            rows += row["rows"]
     except BaseException:
         writer.abort()
         lock.close()
@@ -179,6 +185,7 @@ def _join(folder: Path, vocabulary: Vocabulary, parts: int, recipe: dict[str, An
         "format": ROWS_FORMAT,
         "vocabulary": vocabulary.fingerprint,
         "recipe": recipe,
+        "epoch_rows": np.cumsum(rows)[blocks_per_epoch - 1 :: blocks_per_epoch].tolist(),
         "kinds": dict(zip(("text", "speech", "marker"), kinds.tolist(), strict=True)),
         "columns": {name: index.to_json() for name, index in columns.items()},
     }

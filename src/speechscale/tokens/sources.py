@@ -21,6 +21,7 @@ from speechscale.tokens.interleave import InterleaveConfig
 from speechscale.tokens.packing import STREAMS, Batch, IdTables, Pack, PackedBlock, Row, batches_of, pack_block
 from speechscale.tokens.ragged import Shuffle
 from speechscale.tokens.store import TokenStore
+from speechscale.tokens.vocabulary import Vocabulary
 
 CHUNK_UTTERANCES = 1 << 20
 BLOCK_ROWS = 512
@@ -46,8 +47,13 @@ class Source(Protocol):
         ...
 
     @property
-    def blocks(self) -> int:
-        """Blocks in one epoch."""
+    def context(self) -> int:
+        """Tokens that a row can hold."""
+        ...
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What its ids mean."""
         ...
 
     @property
@@ -59,9 +65,20 @@ class Source(Protocol):
         """Block `number` of all epochs counted through; `progress` 0..1 of the training, for a curriculum."""
         ...
 
-    def epoch_tokens(self) -> float:
+    def epoch_of(self, block: int) -> int:
+        """The pass over the documents that a block belongs to, from 0."""
+        ...
+
+    def epoch_size(self) -> EpochSize:
         """Tokens of one epoch, at least roughly."""
         ...
+
+
+class EpochSize(NamedTuple):
+    """Tokens of an epoch, and how many of them are predicted (all but the first of each segment)."""
+
+    tokens: float
+    targets: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +86,10 @@ class StoreSource:
     """One stream of a store, shuffled anew and packed in each epoch.
 
     Args:
-        name: names the shuffle as well; two sources of one name and size have one order.
+        name: names the shuffle as well; two sources of one name, seed and size have one order.
         pack: see `pack_block`. interleave: how the interleaved stream is drawn.
+        block_rows: rows that a block is made for. The progress of a curriculum counts when a block is opened, so a
+            short training with one wants small blocks.
 
     Raises:
         DataError: unknown stream, or no documents of it.
@@ -83,6 +102,7 @@ class StoreSource:
     name: str = ""
     pack: Pack = "best_fit"
     interleave: InterleaveConfig = field(default_factory=InterleaveConfig)
+    block_rows: int = BLOCK_ROWS
     documents: int = field(init=False)
     blocks: int = field(init=False)
     recipe: dict[str, Any] = field(init=False)
@@ -100,7 +120,7 @@ class StoreSource:
                 f"mixture: the store {self.store.folder} has no '{self.stream}' documents for this vocabulary; add "
                 "some or drop it"
             )
-        per_block = BLOCK_ROWS * self.context / mean_document_tokens(self.store, self.stream)
+        per_block = self.block_rows * self.context / mean_document_tokens(self.store, self.stream)
         put("blocks", max(1, min(self.documents, round(self.documents / per_block))))
         put("_key", name_key(self.name))
         put("_ids", IdTables.of(self.store.vocabulary))
@@ -112,12 +132,21 @@ class StoreSource:
             "pack": self.pack,
             "name": self.name,
             "seed": self.seed,
+            "blocks": self.blocks,
         }
         if self.stream == "interleaved":
-            recipe["interleave"] = repr(self.interleave)
+            recipe["interleave"] = self.interleave.changed
         put("recipe", recipe)
 
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self.store.vocabulary
+
+    def epoch_of(self, block: int) -> int:
+        return block // self.blocks
+
     def block_documents(self, number: int) -> Int[np.ndarray, " documents"]:
+        """The documents of a block, in the order of `PackedBlock.closed`."""
         epoch, block = divmod(number, self.blocks)
         first, last = (self.documents * (block + k) // self.blocks for k in (0, 1))
         return Shuffle(self.documents, self.seed, self._key, epoch).at(np.arange(first, last))
@@ -134,15 +163,17 @@ class StoreSource:
         packed = pack_block(bodies, self._ids, self.context, pack=self.pack)
         return packed.take(Shuffle(len(packed), self.seed, self._key, -1, number).at(np.arange(len(packed))))
 
-    def epoch_tokens(self) -> float:
-        """Tokens of one epoch: counted where documents are stored as they are, else scaled up from the first block."""
+    def epoch_size(self) -> EpochSize:
+        """Counted where documents are stored as they are, else scaled up from the first block."""
         counts = self.store.counts
-        if self.stream == "text":
-            return counts["text_tokens"] + 2 * self.documents
-        if self.stream == "speech" and self.store.vocabulary.subwords is None:
-            return counts["units"] + 2 * self.documents
-        first = self.block(0, 0.0)
-        return float(first.tokens.sum()) * self.documents / len(self.block_documents(0))
+        plain = self.stream == "speech" and self.store.vocabulary.subwords is None
+        if (plain or self.stream == "text") and self.pack == "best_fit":
+            bodies = counts["text_tokens" if self.stream == "text" else "units"]
+            return EpochSize(bodies + 2 * self.documents, bodies + self.documents)
+        first = self.block(0, 1.0)
+        scale = self.documents / len(self.block_documents(0))
+        tokens = float(first.tokens.sum())
+        return EpochSize(tokens * scale, (tokens - float(first.pieces.sum())) * scale)
 
     def delivered(self, documents: Int[np.ndarray, " chosen"], position: Position) -> Bool[np.ndarray, " chosen"]:
         """Which of some documents were delivered at least once."""
@@ -165,16 +196,19 @@ class Position(NamedTuple):
     progress: float
 
 
-def unique_speech(sources: Sequence[tuple[Source, Position]]) -> tuple[int, float]:
+def unique_speech(sources: Sequence[tuple[Source, Position]]) -> tuple[int | None, float | None]:
     """Units and hours of all utterances that any of the sources delivered at least once, heard or interleaved.
 
-    Streams of one store share its utterances; works through them by chunks.
+    Streams of one store share its utterances; works through them by chunks. None: packed rows do not know theirs.
     """
     units, hours = 0, 0.0
-    by_store: dict[int, list[tuple[StoreSource, Position]]] = {}
+    by_store: dict[str, list[tuple[StoreSource, Position]]] = {}
     for source, position in sources:
-        if isinstance(source, StoreSource) and source.stream != "text":
-            by_store.setdefault(id(source.store), []).append((source, position))
+        if source.stream == "text":
+            continue
+        if not isinstance(source, StoreSource):
+            return None, None
+        by_store.setdefault(source.store.fingerprint, []).append((source, position))
     for group in by_store.values():
         store = group[0][0].store
         total = store.documents("speech")
@@ -225,10 +259,12 @@ def pack_store(
     seed: int = 0,
     batch_rows: int = 16,
 ) -> list[Batch]:
-    """Pack every document of the given streams once (interleaved ones as drawn in epoch 0), e.g. a validation set.
+    """Pack every document of the given streams once, whole and apart, e.g. a validation set.
 
-    The last batch may have fewer rows.
+    Interleaved documents are as drawn in epoch 0, with the settings that a curriculum ends with. The last batch may
+    have fewer rows.
     """
+    interleave = (interleave or InterleaveConfig()).at(1.0)
     rows: list[Row] = []
     for stream in streams:
         documents = np.arange(store.documents(stream, interleave))

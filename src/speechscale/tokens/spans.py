@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt64
 
 from speechscale.errors import DataError
+from speechscale.records import offsets
 from speechscale.tokens.laws import ONE, SpanLaw, derive_text_law, law_weights, parse_law, residual_weights
 from speechscale.tokens.ragged import draw_bits, extend_bits, ragged_arange, to_unit_interval
 
@@ -89,15 +90,17 @@ def draw_speech(
     epoch: int,
     rule: SpanRule,
     seed: int,
+    words: Int[np.ndarray, " cells"] | None = None,
 ) -> Bool[np.ndarray, " cells"]:
     """Choose the cells that are speech; a pure function of (seed, key, epoch) for each row.
 
     Args:
         can_speak: False for a cell without a time, which is never speech.
         cell_offsets: cells of row i are `cell_offsets[i]:cell_offsets[i + 1]`.
+        words: of each cell, for a floor of the share of words; None: one each.
     """
     if rule.kind == "floor":
-        return draw_floor(can_speak, cell_offsets, keys, epoch=epoch, rule=rule, seed=seed)
+        return draw_floor(can_speak, cell_offsets, keys, epoch=epoch, rule=rule, seed=seed, words=words)
     if rule.share == 1:
         return can_speak.copy()
     spans = _draw_cells if rule.speech.kind == "bernoulli" else _draw_renewal
@@ -176,8 +179,9 @@ def draw_floor(
     epoch: int,
     rule: SpanRule,
     seed: int,
+    words: Int[np.ndarray, " cells"] | None = None,
 ) -> Bool[np.ndarray, " cells"]:
-    """Add spans until at least `rule.share` of each row's cells are speech.
+    """Add spans until at least `rule.share` of each row's words are speech; a cell has `words` of them, or one.
 
     The SIMS sampler draws a start uniformly over the cells that are neither speech nor directly behind a span, and a
     length; it draws again when the span would run into an earlier one, and cuts the span at the end of the
@@ -200,7 +204,8 @@ def draw_floor(
         wall = np.minimum.accumulate(np.where(can_speak, wall, index)[::-1])[::-1]
     weight = np.where(can_speak, ONE, 0).astype(np.int64)
     speech = np.zeros(len(can_speak), bool)
-    missing = np.ceil(rule.share * row_cells - 1e-9).astype(np.int64)
+    passed = cell_offsets[0] + np.arange(len(can_speak) + 1) if words is None else offsets(words)
+    missing = np.ceil(rule.share * (passed[cell_offsets[1:]] - passed[cell_offsets[:-1]]) - 1e-9).astype(np.int64)
     active = np.flatnonzero(row_cells > 0)
     named = draw_bits(seed, keys, epoch)
     draw = 0
@@ -225,7 +230,7 @@ def draw_floor(
         stop = np.minimum(start + np.searchsorted(law, rest, side="right"), wall[start])
 
         speech[ragged_arange(start, stop - start)] = True
-        missing[active] -= stop - start
+        missing[active] -= passed[stop] - passed[start]
         going = missing[active] > 0
         active, start, stop = active[going], start[going], stop[going]
 

@@ -85,6 +85,9 @@ class TokenStore:
                 verify_column(column_path(folder, name), index)
         return cls(folder=folder, vocabulary=vocabulary, meta=meta, arrays=arrays)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self.folder, self.vocabulary)  # not the bytes behind the maps
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the index, and so over everything the store holds."""
@@ -221,6 +224,10 @@ class TokenStore:
                     return int(row)
         example = f"the first is '{self.utterance_id(0)}'" if len(keys) else "it has no speech"
         raise DataError(f"{self.folder}: no utterance '{id}' ({example}); give the id that its corpus has")
+
+
+def _reopen(folder: Path, vocabulary: Vocabulary) -> TokenStore:
+    return TokenStore.open(folder, vocabulary, verify=False)
 
 
 def build_store(

@@ -67,6 +67,7 @@ def column_types(vocabulary: Vocabulary) -> dict[str, np.dtype[Any]]:
 
 def read_meta(folder: Path) -> dict[str, Any]:
     """The index of a store. Raises DataError: none there, another format, or altered."""
+    _restore(folder)
     path = folder / INDEX_FILE
     if not path.is_file():
         raise DataError(f"{folder}: no complete token store ({INDEX_FILE} is missing); build it")
@@ -79,6 +80,17 @@ def read_meta(folder: Path) -> dict[str, Any]:
     if _seal(meta) != meta.get("index_sha256"):
         raise DataError(f"{path}: does not match its own checksum, it was altered; {REMEDY}")
     return meta
+
+
+def _restore(folder: Path) -> None:
+    """Put the old store back where a kill came between the two renames that replace it."""
+    old = _old(folder)
+    if not folder.exists() and (old / INDEX_FILE).is_file():
+        old.rename(folder)
+
+
+def _old(folder: Path) -> Path:
+    return folder.parent / f".{folder.name}.old"
 
 
 def columns_of(folder: Path, meta: Mapping[str, Any]) -> dict[str, ColumnIndex]:
@@ -331,9 +343,10 @@ class _Words:
 @contextmanager
 def new_store(folder: Path, vocabulary: Vocabulary, *, on_error: OnError = "stop") -> Iterator[StoreWriter]:
     """Write everything beside `folder`, then rename: whoever opens `folder` finds a complete store or the old one."""
+    _restore(folder)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / INDEX_FILE).is_file():
         raise DataError(f"{folder}: is there and no token store; choose another output or delete it")
-    partial, old = (folder.parent / f".{folder.name}.{state}" for state in ("partial", "old"))
+    partial, old = folder.parent / f".{folder.name}.partial", _old(folder)
     writer = StoreWriter(partial, vocabulary, on_error=on_error, name=folder)
     try:
         yield writer
