@@ -242,7 +242,7 @@ def curves_figure(curves: Sequence[Mapping[str, Any]], colors: Mapping[str, str]
             )
         )
     figure.update_xaxes(title="tokens seen", type="log")
-    figure.update_yaxes(title="loss on the split select (nats per token)")
+    figure.update_yaxes(title="loss on the split select (nats per unit or text token)")
     return _styled(figure, 400)
 
 
