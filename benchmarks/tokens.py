@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from speechscale.files import canonical_sha256
 from speechscale.records import UnitTable, UnitTableBuilder
 from speechscale.speech.unit_files import read_units, write_units
 from speechscale.tokens.interleave import InterleaveConfig, interleave_batch, make_source
@@ -199,59 +201,47 @@ def load(made: TokenStore, work: Path) -> None:
             )
 
 
+UNITS_EACH, WORDS_EACH, UNITS_A_WORD = 260, 36, 7
+WORD_COLUMNS = ("tokens", "token_counts", "first", "last", "code")
+
+
+def big_column(name: str, entries: np.ndarray) -> np.ndarray:
+    """Entries of a column of a store whose utterances are all alike."""
+    word = entries % WORDS_EACH
+    return {
+        "unit_offsets": entries * UNITS_EACH,
+        "word_offsets": entries * WORDS_EACH,
+        "word_token_rows": entries * WORDS_EACH,
+        "word_token_counts": entries * 0 + 1,
+        "word_first": UNITS_A_WORD * word,
+        "word_last": UNITS_A_WORD * (word + 1),
+        "frames": entries * 0 + 300,
+        "id_offsets": entries * 0,
+    }.get(name, entries)
+
+
 def big_store(folder: Path, vocabulary: Vocabulary, utterances: int) -> None:
-    """A store of so many utterances of 260 units without its bulk: the columns of units and words are sparse files."""
-    table = made_table(64)
-    small = build_store(folder, vocabulary, table=table, texts=["the window"])
+    """A store of so many utterances without its bulk: units, durations and word tokens are holes in sparse files."""
+    build_store(folder, vocabulary, table=made_table(64))
     meta = json.loads((folder / "meta.json").read_text())
-    units, words = 260, 36
-    sizes = {"units": units, "durations": units, "word_tokens": words, "word_token_counts": words}
-    sizes |= {"word_first": words, "word_last": words, "word_code": words}
-    steps = {"unit_offsets": units, "word_offsets": words, "word_token_rows": words, "id_offsets": 0}
+    per_row = {"units": UNITS_EACH, "durations": UNITS_EACH}
+    per_row |= {name: WORDS_EACH for name in meta["columns"] if name.startswith("word_") and name[5:] in WORD_COLUMNS}
     for name, column in meta["columns"].items():
-        path, dtype = folder / f"{name}.bin", np.dtype(column["dtype"])
-        if name in sizes:
-            length = utterances * sizes[name]
-            with path.open("wb") as file:
-                file.truncate(length * dtype.itemsize)
-        elif name in steps or name in ("frames", "keys", "interleaved_rows", "worded_rows"):
-            length = utterances + (name in steps)
-            with path.open("wb") as file:
-                for first in range(0, length, 1 << 20):
-                    part = np.arange(first, min(first + (1 << 20), length), dtype=np.int64)
-                    part = part * steps[name] if name in steps else part if name != "frames" else part * 0 + 300
-                    file.write(part.astype(dtype).tobytes())
-        else:
+        if name in ("id_bytes", "skips", "text_tokens", "text_offsets"):
             continue
+        dtype, length = np.dtype(column["dtype"]), utterances * per_row.get(name, 1) + ("_offsets" in name)
+        length += name == "word_token_rows"
+        with (folder / f"{name}.bin").open("wb") as file:
+            if name in ("units", "durations", "word_tokens"):
+                file.truncate(length * dtype.itemsize)
+            for first in range(0, 0 if name in ("units", "durations", "word_tokens") else length, 1 << 20):
+                entries = np.arange(first, min(first + (1 << 20), length), dtype=np.int64)
+                file.write(big_column(name, entries).astype(dtype).tobytes())
         column["length"] = length
         column["chunks"] = ["0" * 64] * -(-length * dtype.itemsize // column["chunk_bytes"])
-    ends = utterances * words
-    with (folder / "word_last.bin").open("r+b") as file:  # word k of an utterance covers units 7k .. 7k + 7
-        for first in range(0, ends, words << 14):
-            part = np.arange(first, min(first + (words << 14), ends)) % words
-            file.seek(first * 4)
-            file.write((7 * part + 7).astype("<i4").tobytes())
-    with (folder / "word_first.bin").open("r+b") as file:
-        for first in range(0, ends, words << 14):
-            part = np.arange(first, min(first + (words << 14), ends)) % words
-            file.seek(first * 4)
-            file.write((7 * part).astype("<i4").tobytes())
-    with (folder / "word_token_counts.bin").open("r+b") as file:
-        for first in range(0, ends, 1 << 22):
-            file.write(np.ones(min(1 << 22, ends - first), "<u2").tobytes())
-    meta["counts"] |= {
-        "speech_documents": utterances,
-        "interleaved_documents": utterances,
-        "worded_documents": utterances,
-        "units": utterances * units,
-        "words": ends,
-        "word_tokens": ends,
-        "frames": utterances * 300,
-    }
-    del small
-    from speechscale.files import canonical_sha256
-
-    meta.pop("index_sha256", None)
+    meta["counts"] |= {name: utterances for name in meta["counts"] if name.endswith("_documents") and name[0] != "t"}
+    meta["counts"] |= {"units": utterances * UNITS_EACH, "frames": utterances * 300}
+    del meta["index_sha256"]
     meta["index_sha256"] = canonical_sha256(meta)
     (folder / "meta.json").write_text(json.dumps(meta))
 
@@ -268,7 +258,8 @@ vocabulary = Vocabulary.load(folder / "vocabulary")
 began = time.perf_counter()
 store = TokenStore.open(folder / "store", vocabulary, verify=False)
 opened = time.perf_counter() - began
-sampler = MixtureSampler.of_store(store, {"speech": 1, "interleaved": 1}, 2048, 0)
+streams = ("speech", "interleaved") if vocabulary.has_text else ("speech",)
+sampler = MixtureSampler.of_store(store, dict.fromkeys(streams, 1), 2048, 0)
 for _ in islice(sampler.batches(16), 200):
     pass
 sampler.stats()
@@ -278,19 +269,20 @@ print(opened, anonymous / 1024, resource.getrusage(resource.RUSAGE_SELF).ru_maxr
 
 
 def scale(work: Path) -> None:
-    vocabulary = vocabulary_of(made_table(64))
+    joint = vocabulary_of(made_table(64))
     for utterances in (10**4, 10**5, 10**6, 10**7, 4 * 10**7):
         folder = work / "big"
+        vocabulary = joint if utterances <= 10**6 else Vocabulary.textless(UNITS)
         vocabulary.save(folder / "vocabulary")
         big_store(folder / "store", vocabulary, utterances)
         out = subprocess.run([sys.executable, "-c", CHILD, str(folder)], check=True, capture_output=True, text=True)
         opened, anonymous, peak = map(float, out.stdout.split())
         print(
-            f"{utterances:12,} utterances ({utterances * 260 / 1e9:7.3f} G units): open {opened * 1e3:6.1f} ms, "
-            f"200 batches: {anonymous:6.0f} MiB of memory of its own, {peak:6.0f} MiB with the pages of the maps"
+            f"{utterances:12,} utterances, {utterances * UNITS_EACH / 1e9:7.3f} G units, "
+            f"{'speech and interleaved' if vocabulary.has_text else 'speech'}: open {opened * 1e3:6.1f} ms, "
+            f"200 batches: {anonymous:5.0f} MiB of its own, {peak:6.0f} MiB with the pages of the maps"
         )
-        for path in (folder / "store").iterdir():
-            path.unlink()
+        shutil.rmtree(folder)
 
 
 def against(ours: dict[str, float], told: dict[str, Any]) -> None:

@@ -88,7 +88,7 @@ def test_figures_are_those_of_the_store(home: Path) -> None:
     assert "Share of spoken words by length" in told
     assert "note:" not in told
     mixture = found["mixture"]
-    assert [source["name"] for source in mixture["sources"]] == ["speech", "text", "interleaved"]
+    assert [source["name"] for source in mixture["sources"]] == ["interleaved", "speech", "text"]
     assert sum(mixture["fill_bins"]) == 30 * 4 == sum(source["rows"] for source in mixture["sources"])
     assert mixture["prefixes"]["tokens"][-1] == mixture["tokens"] == sum(s["tokens_seen"] for s in mixture["sources"])
     assert np.allclose(np.sum(list(mixture["prefixes"]["shares"].values()), axis=0), 1)
@@ -137,7 +137,7 @@ def test_mistakes_are_named(home: Path) -> None:
     assert "small/speech" in several
     for wrong in ("speech", "speech=x", "speech=0", "speech=-1", "speech=nan"):
         assert "give NAME=SHARE" in error(home / "small", "--mixture", wrong)
-    assert "give one that fits both" in error(home / "small", home / "other")
+    assert "open both with one vocabulary" in error(home / "small", home / "other")
     assert parse_mixture(" speech=1 , text=.5,") == {"speech": 1.0, "text": 0.5}
 
 

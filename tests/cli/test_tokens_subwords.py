@@ -79,6 +79,9 @@ def test_all_splits_and_an_unknown_one(units: Path, tmp_path: Path) -> None:
     arguments = [str(units), str(out), "--kind", "bpe", "--size", "14", "--longest", "3", "--split"]
     assert CliRunner().invoke(subwords, [*arguments, "all"], catch_exceptions=False).exit_code == 0
     assert (6, 7) in Subwords.load(out).pieces
+    with pytest.raises(DataError, match=r"subwords\.json: exists; choose another output"):
+        CliRunner().invoke(subwords, [*arguments, "all"], catch_exceptions=False)
+    out.unlink()
     with pytest.raises(DataError, match="no utterance in split 'trian'; splits: test, train, all"):
         CliRunner().invoke(subwords, [*arguments, "trian"], catch_exceptions=False)
     few = [*arguments, "all", "--max-units", "300", "--size", "10"]

@@ -70,6 +70,12 @@ def test_prose_passes_all_rules() -> None:
 def test_each_rule_measures_and_says_so(limits: dict[str, object], text: str, wanted: str) -> None:
     rules = QualityRules(**limits)  # type: ignore[arg-type]
     assert rules.problem(text) == wanted
+    reason, remedy = rules.fault(text)
+    ((name, limit),) = limits.items()
+    number = limit[0][1] if isinstance(limit, tuple) else limit
+    named = f"{name} ({limit[0][0]})" if isinstance(limit, tuple) else name
+    assert (reason, remedy) == (wanted, f"leave it out, or change the limit {named} = {number} of QualityRules")
+    assert rules.fault(PROSE) == ("", "") or limits == {"max_words": 2}
     assert rules.problem(PROSE) == "" or limits in ({"max_words": 2},)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import gzip
+import hashlib
 import json
 import pickle
 from dataclasses import replace
@@ -77,10 +78,12 @@ def test_a_folder_is_its_files_in_order(tmp_path: Path) -> None:
     assert read(source, cut=True)[0] == [("web/a.txt/1", "p q"), ("web/a.txt/3", "r s"), ("web/b/two.jsonl/1", "x y")]
     assert read(source, cut=True) == read(source, cut=False)
     before = source.recipe()
-    assert before["files"] == {"web/a.txt": 9, "web/b/two.jsonl": 17}
+    hashes = {"web/a.txt": b"p q\n\nr s\n", "web/b/two.jsonl": b'{"story": "x y"}\n'}
+    assert before["files"] == {name: hashlib.sha256(data).hexdigest() for name, data in hashes.items()}
     assert json.loads(json.dumps(before)) == before
+    (tmp_path / "in" / "a.txt").write_text("p q\n\nr t\n")
+    assert source.recipe() != before, "another text of the same size"
     (tmp_path / "in" / "a.txt").write_text("p q\n\nr\n")
-    assert source.recipe() != before
     assert read(replace(source, max_documents=2), cut=True)[0] == [("web/a.txt/1", "p q"), ("web/a.txt/3", "r")]
 
 
@@ -119,6 +122,9 @@ def test_splits_of_files_are_drawn_by_the_text_itself(tmp_path: Path) -> None:
     assert sorted(text for found in drawn.values() for text in found) == sorted(texts)
     assert not set(drawn["train"]) & (set(drawn["select"]) | set(drawn["test"]))
     assert 15 <= len(set(drawn["select"])) <= 35
+    others: list[None] = []
+    kept = list(replace(source, split="test").documents(lambda *skip: None, None, lambda: others.append(None)))
+    assert (len(kept), len(others)) == (len(drawn["test"]), 4000 - len(drawn["test"]))
     assert drawn_split(b"text number 0") == drawn_split(b"text number 0")
 
 
@@ -161,8 +167,22 @@ def test_datasets_are_streamed_from_local_folders(tmp_path: Path) -> None:
     datasets.Dataset.from_dict({"text": TEXTS}).save_to_disk(tmp_path / "saved")
     saved = TextSource(path=f"hf:{tmp_path / 'saved'}")
     assert [text for _, text in read(saved, cut=True)[0]] == TEXTS
-    with pytest.raises(DataError, match="cannot be loaded, split 'dev'"):
+    with pytest.raises(DataError, match=r"cannot be loaded, split 'dev'.*'train'"):
         read(replace(source, split="dev"), cut=True)
+    for there, wrong in ((source, "train"), (saved, "none")):
+        with pytest.raises(DataError, match=rf"split 'dev' is not there; splits: {wrong}; choose one, or all"):
+            replace(there, split="dev").recipe()
+    before = [source.recipe(), saved.recipe()]
+    assert before == [source.recipe(), saved.recipe()]
+    data = (folder / "train-1.jsonl").read_text()
+    (folder / "train-1.jsonl").write_text(data.replace("story 0", "Story 0"))
+    datasets.Dataset.from_dict({"text": TEXTS[::-1]}).save_to_disk(tmp_path / "other")
+    assert source.recipe()["revision"] != before[0]["revision"]
+    assert TextSource(path=f"hf:{tmp_path / 'other'}").recipe()["revision"] != before[1]["revision"]
+    parts = datasets.DatasetDict({"train": datasets.Dataset.from_dict({"text": TEXTS})})
+    parts.save_to_disk(tmp_path / "parts")
+    with pytest.raises(DataError, match="split 'dev' is not there; splits: train"):
+        read(TextSource(path=f"hf:{tmp_path / 'parts'}", split="dev"), cut=True)
 
 
 def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,3 +196,31 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(MissingExtra, match=r"speechscale\[hf\]"):
         TextSource(path="hf:some/name").slices()
+
+
+@pytest.mark.parametrize("size", [1, 1 << 20])
+def test_stories_lose_the_line_breaks_of_their_separators(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(text_sources, "SLICE_BYTES", size)
+    (tmp_path / "tales.txt").write_text(" Tom ran.\n\nAnn sat. \n<|endoftext|>\nThe end.\n<|endoftext|>\n")
+    (tmp_path / "blocks.txt").write_text("  a b\n  c \n\n d\n")
+    (tmp_path / "lines.jsonl").write_text('{"text": " kept as it is\\n"}\n')
+    found = {name: read(TextSource(path=tmp_path / name), cut=True)[0] for name in ("tales.txt", "blocks.txt")}
+    assert [text for _, text in found["tales.txt"]] == ["Tom ran.\n\nAnn sat.", "The end."]
+    assert [text for _, text in found["blocks.txt"]] == ["a b\n  c", "d"]
+    assert read(TextSource(path=tmp_path / "lines.jsonl"), cut=True)[0] == [("lines.jsonl/1", " kept as it is\n")]
+
+
+def test_a_file_without_documents_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, content in {"a.txt": "", "b.jsonl": "\n\n", "c.csv": "text\n", "d.txt": "word\n"}.items():
+        (folder / name).write_text(content)
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), folder / "e.parquet")
+    why = "the file has no documents"
+    for cut in (False, True):
+        for split in ("all", "train"):
+            kept, skips = read(TextSource(path=folder, split=split), cut=cut)
+            assert len(kept) == 1
+            assert skips == [(f"in/{name}/0", why) for name in ("a.txt", "b.jsonl", "c.csv", "e.parquet")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -200,8 +201,15 @@ def test_kill_nine_in_the_middle_changes_nothing(tmp_path: Path, corpora: Path, 
     done = sum(path.stat().st_size > 0 for path in (out / ".journal").glob("part-*.jsonl"))
     assert 0 < done < 15
     assert not (out / "store").exists()
-    with pytest.raises(StaleStep, match="begun with another recipe"):
+    with pytest.raises(StaleStep, match="begun with another recipe") as caught:
         build_tokens(out, vocabulary, units=units, texts=texts[:1], workers=0)
+    told = str(caught.value)
+    assert re.search(
+        rf"\(source 4 tales\.txt: [0-9a-f]{{12}} -> none\).* or delete {out}/.journal and {out}/vocabulary, or ", told
+    )
+    assert "{" not in told
+    with pytest.raises(StaleStep, match=r"\(vocabulary: [0-9a-f]{12} -> [0-9a-f]{12}\)"):
+        build_tokens(out, Vocabulary.joint(build_text_tokenizer(["a b"], "words", 9), 20), units=units, texts=texts)
     while True:  # orphans notice that their parent is gone
         try:
             build_tokens(out, vocabulary, units=units, texts=texts, workers=2)
@@ -235,10 +243,10 @@ def test_sources_that_do_not_go_together_are_refused(
     with pytest.raises(DataError, match="unit table has 20 units, the vocabulary 30"):
         build_tokens(tmp_path / "new", Vocabulary.textless(30), units=units, workers=0)
     strict = replace(texts[1], quality=QualityRules(min_words=500))
-    with pytest.raises(DataError, match="none of 40 documents is left; dropped by remedy"):
+    with pytest.raises(DataError, match=r"none of 40 documents is left; dropped by remedy: 40: .*min_words = 500"):
         build_tokens(tmp_path / "strict", vocabulary, texts=[strict], workers=0)
     write_units(corpora / "d.parquet", named(make_table(4), "t0"), SHA)
-    with pytest.raises(DataError, match="utterance 't0-utterance-0' comes twice"):
+    with pytest.raises(DataError, match=r"'t0-utterance-0' comes twice, in a.parquet and in d.parquet"):
         build_tokens(tmp_path / "twice", vocabulary, units=[corpora / "a.parquet", corpora / "d.parquet"], workers=0)
 
 
@@ -273,3 +281,109 @@ def test_a_folder_of_units_is_its_parts(tmp_path: Path) -> None:
     part.write_bytes(part.read_bytes()[:-1])
     with pytest.raises(DataError, match=r"part-00001\.parquet: missing or not the part"):
         build_tokens(tmp_path / "again", Vocabulary.textless(8), units=[tmp_path / "units"])
+
+
+def test_what_failed_for_good_leaves_nothing_and_what_was_interrupted_goes_on(
+    tmp_path: Path, corpora: Path, vocabulary: Vocabulary, make_table: MakeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, texts = sources(corpora)
+    write_units(corpora / "d.parquet", named(make_table(4), "t0"), SHA)
+    twice = [corpora / "a.parquet", corpora / "d.parquet"]
+    strict = replace(texts[1], quality=QualityRules(min_words=500))
+    damaged = corpora / "damaged.parquet"
+    data = bytearray((corpora / "a.parquet").read_bytes())
+    data[len(data) // 4] ^= 1
+    damaged.write_bytes(data)
+    out = tmp_path / "out"
+    for wrong in ({"units": twice}, {"texts": [strict]}, {"units": [damaged]}):
+        for workers in (0, 2):
+            with pytest.raises(DataError):
+                build_tokens(out, vocabulary, workers=workers, **wrong)
+            assert list(out.iterdir()) == []
+    other = Vocabulary.joint(build_text_tokenizer(["the cat"], "words", 9), 20)
+    build_tokens(out, other, texts=texts[1:], workers=0)
+    before = tree(out)
+    with pytest.raises(DataError, match="none of 40 documents is left"):
+        build_tokens(out, other, texts=[strict], append=True, workers=0)
+    assert tree(out) == before
+    build_tokens(out, other, units=[twice[0]], append=True, workers=0)
+    with pytest.raises(DataError, match=r"comes twice, in a.parquet and in d.parquet"):
+        build_tokens(out, other, units=[twice[1]], append=True, workers=0)
+
+    def die(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    killed = tmp_path / "killed"
+    with monkeypatch.context() as patched:
+        patched.setattr(building, "_merge", die)
+        with pytest.raises(KeyboardInterrupt):
+            build_tokens(killed, vocabulary, texts=texts[1:], workers=0)
+    assert sorted(path.name for path in killed.iterdir()) == [".journal", "vocabulary"]
+    with pytest.raises(StaleStep, match=f"or delete {killed}/.journal and {killed}/vocabulary, or"):
+        build_tokens(killed, vocabulary, texts=texts[:1], workers=0)
+    with monkeypatch.context() as patched:
+        patched.setattr(building, "_add_texts", die)  # nothing is done again
+        build_tokens(killed, vocabulary, texts=texts[1:], workers=0)
+
+
+def test_a_worker_that_dies_is_no_reason_to_forget(
+    tmp_path: Path, corpora: Path, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*args: object, **kwargs: object) -> None:
+        raise DataError("part-00000: its worker died (or go on without it: --on-error skip)")
+
+    monkeypatch.setattr(building, "run_parts", lost)
+    with pytest.raises(DataError, match=r"its worker died$"):
+        build_tokens(tmp_path / "out", vocabulary, texts=sources(corpora)[1])
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".journal", "vocabulary"]
+
+
+def test_another_text_of_the_same_size_is_another_source(tmp_path: Path, corpora: Path, vocabulary: Vocabulary) -> None:
+    _, (_, tales) = sources(corpora)
+    build_tokens(tmp_path / "texts", vocabulary, texts=[tales], workers=0)
+    path = corpora / "tales.txt"
+    path.write_text(path.read_text().replace("tom likes", "ann likes", 1))
+    with pytest.raises(DataError, match=r"holds other sources \(tales.txt\); other now or new: tales.txt; choose"):
+        build_tokens(tmp_path / "texts", vocabulary, texts=[tales], workers=0)
+    build_tokens(tmp_path / "units", vocabulary, units=[corpora / "b.parquet"], workers=0)
+    data = bytearray((corpora / "b.parquet").read_bytes())
+    data[10] ^= 1  # the header at the end of the file stays as it was
+    (corpora / "b.parquet").write_bytes(data)
+    with pytest.raises(DataError, match="holds other sources"):
+        build_tokens(tmp_path / "units", vocabulary, units=[corpora / "b.parquet"], workers=0)
+
+
+def test_nothing_is_written_into_folders_of_others(tmp_path: Path, corpora: Path, vocabulary: Vocabulary) -> None:
+    texts = sources(corpora)[1]
+    out = tmp_path / "out"
+    out.write_text("a file")
+    with pytest.raises(DataError, match="out: a file, a folder is needed"):
+        build_tokens(out, vocabulary, texts=texts)
+    out.unlink()
+    out.mkdir()
+    (out / "skips.jsonl").write_text("of a corpus\n")
+    with pytest.raises(DataError, match=r"something else than a token store \(skips.jsonl\); choose another output"):
+        build_tokens(out, vocabulary, texts=texts)
+    assert tree(out) == {"skips.jsonl": b"of a corpus\n"}
+    (out / "skips.jsonl").rename(out / "vocabulary")
+    (out / "vocabulary").unlink()
+    (out / "vocabulary").mkdir()
+    (out / "vocabulary" / "tokenizer.json").write_text("mine")
+    with pytest.raises(DataError, match=r"vocabulary \(without vocabulary.json\)"):
+        build_tokens(out, vocabulary, texts=texts)
+    (out / "vocabulary" / "tokenizer.json").unlink()
+    vocabulary.save(out / "vocabulary")
+    strict = replace(texts[1], quality=QualityRules(min_words=500))
+    with pytest.raises(DataError, match="none of 40"):
+        build_tokens(out, vocabulary, texts=[strict], workers=0)
+    assert Vocabulary.load(out / "vocabulary") == vocabulary, "it was there before"
+
+
+def test_splits_are_checked_before_any_work(tmp_path: Path, corpora: Path, vocabulary: Vocabulary) -> None:
+    source = UnitSource(path=corpora / "b.parquet", split="trian")
+    with pytest.raises(DataError, match="no utterance in split 'trian'; splits: test, train; choose one, or all"):
+        build_tokens(tmp_path / "out", vocabulary, units=[source])
+    assert not (tmp_path / "out").exists()
+    store = build_tokens(tmp_path / "out", vocabulary, units=[replace(source, split="test")], workers=0)
+    (counts,) = store.meta["sources"]
+    assert (counts["read"], counts["kept"], counts["other_splits"]) == (3, 3, 3)

@@ -81,7 +81,7 @@ def test_numbers_that_do_not_fit_are_never_wrapped(tmp_path: Path) -> None:
     writer = ColumnWriter(tmp_path / "a.bin", "<u2")
     writer.append(np.array([65_535], np.int64))
     for bad in (65_536, -1):
-        with pytest.raises(AssertionError, match="do not fit uint16"):
+        with pytest.raises(OverflowError, match="do not fit uint16"):
             writer.append(np.array([bad], np.int64))
     assert writer.close().length == 1
 
@@ -199,10 +199,11 @@ def test_one_writer_at_a_time_and_other_columns_are_refused(tmp_path: Path) -> N
     FolderLock(tmp_path).close()
 
 
-def test_beginning_anew_forgets_what_was_there(tmp_path: Path) -> None:
+def test_beginning_anew_forgets_its_columns_and_leaves_other_files(tmp_path: Path) -> None:
     write_set(tmp_path, [[[1], [2, 3]]])
     (tmp_path / INDEX_FILE).write_text("{}")
-    (tmp_path / "old.bin").write_text("")
+    (tmp_path / "weights.bin").write_text("")
     write_set(tmp_path, [[[7]]])
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "flat.bin", "offsets.bin", "rows.bin"]
+    names = [".lock", "flat.bin", "offsets.bin", "rows.bin", "weights.bin"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
     assert (tmp_path / "flat.bin").read_bytes() == b"\x07\x00"

@@ -433,3 +433,24 @@ def test_a_kill_between_the_two_renames_loses_nothing(
     with pytest.raises(DataError, match="nothing to store"):
         build_store(tmp_path / "s", vocabulary)
     assert TokenStore.open(tmp_path / "s", vocabulary).documents("speech") == 5
+
+
+def test_unknown_words_are_counted_however_they_come(
+    tmp_path: Path, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoken = one([1, 2, 3], [2, 2, 2], ["the", "zebra", "--"], [(0, 2), (2, 4), (4, 6)], "a")
+    texts = ["the zebra sat", "a cat", ""]
+    whole = build_store(tmp_path / "whole", vocabulary, table=spoken, texts=texts)
+    counts = {"unknown_word_tokens": 3, "unknown_text_tokens": 2}  # two of "--"
+    assert {name: whole.counts[name] for name in counts} == counts
+    assert (whole.read("text", np.arange(2)).flat == vocabulary.unk_id).sum() == 2
+    build_store(tmp_path / "grown", vocabulary, table=spoken, texts=texts[:1])
+    meta = read_meta(tmp_path / "grown")
+    meta["counts"] = {name: count for name, count in meta["counts"].items() if name not in counts}
+    meta["index_sha256"] = store_writer._seal(meta)
+    write_json(tmp_path / "grown" / "meta.json", meta)  # as it was before they were counted
+    monkeypatch.setattr(store_writer, "COUNTED", 2)
+    grown = append_store(tmp_path / "grown", vocabulary, texts=texts[1:])
+    assert grown.counts == whole.counts
+    bpe = Vocabulary.text_only(build_text_tokenizer(["the cat"], "bpe", 300))
+    assert build_store(tmp_path / "bpe", bpe, texts=texts).counts["unknown_text_tokens"] == 0

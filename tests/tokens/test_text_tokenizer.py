@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from speechscale.errors import DataError
-from speechscale.tokens.text_tokenizer import build_text_tokenizer, find_eos, load_text_tokenizer
+from speechscale.tokens.text_tokenizer import build_text_tokenizer, find_eos, load_text_tokenizer, unknown_ids
 from speechscale.tokens.vocabulary import Vocabulary
 
 WORDS = [
@@ -273,7 +273,9 @@ def test_end_of_document_is_read_from_the_files(files: dict[str, Any], eos: str,
 def test_end_of_document_is_not_guessed(tmp_path: Path) -> None:
     tokenizer = qwen()
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(DataError, match=r"nothing beside it says .* e\.g\. of <\|endoftext\|>, <\|im_end\|>"):
+    with pytest.raises(
+        DataError, match=r"nothing beside it says .* name the token \(--eos\), e\.g\. of <\|endoftext\|>, <\|im_end\|>"
+    ):
         Vocabulary.from_pretrained(tmp_path, 3)
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
     with pytest.raises(DataError, match="does not hold '</s>'"):
@@ -297,6 +299,10 @@ def test_folder_without_tokenizer_json(tmp_path: Path) -> None:
     assert vocabulary.encode_text(["the cat"]).flat.tolist() == tokenizer.encode("the cat").ids
     empty = tmp_path / "empty"
     empty.mkdir()
+    (empty / "config.json").write_text("{}")  # a model, and no tokenizer
+    with pytest.raises(DataError, match=r"the folder has no tokenizer\.json and no other file of a tokenizer; give"):
+        load_text_tokenizer(empty)
+    (empty / "vocab.json").write_text("nonsense")
     with pytest.raises(DataError, match="transformers cannot load it"):
         load_text_tokenizer(empty)
 
@@ -319,3 +325,14 @@ def test_typing_errors_stay_off_the_network(monkeypatch: pytest.MonkeyPatch) -> 
     for name in ("wrods", "nowhere/tokenizer.json", "/nowhere/model", "a/b/c"):
         with pytest.raises(DataError, match="no such file"):
             build_text_tokenizer(TEXTS, name)
+
+
+def test_unknown_ids_are_those_of_the_model() -> None:
+    words = build_text_tokenizer(TEXTS, "words", 50)
+    assert unknown_ids(words.to_str(), 1) == (words.token_to_id("<unk>"),) == (1,)
+    for tokenizer in (qwen(), build_text_tokenizer(TEXTS, "bpe", 300)):
+        assert unknown_ids(tokenizer.to_str(), None) == (), "bytes spell everything"
+    sentences = Tokenizer(models.WordPiece({"[UNK]": 0, "[EOS]": 1, "the": 2}, unk_token="[UNK]"))
+    assert unknown_ids(sentences.to_str(), None) == (0,)
+    assert unknown_ids(unigram().to_str(), None) == (2,)
+    assert unknown_ids("", None) == ()

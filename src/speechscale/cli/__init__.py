@@ -74,6 +74,11 @@ class Verbs(click.Group):
                 raise
             click.echo(f"error: {error}", err=True)
             ctx.exit(2)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            click.echo(f"error: {error.filename}: {error.strerror}; free it or choose another path", err=True)
+            ctx.exit(2)
         except KeyboardInterrupt:
             click.echo("stopped; what was finished is kept, the same command goes on from there", err=True)
             ctx.exit(130)

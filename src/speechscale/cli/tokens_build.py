@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from speechscale.corpus.text_sources import TextSource
-    from speechscale.tokens.building import UnitSource
     from speechscale.tokens.store import TokenStore
-    from speechscale.tokens.vocabulary import Vocabulary
 
-TRAINED_ON = 100_000
-"""Texts that a text tokenizer is made from, at most."""
+HINT_SHARE = 0.01
+"""More unknown tokens than this, and a remedy is named."""
 
 
 @click.command()
@@ -25,8 +23,10 @@ TRAINED_ON = 100_000
 @click.option(
     "--text-format", default="auto", show_default=True, help="stories, paragraphs, lines, jsonl, csv, parquet."
 )
-@click.option("--tokenizer", default="words", show_default=True, help="words, bpe, a tokenizer.json, a folder, a name.")
-@click.option("--text-size", type=click.IntRange(min=3), default=2000, show_default=True, help="Ids of words or bpe.")
+@click.option("--tokenizer", help="words, bpe, a tokenizer.json, a folder, or OWNER/NAME of the hub.  [default: words]")
+@click.option("--text-size", type=click.IntRange(min=3), help="Ids of words or bpe, at most.  [default: 2000]")
+@click.option("--eos", default="", metavar="TOKEN", help="Token of --tokenizer that ends documents [as its files say].")
+@click.option("--spelling", default="", metavar="NAME", help="Of units: slamkit, spiritlm, speechgpt, or a format.")
 @click.option("--vocabulary", type=click.Path(path_type=Path), help="Folder of a vocabulary, instead of a new one.")
 @click.option("--subwords", type=click.Path(path_type=Path), help="Subwords of units: their file, or its folder.")
 @click.option("--quality", type=click.Choice(["none", "sims", "gopher"]), default="none", show_default=True)
@@ -41,8 +41,10 @@ def build(
     texts: tuple[str, ...],
     text_field: str,
     text_format: str,
-    tokenizer: str,
-    text_size: int,
+    tokenizer: str | None,
+    text_size: int | None,
+    eos: str,
+    spelling: str,
     vocabulary: Path | None,
     subwords: Path | None,
     quality: str,
@@ -56,9 +58,12 @@ def build(
     from speechscale.corpus.text_quality import quality_rules
     from speechscale.corpus.text_sources import HUB, TextSource
     from speechscale.progress import ProgressLine
+    from speechscale.tokens.build_checks import check_out
     from speechscale.tokens.building import UnitSource, build_tokens
     from speechscale.tokens.vocabulary import Vocabulary
+    from speechscale.tokens.vocabulary_choice import VocabularyOptions, check_options, new_vocabulary
 
+    check_out(out, append)
     unit_sources = [UnitSource(path=path, split=split) for path in units]
     text_sources = [
         TextSource(
@@ -71,48 +76,24 @@ def build(
         )
         for path in texts
     ]
+    options = VocabularyOptions(
+        tokenizer=tokenizer or "", text_size=text_size, subwords=subwords, eos=eos, spelling=spelling
+    )
     saved = vocabulary or out / "vocabulary"
     if vocabulary or append or (saved / "vocabulary.json").is_file():  # a run that goes on keeps its ids
         ids = Vocabulary.load(saved)
+        goes_on = not vocabulary and not append
+        check_options(
+            ids, saved, options, (lambda: new_vocabulary(unit_sources, text_sources, options)) if goes_on else None
+        )
         click.echo(f"{saved}: the vocabulary that is there is used")
     else:
-        ids = _new_vocabulary(unit_sources, text_sources, tokenizer, text_size, subwords)
-        ids.save(saved)
+        ids = new_vocabulary(unit_sources, text_sources, options)
     with ProgressLine("parts") as watch:
         store = build_tokens(
             out, ids, units=unit_sources, texts=text_sources, append=append, workers=workers, watch=watch
         )
     _tell(out, store)
-
-
-def _new_vocabulary(
-    units: list[UnitSource], texts: list[TextSource], tokenizer: str, size: int, subwords: Path | None
-) -> Vocabulary:
-    """Ids of what the sources hold; words and bpe are trained on the beginnings of the texts, or on transcripts."""
-    from itertools import islice
-
-    from speechscale.errors import DataError
-    from speechscale.speech.unit_files import iter_units, unit_file_header
-    from speechscale.tokens.subwords import Subwords
-    from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
-
-    if not units and not texts:
-        raise DataError("tokens build: no sources; give --units, --text, or both")
-    files = [file for source in units for file in source.open()[1]]
-    num_units = max((int(unit_file_header(file)["num_units"]) for file in files), default=0)
-    pieces = None
-    if subwords is not None:
-        pieces = Subwords.load(subwords / "subwords.json" if subwords.is_dir() else subwords)
-    if tokenizer not in ("words", "bpe"):
-        return Vocabulary.from_pretrained(tokenizer, num_units, subwords=pieces)
-    each = max(TRAINED_ON // max(len(texts), 1), 1)
-    samples = [text for source in texts for _, text in islice(source.documents(lambda id, reason, remedy: None), each)]
-    spoken = (text for file in files for table in iter_units(file) for text in table.texts if text.strip())
-    samples += islice(spoken, TRAINED_ON)
-    if not samples:
-        return Vocabulary.textless(num_units, subwords=pieces)
-    text_only = Vocabulary.text_only(build_text_tokenizer(samples, tokenizer, size))
-    return text_only.with_units(num_units, pieces) if num_units else text_only
 
 
 def _tell(out: Path, store: TokenStore) -> None:
@@ -133,11 +114,25 @@ def _tell(out: Path, store: TokenStore) -> None:
         )
     if counts["text_documents"]:
         click.echo(f"  text: {counts['text_documents']:,} documents, {counts['text_tokens']:,} tokens")
+    _tell_unknown(counts)
     for source in store.meta["sources"]:
-        dropped = sum(source["dropped"].values())
-        click.echo(f"  {source['name']}: {source['read']:,} read, {source['kept']:,} kept, {dropped:,} dropped")
+        dropped, total = sum(source["dropped"].values()), source["read"] + source.get("other_splits", 0)
+        cut = source["split"] != "all" and not source.get("hub")
+        read = f"{source['read']:,} of {total:,} in split {source['split']}" if cut else f"{total:,} read"
+        click.echo(f"  {source['name']}: {read}, {source['kept']:,} kept, {dropped:,} dropped")
+        if not total:
+            click.echo(f"    nothing is in {source['name']}; was it meant to be empty?")
         for remedy, count in source["dropped"].items():
             click.echo(f"    {count:,} dropped: {remedy} (skips.jsonl)")
+
+
+def _tell_unknown(counts: Mapping[str, int]) -> None:
+    for what in ("word", "text"):
+        unknown, tokens = counts.get(f"unknown_{what}_tokens", 0), counts.get(f"{what}_tokens", 0)
+        if unknown:
+            name = "words of utterances" if what == "word" else "texts"
+            hint = "; --tokenizer bpe or a larger --text-size spells more" if unknown > HINT_SHARE * tokens else ""
+            click.echo(f"  {unknown / tokens:.2%} of the tokens of {name} are unknown ({unknown:,}){hint}")
 
 
 @click.command()

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import click
 
-from speechscale.cli.units import parse_settings
-
 
 @click.command()
 @click.argument("store", type=click.Path(path_type=Path))
@@ -24,7 +22,7 @@ from speechscale.cli.units import parse_settings
 @click.option("--epochs", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Interleaving, e.g. speech_share=0.5.")
-@click.option("--vocabulary", type=click.Path(path_type=Path), help="Its folder; STORE/../vocabulary if not given.")
+@click.option("--vocabulary", type=click.Path(path_type=Path), help="Vocabulary folder [found beside the store].")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes of one thread.")
 def pack(
     store: Path,
@@ -39,13 +37,14 @@ def pack(
     workers: int,
 ) -> None:
     """Pack one stream of STORE into rows and write them to OUT; run it again to go on after an interruption."""
+    from speechscale.cli.tokens_places import interleaving, open_tokens
     from speechscale.progress import ProgressLine
-    from speechscale.tokens.interleave import interleave_config
     from speechscale.tokens.shards import write_packed
-    from speechscale.tokens.store import TokenStore
-    from speechscale.tokens.vocabulary import Vocabulary
 
-    opened = TokenStore.open(store, Vocabulary.load(vocabulary or store.parent / "vocabulary"))
+    opened = open_tokens(store, vocabulary)
+    interleave, source = interleaving(store, settings, None)
+    if stream == "interleaved":
+        click.echo(f"interleaving: {source}")
     with ProgressLine("packed parts") as watch:
         rows = write_packed(
             opened,
@@ -54,7 +53,7 @@ def pack(
             context=context,
             seed=seed,
             pack="stream" if pack == "stream" else "best_fit",
-            interleave=interleave_config(parse_settings(settings)),
+            interleave=interleave,
             epochs=epochs,
             workers=workers,
             watch=watch,
@@ -94,8 +93,15 @@ def slamkit(
     seed: int,
 ) -> None:
     """Write slamkit's tokens.jsonl (OUT, a file) from its FEATURES, by its rules but seeded."""
+    from speechscale.errors import DataError
     from speechscale.tokens.slamkit import SlamkitSettings, write_slamkit_tokens
 
+    if out.exists():
+        raise DataError(f"{out}: exists; choose another output or delete it")
+    if method == "units" and (meta is not None or share != 0.3 or span_words != 10):
+        raise DataError(
+            "--meta, --share and --span-words choose words that are speech; give --method poisson, span or random"
+        )
     wanted = SlamkitSettings(
         method=method,  # type: ignore[arg-type]
         span_words=span_words,

@@ -47,7 +47,9 @@ CORPUS = click.option("--corpus", type=_FOLDER, help="Where the audio is [found 
 def open_tokens(folder: Path, vocabulary: Path | None) -> TokenStore:
     """Open a store, or that of OUT of `tokens build`. Raises DataError: no store, or no vocabulary near it."""
     from speechscale.errors import DataError
+    from speechscale.files import read_json
     from speechscale.tokens.columns import INDEX_FILE
+    from speechscale.tokens.packed_rows import ROWS_FORMAT
     from speechscale.tokens.store import TokenStore
     from speechscale.tokens.vocabulary import Vocabulary
 
@@ -56,6 +58,8 @@ def open_tokens(folder: Path, vocabulary: Path | None) -> TokenStore:
         inside = sorted(path.parent.name for path in folder.glob(f"*/{INDEX_FILE}"))
         say = f"; it holds the stores {', '.join(inside)}, give one of them" if inside else "; give a store's folder"
         raise DataError(f"{folder}: no token store ({INDEX_FILE} is missing){say}")
+    if read_json(folder / INDEX_FILE, "token store", "build it").get("format") == ROWS_FORMAT:
+        raise DataError(f"{folder}: these are packed rows; give the store that they were packed from")
     near = [vocabulary] if vocabulary is not None else [folder.parent / name for name in VOCABULARIES]
     found = next((path for path in near if (path / "vocabulary.json").is_file()), None)
     if found is None:
@@ -69,8 +73,11 @@ def store_folder(folder: Path) -> Path:
     return inside if inside.is_dir() else Path(folder)
 
 
-def interleaving(folder: Path, settings: Sequence[str], progress: float) -> tuple[InterleaveConfig, str]:
+def interleaving(folder: Path, settings: Sequence[str], progress: float | None) -> tuple[InterleaveConfig, str]:
     """How documents are drawn, and where that comes from: the study's own settings or the usual ones, then `--set`.
+
+    Args:
+        progress: point of a curriculum; None leaves the curriculum in the settings.
 
     Raises:
         DataError: a setting that is not there, or a value that it cannot have.
@@ -78,37 +85,15 @@ def interleaving(folder: Path, settings: Sequence[str], progress: float) -> tupl
     from dataclasses import replace
 
     from speechscale.tokens.interleave import InterleaveConfig
+    from speechscale.tokens.interleave_config import interleave_settings
 
     study = _study_interleaving(store_folder(folder))
     base, source = (InterleaveConfig(), "usual settings") if study is None else (study, "settings of the study")
-    changes = _changes(settings)
+    changes = interleave_settings(parse_settings(tuple(settings)))
     if settings:
         source += f", changed: {', '.join(settings)}"
-    return replace(base, **changes).at(progress), source
-
-
-def _changes(settings: Sequence[str]) -> dict[str, Any]:
-    from difflib import get_close_matches
-
-    from speechscale.errors import DataError
-    from speechscale.study.spec import Interleave
-
-    allowed = [name for name in Interleave.model_fields if name != "curriculum"]
-    found = {}
-    for name, value in parse_settings(tuple(settings)).items():
-        if name not in allowed:
-            near = get_close_matches(name, allowed, 1)
-            hint = f"did you mean '{near[0]}'? " if near else ""
-            raise DataError(f"--set {name}: {hint}allowed: {', '.join(allowed)}")
-        boolean = name in ("markers", "redraw_each_epoch")
-        number = name == "speech_share"
-        if isinstance(value, str) and value.lower() == "none" and number:
-            value = None
-        if boolean != isinstance(value, bool) or (number and not (value is None or isinstance(value, int | float))):
-            kind = "true or false" if boolean else "a number or none" if number else "a text"
-            raise DataError(f"--set {name}={value}: give {kind}")
-        found[name] = value
-    return found
+    config = replace(base, **changes)
+    return config if progress is None else config.at(progress), source
 
 
 def _study_interleaving(folder: Path) -> InterleaveConfig | None:

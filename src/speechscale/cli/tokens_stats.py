@@ -39,6 +39,7 @@ def stats(
     vocabulary: Path | None,
 ) -> None:
     """Count the documents and tokens of STORE, and draw a mixture of its streams by token share."""
+    from speechscale.errors import DataError
     from speechscale.files import write_json
     from speechscale.report.tokens_stats_page import stats_notes, stats_tables, table_lines, write_stats_page
     from speechscale.tokens.overview import make_sampler, mix_shares, mixture_overview, store_names, store_overview
@@ -46,6 +47,8 @@ def stats(
     wanted = parse_mixture(asked)
     config, source = interleaving(stores[0], settings, progress)
     folders = [store_folder(folder).resolve() for folder in stores]
+    if len(set(folders)) < len(folders):
+        raise DataError("a store is named twice; name each once")
     names = store_names([(folder.parent.name, folder.name) for folder in folders])
     opened = {name: open_tokens(folder, vocabulary) for name, folder in zip(names, stores, strict=True)}
     overviews = {
@@ -81,6 +84,8 @@ def parse_mixture(text: str) -> dict[str, float]:
     found: dict[str, float] = {}
     for entry in filter(None, (part.strip() for part in text.split(","))):
         name, mark, share = entry.partition("=")
+        if name.strip() in found:
+            raise DataError(f"--mixture: '{name.strip()}' is given twice")
         try:
             found[name.strip()] = float(share)
         except ValueError:

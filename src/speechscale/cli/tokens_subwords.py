@@ -19,7 +19,7 @@ import click
     type=click.IntRange(min=1),
     default=5_000_000,
     show_default=True,
-    help="Train on so many units at most, of sequences drawn by the seed.",
+    help="Train on about so many units, whole sequences drawn by the seed.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def subwords(units: Path, out: Path, kind: str, size: int, split: str, longest: int, max_units: int, seed: int) -> None:
@@ -35,6 +35,8 @@ def subwords(units: Path, out: Path, kind: str, size: int, split: str, longest: 
     from speechscale.tokens.subwords_report import CompressionReport
     from speechscale.tokens.subwords_training import train_subwords
 
+    if out.exists():
+        raise DataError(f"{out}: exists; choose another output or delete it")
     corpus = open_units(units)
     found = set[str]()
 

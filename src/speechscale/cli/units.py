@@ -120,6 +120,8 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
         key, mark, value = setting.partition("=")
         if not mark or not key:
             raise click.BadParameter(f"'{setting}' is not KEY=VALUE")
+        if key in found:
+            raise click.BadParameter(f"'{key}' is given twice")
         try:
             found[key] = json.loads(value)
         except ValueError:

@@ -1,8 +1,8 @@
 """Which documents are prose: the rules of Gopher, and the part of them that SIMS used.
 
-Enters: a text. Leaves: "" or what is wrong with it, with the measured value and the limit. The one decision worth
-knowing: each rule is one function behind one limit of `QualityRules`, None switches it off, and the cheap ones come
-first, so that most documents cost a few passes of string methods and no per-word Python.
+Enters: a text. Leaves: "" or what is wrong with it, with the measured value, the limit and its name. The one decision
+worth knowing: each rule is one function behind one limit of `QualityRules`, None switches it off, and the cheap ones
+come first, so that most documents cost a few passes of string methods and no per-word Python.
 
 Source: Rae et al. 2021 (Gopher, arXiv 2112.11446) appendix A1, table A1; Weber et al. 2024 (RedPajama, arXiv
 2411.12372) for how the measures are taken; Maimon et al. 2025 (SIMS, arXiv 2504.02398) for the limits that they used.
@@ -20,7 +20,8 @@ from speechscale.errors import DataError
 BULLETS = ("\u2022", "\u2023", "\u25b6", "\u25c0", "\u25e6", "\u25a0", "\u25a1", "\u25aa", "\u25ab", "\u2013", "-", "*")
 ELLIPSES = ("...", "\u2026")
 STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))
-REMEDY = "leave it out, or change the limit in QualityRules"
+Broken = tuple[str, str]
+"""(what is wrong, the limit as 'name = value')"""
 _PUNCTUATION = b"!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 
@@ -62,6 +63,18 @@ class QualityRules:
 
     def problems(self, text: str) -> Iterator[str]:
         """What is wrong with a text, by every rule that it breaks."""
+        return (problem for problem, _ in self._broken(text))
+
+    def fault(self, text: str) -> tuple[str, str]:
+        """(what is wrong, remedy) by the first rule that a text breaks; the remedy names the limit. Both "" if fine.
+
+        Example: ('12 words, at least 50', 'leave it out, or change the limit min_words = 50 of QualityRules')
+        """
+        for problem, limit in self._broken(text):
+            return problem, f"leave it out, or change the limit {limit} of QualityRules"
+        return "", ""
+
+    def _broken(self, text: str) -> Iterator[Broken]:
         words = text.split()
         yield from self._words(text, words)
         if self.max_bullet_lines is not None or self.max_ellipsis_lines is not None:
@@ -70,33 +83,46 @@ class QualityRules:
         if self.max_top_ngram_chars or self.max_duplicate_ngram_chars:
             yield from self._ngrams(normalized_words(text))
 
-    def _words(self, text: str, words: Sequence[str]) -> Iterator[str]:
+    def _words(self, text: str, words: Sequence[str]) -> Iterator[Broken]:
         count = len(words)
-        yield from _within(count, "{:,} words", self.min_words, self.max_words)
+        yield from _within(count, "{:,} words", "words", self.min_words, self.max_words)
         mean = len("".join(words)) / max(count, 1)
-        yield from _within(mean, "mean word length {:.4g}", self.min_mean_word_length, self.max_mean_word_length)
+        limits = self.min_mean_word_length, self.max_mean_word_length
+        yield from _within(mean, "mean word length {:.4g}", "mean_word_length", *limits)
         if self.max_symbol_word_ratio is not None:
             symbols = text.count("#") + sum(map(text.count, ELLIPSES))
-            yield from _within(symbols / max(count, 1), "{:.4g} symbols per word", None, self.max_symbol_word_ratio)
+            ratio, limit = symbols / max(count, 1), self.max_symbol_word_ratio
+            yield from _within(ratio, "{:.4g} symbols per word", "symbol_word_ratio", None, limit)
         if self.min_alphabetic_words is not None:
             alphabetic = sum(map(str.isalpha, words))
             if alphabetic < self.min_alphabetic_words * count:  # only then look at "don't" and "end."
                 alphabetic = sum(word.isalpha() or any(map(str.isalpha, word)) for word in words)
             share = alphabetic / max(count, 1)
-            yield from _within(share, "{:.4g} of the words have a letter", self.min_alphabetic_words, None)
+            limit = self.min_alphabetic_words
+            yield from _within(share, "{:.4g} of the words have a letter", "alphabetic_words", limit, None)
         if self.min_stop_words is not None:
             found = len(STOP_WORDS.intersection(map(str.lower, words)))
-            yield from _within(found, "{} different stop words", self.min_stop_words, None)
+            yield from _within(found, "{} different stop words", "stop_words", self.min_stop_words, None)
 
-    def _lines(self, lines: Sequence[str]) -> Iterator[str]:
-        for limit, hits, what in (
-            (self.max_bullet_lines, (line.startswith(BULLETS) for line in lines), "begin with a bullet"),
-            (self.max_ellipsis_lines, (line.endswith(ELLIPSES) for line in lines), "end in an ellipsis"),
+    def _lines(self, lines: Sequence[str]) -> Iterator[Broken]:
+        for name, limit, hits, what in (
+            (
+                "bullet_lines",
+                self.max_bullet_lines,
+                (line.startswith(BULLETS) for line in lines),
+                "begin with a bullet",
+            ),
+            (
+                "ellipsis_lines",
+                self.max_ellipsis_lines,
+                (line.endswith(ELLIPSES) for line in lines),
+                "end in an ellipsis",
+            ),
         ):
             if limit is not None:
-                yield from _within(sum(hits) / max(len(lines), 1), "{:.4g} of the lines " + what, None, limit)
+                yield from _within(sum(hits) / max(len(lines), 1), "{:.4g} of the lines " + what, name, None, limit)
 
-    def _repetition(self, text: str) -> Iterator[str]:
+    def _repetition(self, text: str) -> Iterator[Broken]:
         for what, separator, share_limit, chars_limit in (
             ("lines", "\n", self.max_duplicate_lines, self.max_duplicate_line_chars),
             ("paragraphs", "\n\n", self.max_duplicate_paragraphs, self.max_duplicate_paragraph_chars),
@@ -108,19 +134,26 @@ class QualityRules:
             share = 1 - len(distinct) / max(len(pieces), 1)
             total = len("".join(pieces))
             chars = (total - len("".join(distinct))) / max(total, 1)
-            yield from _within(share, "{:.4g} of the " + what + " came before", None, share_limit)
-            yield from _within(chars, "{:.4g} of the characters are " + what + " that came before", None, chars_limit)
+            name, said = f"duplicate_{what[:-1]}", "{:.4g} of the characters are " + what + " that came before"
+            yield from _within(share, "{:.4g} of the " + what + " came before", f"{name}s", None, share_limit)
+            yield from _within(chars, said, f"{name}_chars", None, chars_limit)
 
-    def _ngrams(self, words: Sequence[str]) -> Iterator[str]:
+    def _ngrams(self, words: Sequence[str]) -> Iterator[Broken]:
         total = len("".join(words))
         most = max((count * len(word) for word, count in Counter(words).items()), default=0)
         for n, limit in self.max_top_ngram_chars:
             if n * most > limit * total:  # no n-gram covers more than n times what its words cover at most
-                share = top_ngram_chars(words, n) / max(total, 1)
-                yield from _within(share, "the top " + str(n) + "-gram has {:.4g} of the characters", None, limit)
+                share, what = (
+                    top_ngram_chars(words, n) / max(total, 1),
+                    f"the top {n}-gram has {{:.4g}} of the characters",
+                )
+                yield from _within(share, what, f"top_ngram_chars ({n})", None, limit)
         for n, limit in self.max_duplicate_ngram_chars:
-            share = duplicate_ngram_chars(words, n) / max(total, 1)
-            yield from _within(share, "{:.4g} of the characters are in repeated " + str(n) + "-grams", None, limit)
+            share, what = (
+                duplicate_ngram_chars(words, n) / max(total, 1),
+                f"of the characters are in repeated {n}-grams",
+            )
+            yield from _within(share, "{:.4g} " + what, f"duplicate_ngram_chars ({n})", None, limit)
 
 
 def normalized_words(text: str) -> list[str]:
@@ -154,11 +187,11 @@ def _ngrams(words: Sequence[str], n: int) -> Iterator[tuple[str, ...]]:
     return zip(*(islice(words, first, None) for first in range(n)), strict=False)
 
 
-def _within(value: float, what: str, low: float | None, high: float | None) -> Iterator[str]:
+def _within(value: float, what: str, name: str, low: float | None, high: float | None) -> Iterator[Broken]:
     if low is not None and value < low:
-        yield f"{what.format(value)}, at least {low:,g}"
+        yield f"{what.format(value)}, at least {low:,g}", f"min_{name} = {low:,g}"
     if high is not None and value > high:
-        yield f"{what.format(value)}, at most {high:,g}"
+        yield f"{what.format(value)}, at most {high:,g}", f"max_{name} = {high:,g}"
 
 
 def sims_rules() -> QualityRules:

@@ -3,7 +3,8 @@
 Enters: a path or the name of a dataset, which field and split, which quality. Leaves: (id, text) in order, and a reason
 for every document that is left out. The one decision worth knowing: a source is cut into slices that are read on their
 own (bytes of a plain file, row groups of a Parquet file, else whole files), so that workers share it and nobody holds
-more than a slice; ids name file and line, whoever reads.
+more than a slice; ids name file and line, whoever reads. Documents of stories and paragraph files lose the white space
+at their ends: the line break of the separator is not part of the story.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from speechscale.corpus.hub_texts import file_sha256, hub_fingerprint, load_hub
 from speechscale.corpus.text_formats import (
     FORMATS,
     MAX_DOCUMENT_BYTES,
@@ -29,17 +31,22 @@ from speechscale.corpus.text_formats import (
     kind_of,
     read_file,
 )
-from speechscale.corpus.text_quality import REMEDY, QualityRules
+from speechscale.corpus.text_quality import QualityRules
 from speechscale.corpus.texts import text_files
-from speechscale.errors import DataError, MissingExtra
+from speechscale.errors import DataError
 
 SLICE_BYTES = 8 << 20
 HELD_OUT_PERCENT = 1
 HUB = "hf:"
+TRIMMED = ("text", "stories", "paragraphs")
+"""Formats whose documents are cut out of a running text."""
 NO_RULES = QualityRules()
+NO_DOCUMENTS = "the file has no documents"
 Split = Literal["all", "train", "select", "test"]
 OnSkip = Callable[[str, str, str], None]
 """Called with (id, reason, remedy) of a document that is left out."""
+OnOther = Callable[[], None]
+"""Called for each document of another split."""
 BORDERS: dict[str, Callable[[bytes], bool]] = {
     "jsonl": lambda line: True,
     "lines": lambda line: True,
@@ -112,10 +119,12 @@ class TextSource:
         return self.name or Path(self.hub_name or self.path).name
 
     def recipe(self) -> dict[str, Any]:
-        """What defines the documents: the options, and names and sizes of the files."""
-        files = {} if self.hub_name else {name: file.stat().st_size for name, file in self._files().items()}
+        """What defines the documents: the options, and names and SHA-256 of the files, or a hub dataset's revision."""
+        files = {} if self.hub_name else {name: file_sha256(file) for name, file in self._files().items()}
         limits = {name: getattr(self.quality, name) for name in QualityRules.__dataclass_fields__}
         recipe: dict[str, Any] = {"kind": "text", "name": self.label, "hub": self.hub_name, "files": files}
+        if self.hub_name:
+            recipe["revision"] = hub_fingerprint(self.hub_name, self.config, self.split)
         recipe |= {name: getattr(self, name) for name in ("field", "id_field", "format", "config", "split")}
         recipe["quality"] = {name: limit for name, limit in limits.items() if limit not in (None, ())}
         return recipe | {"max_documents": self.max_documents}
@@ -125,12 +134,16 @@ class TextSource:
         if self.max_documents is not None:
             return [TextSlice()]
         if self.hub_name:
-            return [TextSlice(0, shard, shard + 1) for shard in range(_load_hub(self).num_shards)]
+            return [TextSlice(0, shard, shard + 1) for shard in range(self._load_hub().num_shards)]
         files = self._files().values()
         return [part for number, file in enumerate(files) for part in _cut(number, file, self.format)]
 
-    def documents(self, on_skip: OnSkip, part: TextSlice | None = None) -> Iterator[tuple[str, str]]:
+    def documents(
+        self, on_skip: OnSkip, part: TextSlice | None = None, on_other: OnOther | None = None
+    ) -> Iterator[tuple[str, str]]:
         """Stream (id, text) of the source, or of one slice of it. Documents of another split are passed over.
+
+        A file without documents is left out with that reason, as its line 0.
 
         Raises:
             DataError: a file that cannot be read. MissingExtra: a hub dataset, and no `datasets` library.
@@ -139,12 +152,14 @@ class TextSource:
         for number, (prefix, raw) in enumerate(self._hub_rows(part) if self.hub_name else self._file_rows(part)):
             if number == self.max_documents:
                 return
-            if not self.hub_name and self.split not in ("all", drawn_split(raw.data)):
+            if not self.hub_name and raw.line and self.split not in ("all", drawn_split(raw.data)):
+                if on_other:
+                    on_other()
                 continue
             id = f"{prefix}/{raw.id or raw.line + part.line}"
             reason, remedy, text = _checked(raw)
-            if not reason and (reason := self.quality.problem(text)):
-                remedy = REMEDY
+            if not reason:
+                reason, remedy = self.quality.fault(text)
             if reason:
                 on_skip(id, reason, remedy)
             else:
@@ -159,12 +174,20 @@ class TextSource:
     def _file_rows(self, part: TextSlice) -> Iterator[tuple[str, RawDocument]]:
         options = TextOptions(format=self.format, text_field=self.field, id_field=self.id_field)
         for number, (prefix, file) in enumerate(self._files().items()):
-            if part.file in (-1, number):
-                for raw in _slice_rows(file, part, options) if part.last else read_file(file, options):
-                    yield prefix, raw
+            if part.file not in (-1, number):
+                continue
+            trim, empty = (kind_of(file) if self.format == "auto" else self.format) in TRIMMED, not part.last
+            for raw in _slice_rows(file, part, options) if part.last else read_file(file, options):
+                empty = False
+                yield prefix, replace(raw, data=raw.data.strip()) if trim else raw
+            if empty:
+                yield prefix, RawDocument(0, b"", fault=NO_DOCUMENTS, remedy="write texts into it or leave it out")
+
+    def _load_hub(self) -> Any:
+        return load_hub(self.hub_name, self.config, self.split)
 
     def _hub_rows(self, part: TextSlice) -> Iterator[tuple[str, RawDocument]]:
-        dataset, prefix = _load_hub(self), self.label
+        dataset, prefix = self._load_hub(), self.label
         if dataset.num_shards > 1 and part.last:
             dataset, prefix = dataset.shard(num_shards=dataset.num_shards, index=part.first), f"{prefix}/{part.first}"
         for number, row in enumerate(dataset, 1):
@@ -219,6 +242,9 @@ def _cut(number: int, file: Path, format: str) -> Iterator[TextSlice]:
 
 def _cut_parquet(number: int, file: Path) -> Iterator[TextSlice]:
     with _parquet(file) as opened:
+        if not opened.metadata.num_rows:
+            yield TextSlice(file=number, bytes=file.stat().st_size)
+            return
         first = size = rows = before = 0
         groups = opened.num_row_groups
         for group in range(groups):
@@ -285,19 +311,3 @@ def _row_document(number: int, row: dict[str, Any], field: str, id_field: str) -
             number, b"", id=str(id), fault=f"longer than {MAX_DOCUMENT_BYTES >> 20} MB", remedy="split it"
         )
     return RawDocument(number, data, id=str(id))
-
-
-def _load_hub(source: TextSource) -> Any:
-    """The dataset as a stream. Raises DataError: no such dataset or split. MissingExtra: no `datasets` library."""
-    try:
-        import datasets
-    except ImportError as error:
-        raise MissingExtra("a dataset of the hub", "hf") from error
-    name, split = source.hub_name, "train" if source.split == "all" else source.split
-    try:
-        if (Path(name) / "dataset_info.json").is_file() or (Path(name) / "dataset_dict.json").is_file():
-            saved = datasets.load_from_disk(name)
-            return (saved[split] if isinstance(saved, datasets.DatasetDict) else saved).to_iterable_dataset()
-        return datasets.load_dataset(name, source.config or None, split=split, streaming=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"texts hf:{name}: cannot be loaded, split '{split}' ({error}); check its name") from error

@@ -27,7 +27,7 @@ BLOCK_BYTES = 4 << 20
 INDEX_FILE = "meta.json"
 LOCK_FILE = ".lock"
 DTYPES = ("|u1", "<u2", "<u4", "<u8", "<i4", "<i8")
-REMEDY = "build the store anew"
+REMEDY = "build the store anew (packed rows: pack them again)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,6 +71,7 @@ class InterleaveConfig:
     curriculum: tuple[Knot, ...] = ()
 
     def __post_init__(self) -> None:
+        self._check_types()
         for name, allowed in (
             ("level", ("word", "sentence", "utterance")),
             ("gap", ("drop", "attach", "keep")),
@@ -85,6 +86,17 @@ class InterleaveConfig:
             _ = self.rule
         for step in range(CURRICULUM_STEPS + 1 if self.curriculum else 0):
             self.at(step / CURRICULUM_STEPS)
+
+    def _check_types(self) -> None:
+        for name in ("markers", "redraw_each_epoch"):
+            if not isinstance(getattr(self, name), bool):
+                raise DataError(f"interleave.{name} {getattr(self, name)!r}: give true or false")
+        for name in ("level", "speech_span", "text_span", "share", "first", "gap", "boundary"):
+            if not isinstance(getattr(self, name), str):
+                raise DataError(f"interleave.{name} {getattr(self, name)!r}: give a text")
+        for place, share in (("", self.speech_share), *((f" at {k.at}", k.speech_share) for k in self.curriculum)):
+            if share is not None and (isinstance(share, bool) or not isinstance(share, int | float)):
+                raise DataError(f"interleave.speech_share {share!r}{place}: give a number from 0 to 1, or none")
 
     @property
     def changed(self) -> dict[str, Any]:
@@ -124,13 +136,33 @@ def _at_step(config: InterleaveConfig, step: int) -> InterleaveConfig:
     return replace(config, speech_share=share, speech_span=span, curriculum=())
 
 
-def interleave_config(settings: Mapping[str, Any]) -> InterleaveConfig:
-    """Settings from plain values, e.g. of a command line. Raises DataError: an unknown name, with the nearest known."""
+def interleave_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain values, e.g. of a command line, as fields of `InterleaveConfig`; "none" stands for no share.
+
+    Raises:
+        DataError: an unknown name, with the nearest known one, or knots that are no tables.
+    """
     known = [field.name for field in fields(InterleaveConfig)]
-    for name in settings:
+    found = dict(settings)
+    for name in found:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"allowed: {', '.join(known)}"
-            raise DataError(f"interleave.{name}: unknown; {hint}")
-    knots = [knot if isinstance(knot, Knot) else Knot(**knot) for knot in settings.get("curriculum", ())]
-    return InterleaveConfig(**{**settings, "curriculum": tuple(knots)})
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            raise DataError(f"interleave.{name}: unknown; {hint}allowed: {', '.join(known)}")
+    if found.get("speech_share") == "none":
+        found["speech_share"] = None
+    if "curriculum" in found:
+        try:
+            knots = [knot if isinstance(knot, Knot) else Knot(**knot) for knot in found["curriculum"]]
+        except TypeError as error:
+            raise DataError(
+                f"interleave.curriculum {found['curriculum']!r}: give a list of tables with at, speech_share and "
+                "speech_span"
+            ) from error
+        found["curriculum"] = tuple(knots)
+    return found
+
+
+def interleave_config(settings: Mapping[str, Any]) -> InterleaveConfig:
+    """Settings from plain values; see `interleave_settings`."""
+    return InterleaveConfig(**interleave_settings(settings))

@@ -160,10 +160,8 @@ def _check_stream(store: TokenStore, stream: str, interleave: InterleaveConfig |
     if stream in STREAMS and store.documents(stream, interleave):
         return
     here = [name for name in STREAMS if store.documents(name, interleave)]
-    raise DataError(
-        f"{store.folder}: no stream '{stream}' with this vocabulary; allowed: {', '.join(here)}"
-        + ("" if stream in STREAMS else f" (of {', '.join(STREAMS)})")
-    )
+    why = f": {store.why_none(stream, interleave)}" if stream in STREAMS else ""
+    raise DataError(f"{store.folder}: no stream '{stream}'{why}; allowed here: {', '.join(here)}")
 
 
 def _notes(sound: Sound, words: Words, times: Sequence[WordTime] | None) -> list[str]:

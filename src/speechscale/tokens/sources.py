@@ -116,10 +116,8 @@ class StoreSource:
         put("name", self.name or self.stream)
         put("documents", self.store.documents(self.stream, self.interleave))
         if self.documents == 0:
-            raise DataError(
-                f"mixture: the store {self.store.folder} has no '{self.stream}' documents for this vocabulary; add "
-                "some or drop it"
-            )
+            why = self.store.why_none(self.stream, self.interleave)
+            raise DataError(f"{self.store.folder}: no '{self.stream}' documents: {why}")
         per_block = self.block_rows * self.context / mean_document_tokens(self.store, self.stream)
         put("blocks", max(1, min(self.documents, round(self.documents / per_block))))
         put("_key", name_key(self.name))
@@ -160,6 +158,7 @@ class StoreSource:
             interleave=self.interleave.at(progress),
             seed=self.seed,
         )
+        self.store.release_pages()
         packed = pack_block(bodies, self._ids, self.context, pack=self.pack)
         return packed.take(Shuffle(len(packed), self.seed, self._key, -1, number).at(np.arange(len(packed))))
 

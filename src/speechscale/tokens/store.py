@@ -8,6 +8,7 @@ the same documents. Nothing of the size of all documents is ever made: opening i
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +32,8 @@ __all__ = ["STREAMS", "Prepared", "TokenStore", "append_store", "build_store", "
 VERIFY_BYTES = 1 << 30
 """Stores up to this size are hashed when they are opened."""
 SEARCH_ROWS = 1 << 20
+PAGES_BYTES = 256 << 20
+"""Beyond this size a reader that goes through the store block by block gives pages back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,24 @@ class TokenStore:
         name = "worded" if stream == "interleaved" and _whole(interleave) else stream
         return int(self.meta["counts"].get(f"{name}_documents", 0)) if has[stream] else 0
 
+    def why_none(self, stream: str, interleave: InterleaveConfig | None = None) -> str:
+        """Why a stream has no documents, and what to do; "" if it has some."""
+        if self.documents(stream, interleave):
+            return ""
+        counts, vocabulary = self.counts, self.vocabulary
+        if stream == "text" and vocabulary.has_text:
+            return "it was built without texts; append some"
+        if stream == "interleaved" and vocabulary.SPEECH is not None and counts.get("words"):
+            return (
+                f"none of its {counts['words']:,} words has a time; make times with 'speechscale align', or interleave "
+                "at level 'utterance'"
+            )
+        if stream != "text" and vocabulary.num_units and not (stream == "interleaved" and vocabulary.SPEECH is None):
+            return "it was built without units and words; append some"
+        return (
+            f"the vocabulary cannot spell it ({'no text' if not vocabulary.has_text else 'no units'}); use a joint one"
+        )
+
     @cached_property
     def source(self) -> InterleaveSource:
         """The utterances as the interleaver wants them; needs a joint vocabulary and a store with words."""
@@ -173,7 +194,7 @@ class TokenStore:
             if not len(documents):
                 nothing = Ragged(np.zeros(0, np.int32), np.zeros(1, np.int64))
                 return Prepared(nothing.lengths, lambda: nothing)
-            raise DataError(f"{self.folder}: no '{stream}' documents for this vocabulary; add some or drop the stream")
+            raise DataError(f"{self.folder}: no '{stream}' documents: {self.why_none(stream, interleave)}")
         if stream == "interleaved":
             rows = self.speech_rows(stream, documents, interleave)
             plan = plan_interleave(self.source, rows, epoch, interleave or InterleaveConfig(), seed)
@@ -208,6 +229,13 @@ class TokenStore:
             return Ragged(tokens, found.offsets)
 
         return Prepared(np.asarray(ragged.offsets[documents + 1] - ragged.offsets[documents]), ids)
+
+    def release_pages(self) -> None:
+        """Give back the memory of pages that were read, if the store is large; they stay in the system's cache."""
+        if self.bytes > PAGES_BYTES:
+            for array in self.arrays.values():
+                if isinstance(array, np.memmap):
+                    array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
     def utterance_id(self, row: int) -> str:
         """Id of an utterance of the speech stream."""

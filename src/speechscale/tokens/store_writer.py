@@ -27,6 +27,7 @@ from speechscale.tokens.columns import INDEX_FILE, REMEDY, ColumnIndex, ColumnSe
 from speechscale.tokens.cuts import word_cuts
 from speechscale.tokens.interleave import utterance_keys
 from speechscale.tokens.ragged import Ragged, gather_rows
+from speechscale.tokens.text_tokenizer import unknown_ids
 from speechscale.tokens.vocabulary import Vocabulary
 
 STORE_FORMAT = "speechscale.tokens.2"
@@ -34,6 +35,8 @@ TEXTS_AT_ONCE, CHARS_AT_ONCE = 4096, 4 << 20
 WORDS_REMEMBERED = 1 << 20
 LONGEST = 65_535
 """Frames of a unit, tokens of a word: what 16 bits hold."""
+COUNTED = 1 << 24
+"""Tokens of a store that are looked through at once."""
 OFFSETS = ("unit_offsets", "id_offsets", "word_offsets", "word_token_rows", "text_offsets")
 OnError = Literal["stop", "skip"]
 
@@ -45,8 +48,11 @@ WORD_COUNTS = (
     "worded_documents",
     "utterances_without_words",
     "utterances_without_timed_words",
+    "unknown_word_tokens",
 )
-TEXT_COUNTS = ("text_tokens", "empty_texts")
+TEXT_COUNTS = ("text_tokens", "empty_texts", "unknown_text_tokens")
+UNKNOWN = {"unknown_word_tokens": "word_tokens", "unknown_text_tokens": "text_tokens"}
+"""Counts of tokens that stand for what the vocabulary cannot spell, and the columns that hold them."""
 
 
 def column_types(vocabulary: Vocabulary) -> dict[str, np.dtype[Any]]:
@@ -134,6 +140,7 @@ class StoreWriter:
         self.name = name or folder
         self.remedies: Counter[str] = Counter()
         self._words = _Words(vocabulary)
+        self._unknown = unknown_ids(vocabulary.text_json, vocabulary.unk_id)
         names = ["speech_documents", "text_documents", "interleaved_documents"]
         names += SPEECH_COUNTS if vocabulary.num_units else ()
         names += WORD_COUNTS if vocabulary.num_units and vocabulary.has_text else ()
@@ -155,9 +162,15 @@ class StoreWriter:
     def _go_on(self, meta: Mapping[str, Any]) -> dict[str, ColumnIndex]:
         check_vocabulary(self.folder, meta, self.vocabulary)
         self.counts |= meta["counts"]
+        columns = columns_of(self.folder, meta)
+        for name in UNKNOWN.keys() & self.counts.keys() - meta["counts"].keys():  # written before they were counted
+            if (column := UNKNOWN[name]) not in columns:
+                continue
+            tokens = open_column(self.folder / f"{column}.bin", columns[column])
+            self.counts[name] = sum(self._unknowns(tokens[k : k + COUNTED]) for k in range(0, len(tokens), COUNTED))
         self.frame_rate_hz, self.speech_tokenizer = meta["frame_rate_hz"], meta["speech_tokenizer"]
         self.sources = list(meta["sources"])
-        return columns_of(self.folder, meta)
+        return columns
 
     def add_table(self, table: UnitTable) -> None:
         """Add the utterances of a table. Raises DataError: of another tokenizer, or ("stop") one that is unusable."""
@@ -211,6 +224,7 @@ class StoreWriter:
             words=len(timed),
             words_without_time=int((~timed).sum()),
             word_tokens=len(tokens.flat),
+            unknown_word_tokens=self._unknowns(tokens.flat),
             utterances_without_words=len(table) - len(worded),
             utterances_without_timed_words=len(table) - len(interleaved),
         )
@@ -231,7 +245,9 @@ class StoreWriter:
             kept = gather_rows(encoded, filled) if dropped else encoded
             self._columns.append("text_tokens", kept.flat)
             self._columns.append_offsets("text_offsets", kept.offsets)
+            unknown = self._unknowns(kept.flat)
             self._count(text_documents=len(filled), text_tokens=len(kept.flat), empty_texts=dropped)
+            self._count(unknown_text_tokens=unknown)
 
     def add_store(self, folder: Path) -> None:
         """Add everything that a finished store of the same vocabulary holds."""
@@ -284,6 +300,9 @@ class StoreWriter:
     def _count(self, **more: int) -> None:
         for name, count in more.items():
             self.counts[name] += count
+
+    def _unknowns(self, tokens: Int[np.ndarray, " tokens"]) -> int:
+        return sum(int(np.count_nonzero(tokens == id)) for id in self._unknown)
 
     def _set_rate(self, frame_rate_hz: float) -> None:
         if self.frame_rate_hz not in (None, frame_rate_hz):

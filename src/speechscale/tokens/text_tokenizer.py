@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,8 @@ EOS = "<eos>"
 UNK = "<unk>"
 TOKENIZER_FILE = "tokenizer.json"
 END_NAMES = ("<eos>", "<|endoftext|>", "<|end_of_text|>", "</s>", "[EOS]", "<|im_end|>", "<|eot_id|>", "<end_of_turn>")
+TOKENIZER_FILES = ("*.model", "*.tiktoken", "vocab.*", "merges.txt", "tokenizer_config.json")
+"""Of which transformers makes a tokenizer where there is no tokenizer.json."""
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?<!\.json)")
 """OWNER/NAME; a name without owner would send every typing error to the network."""
 _HOLE = "<|hole "
@@ -175,8 +178,24 @@ def find_eos(tokenizer: Tokenizer, path: Path | str) -> str:
         ]
         candidates = ", ".join(dict.fromkeys([*usual, *special[:20]])) or "none"
         said = "nothing beside it says" if eos is None else f"it does not hold '{eos}', which its files name as"
-        raise DataError(f"text tokenizer '{path}': {said} what ends a document; name the token, e.g. of {candidates}")
+        raise DataError(
+            f"text tokenizer '{path}': {said} what ends a document; name the token (--eos), e.g. of {candidates}"
+        )
     return str(eos)
+
+
+@lru_cache(maxsize=4)
+def unknown_ids(vocabulary_json: str, unk_id: int | None) -> tuple[int, ...]:
+    """Ids that a text tokenizer gives to what it cannot spell; none where it can spell everything.
+
+    Args:
+        vocabulary_json: the tokenizer.json of the text block, "" for a textless vocabulary. unk_id: of `<unk>`, if any.
+    """
+    found = {unk_id}
+    if vocabulary_json:
+        data = json.loads(vocabulary_json)
+        found |= {data["model"].get("unk_id"), declared_ids(data).get(data["model"].get("unk_token") or "")}
+    return tuple(sorted(index for index in found if index is not None))
 
 
 def _configured_eos(tokenizer: Tokenizer, folder: Path) -> str | None:
@@ -201,7 +220,14 @@ def _hole(index: int) -> str:
 def _tokenizer_file(path: Path) -> Path | None:
     """The tokenizer.json that a path means; None if transformers must find the tokenizer."""
     if path.is_dir():
-        return path / TOKENIZER_FILE if (path / TOKENIZER_FILE).is_file() else None
+        if (path / TOKENIZER_FILE).is_file():
+            return path / TOKENIZER_FILE
+        if not any(found for pattern in TOKENIZER_FILES for found in path.glob(pattern)):
+            raise DataError(
+                f"text tokenizer '{path}': the folder has no {TOKENIZER_FILE} and no other file of a tokenizer; give "
+                "the folder of a model with its tokenizer, or of a vocabulary"
+            )
+        return None
     if not path.is_file() and not HUB_NAME.fullmatch(str(path)):
         raise DataError(
             f"text tokenizer '{path}': no such file; allowed: words, bpe, a path to a tokenizer.json or its folder, "
