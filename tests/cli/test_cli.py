@@ -70,7 +70,7 @@ def test_every_readme_command_exists() -> None:
     assert len(commands) >= 5
     for command in commands:
         words = shlex.split(command)
-        verbs = words[:2] if words[0] in ("study", "corpus", "units") else words[:1]
+        verbs = words[:2] if words[0] in ("study", "corpus", "units", "tokens") else words[:1]
         result = speechscale(*verbs, "--help")
         assert result.returncode == 0, command
         for option in (word for word in words if word.startswith("--")):

@@ -92,6 +92,12 @@ def test_outputs_of_the_wrong_kind(out: Path, tmp_path: Path) -> None:
 def test_packed_rows_are_no_store(out: Path, tmp_path: Path) -> None:
     assert run("pack", out, tmp_path / "rows", "--stream", "text", "--context", 64).exit_code == 0
     assert "these are packed rows" in refused("stats", tmp_path / "rows")
+    assert "all as written" in run("verify", tmp_path / "rows").output
+    path = tmp_path / "rows" / "tokens.bin"
+    path.write_bytes(path.read_bytes()[:-2] + b"zz")
+    assert "tokens.bin: chunk 0" in refused("verify", tmp_path / "rows")
+    path.write_bytes(b"")
+    assert "truncated" in refused("verify", tmp_path / "rows")
     assert "these are packed rows" in refused("pack", tmp_path / "rows", tmp_path / "again")
 
 

@@ -227,7 +227,7 @@ def test_documents_are_found_by_id_and_number(stores: dict[str, TokenStore]) -> 
         find_document(store, "text", "utterance-7")
     with pytest.raises(DataError, match="allowed here: speech, text, interleaved"):
         find_document(store, "spech", "1")
-    with pytest.raises(DataError, match="no stream 'text': the vocabulary cannot spell it .*allowed here: speech"):
+    with pytest.raises(DataError, match=r"no stream 'text': the vocabulary cannot spell it .*allowed here: speech"):
         first_documents(stores["textless"], "text", 3)
     assert first_documents(store, "speech", 50) == list(range(12))
 

@@ -138,22 +138,27 @@ def _tell_unknown(counts: Mapping[str, int]) -> None:
 @click.command()
 @click.argument("out", type=click.Path(path_type=Path))
 def verify(out: Path) -> None:
-    """Hash everything in OUT (what 'tokens build' wrote, or a store); exit code 2 if something is wrong."""
+    """Hash everything in OUT (of 'tokens build', a store, or packed rows); exit code 2 if something is wrong."""
+    from speechscale.files import read_json
+    from speechscale.tokens.columns import INDEX_FILE
+    from speechscale.tokens.packed_rows import ROWS_FORMAT, packed_damage, read_rows_meta
     from speechscale.tokens.store import store_damage
-    from speechscale.tokens.store_writer import check_vocabulary, columns_of, read_meta
+    from speechscale.tokens.store_writer import check_vocabulary, read_meta
     from speechscale.tokens.vocabulary import Vocabulary
 
     folder = out / "store" if (out / "store").is_dir() else out
-    meta = read_meta(folder)
-    if (out / "vocabulary").is_dir():
-        check_vocabulary(folder, meta, Vocabulary.load(out / "vocabulary"))
-    wrong = list(store_damage(folder))
+    index = folder / INDEX_FILE
+    if index.is_file() and read_json(index, "index", "make it again").get("format") == ROWS_FORMAT:
+        meta = read_rows_meta(folder)
+        seal, wrong = meta["meta_sha256"], list(packed_damage(folder))
+    else:
+        meta = read_meta(folder)
+        if (out / "vocabulary").is_dir():
+            check_vocabulary(folder, meta, Vocabulary.load(out / "vocabulary"))
+        seal, wrong = meta["index_sha256"], list(store_damage(folder))
     for message in wrong:
         click.echo(f"error: {message}", err=True)
     if wrong:
         click.get_current_context().exit(2)
-    columns = columns_of(folder, meta)
-    size = sum(index.bytes for index in columns.values())
-    click.echo(
-        f"{folder}: {len(columns)} columns, {size / 1e6:,.1f} MB, all as written (index {meta['index_sha256'][:12]})"
-    )
+    size = sum((folder / f"{name}.bin").stat().st_size for name in meta["columns"])
+    click.echo(f"{folder}: {len(meta['columns'])} columns, {size / 1e6:,.1f} MB, all as written (index {seal[:12]})")

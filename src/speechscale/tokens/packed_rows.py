@@ -52,12 +52,7 @@ class PackedRows:
             DataError: no complete rows, a changed or truncated file (named), or another vocabulary.
         """
         folder = Path(folder)
-        meta = read_json(folder / INDEX_FILE, "packed rows", _AGAIN)
-        sealed = {key: value for key, value in meta.items() if key != "meta_sha256"}
-        if meta.get("format") != ROWS_FORMAT:
-            raise DataError(f"{folder}: format {meta.get('format')!r}, this version reads '{ROWS_FORMAT}'; {_AGAIN}")
-        if meta.get("meta_sha256") != canonical_sha256(sealed):
-            raise DataError(f"{folder / INDEX_FILE}: its content differs from its checksum (damaged?); {_AGAIN}")
+        meta = read_rows_meta(folder)
         if meta["vocabulary"] != vocabulary.fingerprint:
             raise DataError(
                 f"{folder}: packed with the vocabulary {meta['vocabulary'][:12]}, this one is "
@@ -139,10 +134,21 @@ def _ranges(borders: np.ndarray, rows: Int[np.ndarray, " chosen"]) -> tuple[np.n
     return begins, np.asarray(borders[rows + 1], np.int64) - begins
 
 
+def read_rows_meta(folder: Path) -> dict[str, Any]:
+    """The index of packed rows. Raises DataError: none there, another format, or altered."""
+    meta = read_json(folder / INDEX_FILE, "packed rows", _AGAIN)
+    sealed = {key: value for key, value in meta.items() if key != "meta_sha256"}
+    if meta.get("format") != ROWS_FORMAT:
+        raise DataError(f"{folder}: format {meta.get('format')!r}, this version reads '{ROWS_FORMAT}'; {_AGAIN}")
+    if meta.get("meta_sha256") != canonical_sha256(sealed):
+        raise DataError(f"{folder / INDEX_FILE}: its content differs from its checksum (damaged?); {_AGAIN}")
+    return meta
+
+
 def packed_damage(folder: Path | str) -> Iterator[str]:
     """Hash packed rows; yield what is wrong, one message per file or chunk."""
     folder = Path(folder)
-    meta = read_json(folder / INDEX_FILE, "packed rows", _AGAIN)
+    meta = read_rows_meta(folder)
     for name, saved in meta["columns"].items():
         yield from damage(column_path(folder, name), ColumnIndex.from_json(name, saved, folder / INDEX_FILE))
 
