@@ -26,7 +26,7 @@ from speechscale.tokens.cuts import word_cuts
 from speechscale.tokens.interleave import InterleaveConfig, interleave_batch, make_source, utterance_keys
 from speechscale.tokens.ragged import Ragged
 from speechscale.tokens.store import TokenStore, append_store, build_store, store_damage
-from speechscale.tokens.store_writer import column_types, read_meta
+from speechscale.tokens.store_index import column_types, read_meta, seal
 from speechscale.tokens.subwords_training import train_subwords
 from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
 
@@ -406,7 +406,7 @@ def test_a_store_of_ten_billion_tokens_opens_at_once(tmp_path: Path, table: Unit
         saved["chunks"] = ["0" * 64] * chunks
         os.truncate(folder / f"{name}.bin", saved["length"] * itemsize)
     meta["counts"] |= {"units": 10**10, "speech_documents": 4 * 10**7 - 1}
-    meta["index_sha256"] = store_writer._seal(meta)
+    meta["index_sha256"] = seal(meta)
     write_json(folder / "meta.json", meta)
     tracemalloc.start()
     began = time.perf_counter()
@@ -447,7 +447,7 @@ def test_unknown_words_are_counted_however_they_come(
     build_store(tmp_path / "grown", vocabulary, table=spoken, texts=texts[:1])
     meta = read_meta(tmp_path / "grown")
     meta["counts"] = {name: count for name, count in meta["counts"].items() if name not in counts}
-    meta["index_sha256"] = store_writer._seal(meta)
+    meta["index_sha256"] = seal(meta)
     write_json(tmp_path / "grown" / "meta.json", meta)  # as it was before they were counted
     monkeypatch.setattr(store_writer, "COUNTED", 2)
     grown = append_store(tmp_path / "grown", vocabulary, texts=texts[1:])

@@ -143,7 +143,7 @@ def verify(out: Path) -> None:
     from speechscale.tokens.columns import INDEX_FILE
     from speechscale.tokens.packed_rows import ROWS_FORMAT, packed_damage, read_rows_meta
     from speechscale.tokens.store import store_damage
-    from speechscale.tokens.store_writer import check_vocabulary, read_meta
+    from speechscale.tokens.store_index import check_vocabulary, read_meta
     from speechscale.tokens.vocabulary import Vocabulary
 
     folder = out / "store" if (out / "store").is_dir() else out

@@ -177,7 +177,7 @@ def content_sha256(table: UnitTable, header: dict[str, Any]) -> str:
     for name in (*UNIT_COLUMNS, "unit_offsets", *WORD_COLUMNS, "word_offsets"):
         column = np.ascontiguousarray(getattr(table, name), "<i8")
         digest.update(len(column).to_bytes(8, "little"))
-        digest.update(column)
+        digest.update(column.data)
     return digest.hexdigest()
 
 

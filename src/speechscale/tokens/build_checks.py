@@ -18,7 +18,7 @@ from speechscale.corpus.text_sources import TextSource
 from speechscale.errors import DataError, StaleStep
 from speechscale.files import canonical_sha256, read_json
 from speechscale.tokens.columns import INDEX_FILE, open_column
-from speechscale.tokens.store_writer import check_vocabulary, columns_of, read_meta
+from speechscale.tokens.store_index import check_vocabulary, columns_of, read_meta
 from speechscale.tokens.text_tokenizer import TOKENIZER_FILE
 from speechscale.tokens.unit_sources import UnitSource
 from speechscale.tokens.vocabulary import Vocabulary

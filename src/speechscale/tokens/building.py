@@ -23,7 +23,8 @@ from speechscale.tokens import build_checks
 from speechscale.tokens.build_checks import JOURNAL
 from speechscale.tokens.columns import column_path
 from speechscale.tokens.store import TokenStore
-from speechscale.tokens.store_writer import StoreWriter, grown_store, new_store, read_meta
+from speechscale.tokens.store_index import read_meta
+from speechscale.tokens.store_writer import StoreWriter, grown_store, new_store
 from speechscale.tokens.unit_sources import UnitSource
 from speechscale.tokens.vocabulary import Vocabulary
 

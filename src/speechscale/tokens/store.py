@@ -24,7 +24,8 @@ from speechscale.tokens.columns import ColumnIndex, column_path, damage, open_co
 from speechscale.tokens.interleave import InterleaveConfig, InterleaveSource, plan_interleave, utterance_keys
 from speechscale.tokens.packing import STREAMS
 from speechscale.tokens.ragged import Ragged, gather_rows
-from speechscale.tokens.store_writer import OnError, check_vocabulary, columns_of, grown_store, new_store, read_meta
+from speechscale.tokens.store_index import check_vocabulary, columns_of, read_meta
+from speechscale.tokens.store_writer import OnError, grown_store, new_store
 from speechscale.tokens.vocabulary import Vocabulary
 
 __all__ = ["STREAMS", "Prepared", "TokenStore", "append_store", "build_store", "store_damage"]

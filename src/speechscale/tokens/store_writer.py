@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,21 +20,27 @@ import numpy as np
 from jaxtyping import Int
 
 from speechscale.errors import DataError
-from speechscale.files import canonical_sha256, read_json, write_json
-from speechscale.records import NO_TIME, UnitTable, offsets, unit_row_problem
+from speechscale.files import write_json
+from speechscale.records import NO_TIME, UnitTable, offsets
 from speechscale.skips import Skip
-from speechscale.tokens.columns import INDEX_FILE, REMEDY, ColumnIndex, ColumnSetWriter, FolderLock, open_column
+from speechscale.tokens.columns import INDEX_FILE, ColumnIndex, ColumnSetWriter, FolderLock, open_column
 from speechscale.tokens.cuts import word_cuts
 from speechscale.tokens.interleave import utterance_keys
 from speechscale.tokens.ragged import Ragged, gather_rows
+from speechscale.tokens.store_index import (
+    STORE_FORMAT,
+    check_vocabulary,
+    column_types,
+    columns_of,
+    old_place,
+    read_meta,
+    restore,
+    seal,
+)
+from speechscale.tokens.store_rows import LONGEST, WordIds, frames_of, problem_of, suspects, text_batches
 from speechscale.tokens.text_tokenizer import unknown_ids
 from speechscale.tokens.vocabulary import Vocabulary
 
-STORE_FORMAT = "speechscale.tokens.2"
-TEXTS_AT_ONCE, CHARS_AT_ONCE = 4096, 4 << 20
-WORDS_REMEMBERED = 1 << 20
-LONGEST = 65_535
-"""Frames of a unit, tokens of a word: what 16 bits hold."""
 COUNTED = 1 << 24
 """Tokens of a store that are looked through at once."""
 OFFSETS = ("unit_offsets", "id_offsets", "word_offsets", "word_token_rows", "text_offsets")
@@ -53,68 +59,6 @@ WORD_COUNTS = (
 TEXT_COUNTS = ("text_tokens", "empty_texts", "unknown_text_tokens")
 UNKNOWN = {"unknown_word_tokens": "word_tokens", "unknown_text_tokens": "text_tokens"}
 """Counts of tokens that stand for what the vocabulary cannot spell, and the columns that hold them."""
-
-
-def column_types(vocabulary: Vocabulary) -> dict[str, np.dtype[Any]]:
-    """The columns of a store of what the vocabulary can spell."""
-    text = "<u2" if vocabulary.text_size <= 1 << 16 else "<u4"
-    types = {"skips": "|u1"}
-    if vocabulary.num_units:
-        types |= {"units": "<u2" if vocabulary.num_units <= 1 << 16 else "<u4", "unit_offsets": "<i8"}
-        types |= {"durations": "<u2", "frames": "<i4", "keys": "<u8", "id_bytes": "|u1", "id_offsets": "<i8"}
-    if vocabulary.num_units and vocabulary.has_text:
-        types |= {"word_offsets": "<i8", "word_tokens": text, "word_token_rows": "<i8", "word_token_counts": "<u2"}
-        types |= {"word_first": "<i4", "word_last": "<i4", "word_code": "|u1"}
-        types |= {"interleaved_rows": "<i8", "worded_rows": "<i8"}
-    if vocabulary.has_text:
-        types |= {"text_tokens": text, "text_offsets": "<i8"}
-    return {name: np.dtype(dtype) for name, dtype in types.items()}
-
-
-def read_meta(folder: Path) -> dict[str, Any]:
-    """The index of a store. Raises DataError: none there, another format, or altered."""
-    _restore(folder)
-    path = folder / INDEX_FILE
-    if not path.is_file():
-        raise DataError(f"{folder}: no complete token store ({INDEX_FILE} is missing); build it")
-    try:
-        meta = read_json(path, "token store", REMEDY)
-    except DataError as error:
-        raise DataError(f"{path}: not the index of a token store: {error}") from error
-    if meta.get("format") != STORE_FORMAT:
-        raise DataError(f"{path}: format '{meta.get('format')}', this version reads '{STORE_FORMAT}'; {REMEDY}")
-    if _seal(meta) != meta.get("index_sha256"):
-        raise DataError(f"{path}: does not match its own checksum, it was altered; {REMEDY}")
-    return meta
-
-
-def _restore(folder: Path) -> None:
-    """Put the old store back where a kill came between the two renames that replace it."""
-    old = _old(folder)
-    if not folder.exists() and (old / INDEX_FILE).is_file():
-        old.rename(folder)
-
-
-def _old(folder: Path) -> Path:
-    return folder.parent / f".{folder.name}.old"
-
-
-def columns_of(folder: Path, meta: Mapping[str, Any]) -> dict[str, ColumnIndex]:
-    return {name: ColumnIndex.from_json(name, saved, folder / INDEX_FILE) for name, saved in meta["columns"].items()}
-
-
-def check_vocabulary(folder: Path, meta: Mapping[str, Any], vocabulary: Vocabulary) -> None:
-    """Raises DataError: the store holds numbers that mean something else in this vocabulary."""
-    if meta["num_units"] and vocabulary.num_units not in (0, meta["num_units"]):
-        raise DataError(
-            f"{folder}: made with {meta['num_units']} units, the vocabulary has {vocabulary.num_units}; "
-            "use the vocabulary it was made with or build it anew"
-        )
-    if meta["text_fingerprint"] and vocabulary.has_text and vocabulary.text_fingerprint != meta["text_fingerprint"]:
-        raise DataError(
-            f"{folder}: made with the text block {meta['text_fingerprint'][:12]}, the vocabulary has "
-            f"{vocabulary.text_fingerprint[:12]}; use the vocabulary it was made with or build it anew"
-        )
 
 
 class StoreWriter:
@@ -139,7 +83,7 @@ class StoreWriter:
         self.folder, self.vocabulary, self.on_error = folder, vocabulary, on_error
         self.name = name or folder
         self.remedies: Counter[str] = Counter()
-        self._words = _Words(vocabulary)
+        self._words = WordIds(vocabulary)
         self._unknown = unknown_ids(vocabulary.text_json, vocabulary.unk_id)
         names = ["speech_documents", "text_documents", "interleaved_documents"]
         names += SPEECH_COUNTS if vocabulary.num_units else ()
@@ -179,10 +123,10 @@ class StoreWriter:
         if table.num_units != self.vocabulary.num_units:
             raise DataError(f"unit table has {table.num_units} units, the vocabulary {self.vocabulary.num_units}")
         self._set_rate(table.frame_rate_hz)
-        frames = _frames(table)
-        if len(bad := _suspects(table, frames)):
-            table = self._without(table, {int(row): _problem(table, int(row)) for row in bad})
-            frames = _frames(table)
+        frames = frames_of(table)
+        if len(bad := suspects(table, frames)):
+            table = self._without(table, {int(row): problem_of(table, int(row)) for row in bad})
+            frames = frames_of(table)
         words = None
         if self.vocabulary.has_text:
             words = self._words.encode(table.words)
@@ -235,7 +179,7 @@ class StoreWriter:
 
     def add_documents(self, documents: Iterable[tuple[str, str]]) -> None:
         """Add (id, text) pairs; those without a token are counted, left out and, if they have an id, written down."""
-        for batch in _batches(documents):
+        for batch in text_batches(documents):
             encoded = self.vocabulary.encode_text([text for _, text in batch])
             filled = np.flatnonzero(encoded.lengths)
             for index in np.flatnonzero(encoded.lengths == 0).tolist():
@@ -284,7 +228,7 @@ class StoreWriter:
             "sources": self.sources,
             "columns": {name: index.to_json() for name, index in columns.items()},
         }
-        meta["index_sha256"] = _seal(meta)
+        meta["index_sha256"] = seal(meta)
         write_json(self.folder / INDEX_FILE, meta)
         return meta
 
@@ -337,35 +281,13 @@ class StoreWriter:
             seen[id] = row
 
 
-class _Words:
-    """Token ids of words, each encoded once as long as it is remembered."""
-
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self._vocabulary = vocabulary
-        self._forget()
-
-    def _forget(self) -> None:
-        self._places: dict[str, int] = {}
-        self._tokens = Ragged(np.zeros(0, np.int32), np.zeros(1, np.int64))
-
-    def encode(self, words: Sequence[str]) -> Ragged:
-        if len(self._places) > WORDS_REMEMBERED:
-            self._forget()
-        if new := list(set(words).difference(self._places)):
-            found, before = self._vocabulary.encode_words(new), self._tokens
-            self._places |= {word: len(self._places) + index for index, word in enumerate(new)}
-            borders = np.concatenate([before.offsets, found.offsets[1:] + before.offsets[-1]])
-            self._tokens = Ragged(np.concatenate([before.flat, found.flat]), borders)
-        return gather_rows(self._tokens, np.fromiter(map(self._places.__getitem__, words), np.int64, len(words)))
-
-
 @contextmanager
 def new_store(folder: Path, vocabulary: Vocabulary, *, on_error: OnError = "stop") -> Iterator[StoreWriter]:
     """Write everything beside `folder`, then rename: whoever opens `folder` finds a complete store or the old one."""
-    _restore(folder)
+    restore(folder)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / INDEX_FILE).is_file():
         raise DataError(f"{folder}: is there and no token store; choose another output or delete it")
-    partial, old = folder.parent / f".{folder.name}.partial", _old(folder)
+    partial, old = folder.parent / f".{folder.name}.partial", old_place(folder)
     writer = StoreWriter(partial, vocabulary, on_error=on_error, name=folder)
     try:
         yield writer
@@ -393,51 +315,3 @@ def grown_store(folder: Path, vocabulary: Vocabulary, *, on_error: OnError = "st
         writer.abort()
         raise
     writer.release()
-
-
-def _seal(meta: Mapping[str, Any]) -> str:
-    return canonical_sha256({key: value for key, value in meta.items() if key != "index_sha256"})
-
-
-def _frames(table: UnitTable) -> Int[np.ndarray, " rows"]:
-    """`table.frames`, several times faster."""
-    if not (np.diff(table.unit_offsets) > 0).all() or not len(table):
-        return table.frames
-    return np.add.reduceat(table.durations_frames, table.unit_offsets[:-1], dtype=np.int64)
-
-
-def _suspects(table: UnitTable, frames: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " rows"]:
-    """Rows that may have something wrong with them; `_problem` says what."""
-    rows = []
-    for values, low, high in ((table.units, 0, table.num_units - 1), (table.durations_frames, 1, LONGEST)):
-        if len(values) and (values.min() < low or values.max() > high):
-            places = np.flatnonzero((values < low) | (values > high))
-            rows.append(np.searchsorted(table.unit_offsets, places, side="right") - 1)
-    rows.append(np.flatnonzero(np.diff(table.unit_offsets) == 0))
-    words = np.flatnonzero(table.word_start_frames != NO_TIME)
-    row = np.searchsorted(table.word_offsets, words, side="right") - 1
-    start, end = table.word_start_frames[words], table.word_end_frames[words]
-    rows.append(row[(start < 0) | (end < start) | (end > frames[row])])
-    rows.append(row[1:][(start[1:] < end[:-1]) & (row[1:] == row[:-1])])
-    return np.unique(np.concatenate(rows))
-
-
-def _problem(table: UnitTable, row: int) -> str:
-    durations = table.row_durations(row)
-    found = unit_row_problem(
-        table.row_units(row), durations, table.row_words(row), table.row_word_frames(row), table.num_units
-    )
-    return found or f"a unit lasts {durations.max()} frames, at most {LONGEST}; is it silence? cut it or drop it"
-
-
-def _batches(documents: Iterable[tuple[str, str]]) -> Iterator[Sequence[tuple[str, str]]]:
-    batch: list[tuple[str, str]] = []
-    chars = 0
-    for document in documents:
-        batch.append(document)
-        chars += len(document[1])
-        if len(batch) == TEXTS_AT_ONCE or chars >= CHARS_AT_ONCE:
-            yield batch
-            batch, chars = [], 0
-    if batch:
-        yield batch
