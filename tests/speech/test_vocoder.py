@@ -247,7 +247,9 @@ def test_vocoders_of_version_1_still_speak(trained: tuple[Vocoder, float], tmp_p
     (tmp_path / "vocoder.json").write_text(json.dumps({**saved, "format_version": 1, "weights_sha256": sha256}))
     units = np.array([1, 2, 3])
     old, new = (v.synthesize(units, iterations=2) for v in (Vocoder.load(tmp_path), vocoder))
-    assert np.abs(old - new / gain.item())[np.abs(new) < 0.9 * gain.item()].max() < 1e-5
+    whole = (np.abs(old) < 0.999) & (np.abs(new) < 0.999)  # neither is cut at full scale, whatever the gain came out as
+    assert whole.mean() > 0.5
+    assert np.abs(old - new / gain.item())[whole].max() < 1e-5
     assert Vocoder.load(tmp_path).speakers == ()
 
 
