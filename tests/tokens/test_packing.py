@@ -49,18 +49,22 @@ def targets_of(batches: list[Batch]) -> list[tuple[int, int]]:
 
 
 def test_small_example() -> None:
-    batch, rest = pack_documents(
-        [np.array([5, 6]), np.array([7]), np.array([8, 9]), np.array([8, 9, 10])],
-        ["speech", "text", "speech", "speech"],
-        9,
-        batch_rows=2,
-    )
-    assert batch.tokens.tolist() == [[0, 8, 9, 10, 0, 0, 5, 6, 0], [0, 7, 0, 0, 0, 0, 0, 0, 0]]
-    assert batch.segments.tolist() == [[0, 0, 0, 0, 0, 1, 1, 1, 1], [0, 0, 0, -1, -1, -1, -1, -1, -1]]
-    assert batch.positions.tolist() == [[0, 1, 2, 3, 4, 0, 1, 2, 3], [0, 1, 2, 0, 0, 0, 0, 0, 0]]
-    assert batch.stream.tolist() == [[0] * 9, [1, 1, 1, -1, -1, -1, -1, -1, -1]]
-    assert rest.tokens.tolist() == [[0, 8, 9, 0, 0, 0, 0, 0, 0]]
-    dtypes = (batch.tokens.dtype, batch.segments.dtype, batch.positions.dtype, batch.stream.dtype)
+    documents = [np.array([5, 6]), np.array([7]), np.array([8, 9]), np.array([8, 9, 10])]
+    batches = pack_documents(documents, ["speech", "text", "speech", "speech"], 9, batch_rows=1)
+    found = {
+        tuple(batch.tokens[0].tolist()): (batch.segments[0], batch.positions[0], batch.stream[0]) for batch in batches
+    }
+    expected = {
+        (0, 8, 9, 10, 0, 0, 5, 6, 0): ([0, 0, 0, 0, 0, 1, 1, 1, 1], [0, 1, 2, 3, 4, 0, 1, 2, 3], [0] * 9),
+        (0, 8, 9, 0, 0, 0, 0, 0, 0): ([0] * 4 + [-1] * 5, [0, 1, 2, 3, 0, 0, 0, 0, 0], [0] * 4 + [-1] * 5),
+        (0, 7, 0, 0, 0, 0, 0, 0, 0): ([0] * 3 + [-1] * 6, [0, 1, 2, 0, 0, 0, 0, 0, 0], [1] * 3 + [-1] * 6),
+    }
+    assert {row: tuple(map(np.ndarray.tolist, rest)) for row, rest in found.items()} == expected
+    assert [batch.tokens[0].tolist() for batch in batches] == [
+        batch.tokens[0].tolist()
+        for batch in pack_documents(documents, ["speech", "text", "speech", "speech"], 9, batch_rows=1)
+    ]
+    dtypes = tuple(getattr(batches[0], name).dtype for name in ("tokens", "segments", "positions", "stream"))
     assert dtypes == (np.int64, np.int32, np.int32, np.int8)
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Int, Int8
 
 from speechscale.errors import DataError
 from speechscale.records import offsets
-from speechscale.tokens.ragged import Ragged, gather_rows, ragged_arange
+from speechscale.tokens.ragged import Ragged, Shuffle, gather_rows, ragged_arange
 from speechscale.tokens.vocabulary import Vocabulary
 
 STREAMS = ("speech", "text", "interleaved")
@@ -296,7 +296,7 @@ def pack_documents(
     eos_id: int = 0,
     batch_rows: int = 16,
 ) -> list[Batch]:
-    """Pack documents at hand exactly once, without a store; rows hold one stream each, in turns.
+    """Pack documents at hand exactly once, without a store; rows hold one stream each and are shuffled.
 
     Args:
         documents: ids without `<eos>`, which is added. streams: name of the stream of each document.
@@ -309,4 +309,5 @@ def pack_documents(
         flat = np.concatenate([np.zeros(0, np.int32), *own])
         block = pack_block(Ragged(flat, offsets([len(document) for document in own])), ids, context)
         rows += [Row(block, number, code) for number in range(len(block))]
-    return batches_of(sorted(rows, key=lambda row: row.number), context, eos_id, batch_rows)
+    order = Shuffle(len(rows), 0).at(np.arange(len(rows))).tolist()
+    return batches_of([rows[place] for place in order], context, eos_id, batch_rows)
