@@ -113,13 +113,14 @@ def test_speak_continues_text_and_audio(done: Path, tmp_path: Path) -> None:
     prompt = next((steps / "samples" / "mfcc").glob("*-original.wav"))
     story = next(read_texts(steps / "corpus" / "tiny" / "texts.parquet", "train"))
     for source in (["--text", story.split(".")[0] + "."], ["--prompt", str(prompt)]):
-        out = tmp_path / "said.wav"
+        out = tmp_path / f"said{source[0]}.wav"  # its own file: the first must not stand in for the second
         command = [sys.executable, "-m", "speechscale", "speak", str(run), *source, "--seconds", "1", "--out", str(out)]
         for seed in range(8):  # a model of a few steps may well end at once
             said = subprocess.run([*command, "--seed", str(seed)], capture_output=True, text=True)
             if said.returncode == 0:
                 break
             assert "said nothing" in said.stderr, said.stderr
+        assert said.returncode == 0, "eight seeds said nothing"
         audio, rate = soundfile.read(out)
         assert rate == 16_000
         assert len(audio) > 0.2 * rate

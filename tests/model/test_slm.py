@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import random
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,10 @@ def markov(first: int, states: int, branches: int, documents: int, stream: str, 
     return pack_documents(bodies, [stream] * documents, CONTEXT, batch_rows=8)
 
 
-def trained_on_text(size: Size, vocab: int) -> Any:
+def trained_on_text(size: Size, vocab: int, order: int | None = None) -> Any:
     batches = [b for b in markov(1, TEXT - 1, 3, 1500, "text", seed=0) if len(b.tokens) == 8]
+    if order is not None:
+        random.Random(order).shuffle(batches)
     model = new_model(size, vocab, CONTEXT, seed=0)
     config = TrainConfig(
         tokens=60_000, batch_rows=8, context=CONTEXT, learning_rate=1e-2, precision="fp32", select_on="text"
@@ -104,6 +107,14 @@ def test_extension_keeps_text_bit_for_bit(size: Size, policy: str) -> None:
     assert torch.equal(again.lm_head.weight, slm.lm_head.weight)
 
 
+def margins_of_policies(order: int, speech: list[Batch]) -> tuple[float, float]:
+    """Nats by which gaussian rows, and rows that stood unused in the training on text, start worse than fresh ones."""
+    lm = trained_on_text(SIZES["0.2M"], TEXT, order)
+    unused = unit_loss(trained_on_text(SIZES["0.2M"], JOINT, order), speech)
+    fresh = unit_loss(extend(lm, TEXT, JOINT, seed=1), speech)
+    return unit_loss(extend(lm, TEXT, JOINT, seed=1, policy="gaussian"), speech) - fresh, unused - fresh
+
+
 @pytest.mark.slow
 def test_fresh_rows_start_near_uniform_and_unused_rows_do_not_learn(text_lm: Any, speech: list[Batch]) -> None:
     """The trap: rows trained in the softmax without a target, or drawn as small as those of a new model."""
@@ -111,9 +122,10 @@ def test_fresh_rows_start_near_uniform_and_unused_rows_do_not_learn(text_lm: Any
     assert abs(unit_loss(fresh, speech) - math.log(JOINT)) < 1
     small = extend(text_lm, TEXT, JOINT, seed=1, policy="gaussian")
     unused = trained_on_text(SIZES["0.2M"], JOINT)
-    # Over six orders of the training rows the margins were .31 to 1.46 and 2.4 to 5.2 nats.
-    assert unit_loss(small, speech) > unit_loss(fresh, speech) + 0.1
-    assert unit_loss(unused, speech) > unit_loss(fresh, speech) + 1.5
+    margins = [margins_of_policies(order, speech) for order in range(6)]  # one order alone: .3 to 1.5, 2.4 to 5.2
+    gaussian, untrained = np.mean(margins, axis=0)
+    assert gaussian > 0.7, margins
+    assert untrained > 3, margins
     batches = [b for b in markov(TEXT, UNITS, 3, 900, "speech", seed=1) if len(b.tokens) == 8]
     config = TrainConfig(tokens=15_000, batch_rows=8, context=CONTEXT, learning_rate=1e-2, precision="fp32", checks=1)
     after = []

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from speechscale.tokens.interleave import InterleaveConfig, Knot
+from speechscale.tokens.interleave_config import InterleaveConfig, Knot
 
 Stream = Literal["text", "speech", "interleaved"]
 Direction = Literal["ss", "st", "ts", "tt"]

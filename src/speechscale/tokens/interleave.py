@@ -20,7 +20,7 @@ from jaxtyping import Bool, Int, UInt8, UInt64
 from speechscale.errors import DataError
 from speechscale.records import NO_TIME, UnitTable, offsets
 from speechscale.tokens.cuts import SENTENCE_END, WordCuts, unit_ranges, word_cuts, word_unit_ranges
-from speechscale.tokens.interleave_config import InterleaveConfig, Knot, interleave_config
+from speechscale.tokens.interleave_config import InterleaveConfig, Knot
 from speechscale.tokens.ragged import Ragged, draw_bits, ragged_arange
 from speechscale.tokens.spans import COIN, draw_speech
 from speechscale.tokens.vocabulary import Vocabulary
@@ -33,7 +33,6 @@ __all__ = [
     "Segments",
     "draw_segments",
     "interleave_batch",
-    "interleave_config",
     "make_source",
     "plan_interleave",
     "utterance_keys",

@@ -161,8 +161,3 @@ def interleave_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
             ) from error
         found["curriculum"] = tuple(knots)
     return found
-
-
-def interleave_config(settings: Mapping[str, Any]) -> InterleaveConfig:
-    """Settings from plain values; see `interleave_settings`."""
-    return InterleaveConfig(**interleave_settings(settings))

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from jaxtyping import Float, Int, UInt64
 
 MASK_64 = (1 << 64) - 1
@@ -52,6 +51,8 @@ def gather_rows(ragged: Ragged, rows: Int[np.ndarray, " chosen"]) -> Ragged:
 
 def distinct_strings(strings: Sequence[str]) -> tuple[list[str], Int[np.ndarray, " strings"]]:
     """The distinct strings in the order of their first occurrence, and which of them each string is."""
+    import pyarrow as pa  # here, so that settings, which the command line reads, do not wait for it
+
     column = pa.array(strings, pa.string()).dictionary_encode()
     return column.dictionary.to_pylist(), column.indices.to_numpy()
 
