@@ -1,0 +1,150 @@
+"""What training must know about a transformers causal LM: its body, its blocks, its output head, its limits.
+
+Enters: a model of one of `FAMILIES`, plain or wrapped by peft. Leaves: its parts, and the masks it wants.
+The one decision worth knowing: how hidden states become logits differs by family and is silent when missed (Gemma2
+caps them, Granite divides them), so a family is either listed here, and tested, or refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from speechscale.errors import DataError
+
+FAMILIES = ("llama", "qwen2", "qwen3", "gpt_neox", "opt", "gemma", "gemma2", "gemma3_text", "phi", "granite")
+"""`model_type` of the architectures that are tested; others are refused."""
+
+
+class Head(NamedTuple):
+    """How last hidden states become logits: cap(scale (hidden weight^T + bias))."""
+
+    weight: Float[Tensor, "V d"]
+    bias: Float[Tensor, " V"] | None = None
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def logits(self, hidden: Float[Tensor, "... d"]) -> Float[Tensor, "... V"]:
+        """The logits of hidden states, as the model itself computes them."""
+        logits = nn.functional.linear(hidden, self.weight, self.bias)
+        if self.scale != 1:
+            logits = logits * self.scale
+        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
+
+
+class ContextLimit(NamedTuple):
+    """Positions of a model. `hard`: there are no others, because they are learned (OPT); otherwise they are rotary, and
+    `tokens` only says how far it was trained."""
+
+    tokens: int
+    hard: bool
+
+
+def causal_lm(model: Any) -> Any:
+    """The transformers model inside: the model itself, or what a peft model wraps.
+
+    Raises:
+        DataError: an architecture outside FAMILIES, or a prompt-tuning adapter, whose extra tokens lie outside it.
+    """
+    if hasattr(model, "get_base_model"):  # a PeftModel; peft itself need not be installed
+        if getattr(model.active_peft_config, "is_prompt_learning", False):
+            raise DataError("adapters that put tokens in front of a row cannot be trained packed; use LoRA")
+        model = model.get_base_model()
+    kind = model.config.model_type
+    if kind not in FAMILIES:
+        raise DataError(f"models of the kind '{kind}' are not known here; tested: {', '.join(FAMILIES)}")
+    return model
+
+
+def body_of(model: Any) -> Any:
+    """The model without its head: called with ids, mask and positions, it returns `last_hidden_state` for `head_of`."""
+    return causal_lm(model).base_model
+
+
+def blocks_of(model: Any) -> nn.ModuleList:
+    """The transformer blocks, first to last: the pieces to shard and to checkpoint."""
+    body = body_of(model)
+    blocks: nn.ModuleList = getattr(body, "decoder", body).layers
+    return blocks
+
+
+def _plain(layer: Any) -> Any:
+    """The layer that is in use; peft keeps a full copy of one that it trains as a whole."""
+    return layer.modules_to_save[layer.active_adapters[0]] if hasattr(layer, "modules_to_save") else layer
+
+
+def embedding_of(model: Any) -> nn.Embedding:
+    """The embedding of token ids."""
+    embedding = _plain(causal_lm(model).get_input_embeddings())
+    if not isinstance(embedding, nn.Embedding):
+        raise DataError(
+            f"the embedding is wrapped by {type(embedding).__name__}; list it under modules_to_save instead, "
+            "so that its rows are trained as a whole"
+        )
+    return embedding
+
+
+def output_layer_of(model: Any) -> nn.Linear:
+    """The linear layer of the head."""
+    layer = _plain(causal_lm(model).get_output_embeddings())
+    if not isinstance(layer, nn.Linear):
+        raise DataError(
+            f"the output head is wrapped by {type(layer).__name__}, so its rows alone do not give the logits; "
+            "leave it out of the adapter, or list it under modules_to_save"
+        )
+    return layer
+
+
+def head_of(model: Any) -> Head:
+    """How this model turns hidden states into logits.
+
+    Raises:
+        DataError: an architecture outside FAMILIES, or a head that an adapter changes.
+    """
+    layer, config = output_layer_of(model), causal_lm(model).config
+    return Head(
+        weight=layer.weight,
+        bias=layer.bias,
+        scale=1 / getattr(config, "logits_scaling", 1),  # Granite divides; by powers of two as released
+        softcap=getattr(config, "final_logit_softcapping", None),
+    )
+
+
+def rows_of(model: Any) -> int:
+    """Rows of the embedding, padding included."""
+    return embedding_of(model).weight.shape[0]
+
+
+def is_tied(model: Any) -> bool:
+    """Whether the head shares the rows of the embedding."""
+    return output_layer_of(model).weight is embedding_of(model).weight
+
+
+def context_limit(model: Any) -> ContextLimit:
+    """How many positions a model has. Example: OPT -> ContextLimit(2048, hard=True)"""
+    config = causal_lm(model).config
+    return ContextLimit(config.max_position_embeddings, hard=config.model_type == "opt")
+
+
+def window_of(model: Any) -> int | None:
+    """How many tokens back, itself included, some layers look at most; None where all look back without end."""
+    config = causal_lm(model).config
+    sliding = "sliding_attention" in (getattr(config, "layer_types", None) or ())
+    return int(config.sliding_window) if sliding else None
+
+
+def mask_for(model: Any, mask: Float[Tensor, "B 1 T T"] | None) -> Any:
+    """The additive mask in the form that the body wants: itself, or one for each kind of layer where some slide.
+
+    Without this a row longer than the window would be attended to as a whole by every layer of Gemma 2 and 3
+    (and of a Qwen with its window on).
+    """
+    window = window_of(model)
+    if window is None or mask is None or mask.shape[-1] <= window:
+        return mask
+    places = torch.arange(mask.shape[-1], device=mask.device)
+    far: Bool[Tensor, "T T"] = places[:, None] - places >= window
+    return {"full_attention": mask, "sliding_attention": mask.masked_fill(far, -torch.inf)}
