@@ -1,6 +1,6 @@
 """What training must know about a transformers causal LM: its body, its blocks, its output head, its limits.
 
-Enters: a model of one of `FAMILIES`, plain or wrapped by peft. Leaves: its parts, and the masks it wants.
+Enters: a model of one of `FAMILIES`, plain or wrapped by peft. Leaves: its parts.
 The one decision worth knowing: how hidden states become logits differs by family and is silent when missed (Gemma2
 caps them, Granite divides them), so a family is either listed here, and tested, or refused.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from speechscale.errors import DataError
@@ -43,6 +43,12 @@ class ContextLimit(NamedTuple):
     hard: bool
 
 
+def require_known(model_type: str) -> None:
+    """Raise DataError for an architecture outside FAMILIES."""
+    if model_type not in FAMILIES:
+        raise DataError(f"models of the kind '{model_type}' are not known here; tested: {', '.join(FAMILIES)}")
+
+
 def causal_lm(model: Any) -> Any:
     """The transformers model inside: the model itself, or what a peft model wraps.
 
@@ -53,9 +59,7 @@ def causal_lm(model: Any) -> Any:
         if getattr(model.active_peft_config, "is_prompt_learning", False):
             raise DataError("adapters that put tokens in front of a row cannot be trained packed; use LoRA")
         model = model.get_base_model()
-    kind = model.config.model_type
-    if kind not in FAMILIES:
-        raise DataError(f"models of the kind '{kind}' are not known here; tested: {', '.join(FAMILIES)}")
+    require_known(model.config.model_type)
     return model
 
 
@@ -130,21 +134,10 @@ def context_limit(model: Any) -> ContextLimit:
 
 
 def window_of(model: Any) -> int | None:
-    """How many tokens back, itself included, some layers look at most; None where all look back without end."""
+    """How many tokens some layers see at most, the one they stand at included; None where all look back without end.
+
+    A 4-D mask is taken as it is by every layer, so rows beyond the window would be read as the model never does.
+    """
     config = causal_lm(model).config
     sliding = "sliding_attention" in (getattr(config, "layer_types", None) or ())
     return int(config.sliding_window) if sliding else None
-
-
-def mask_for(model: Any, mask: Float[Tensor, "B 1 T T"] | None) -> Any:
-    """The additive mask in the form that the body wants: itself, or one for each kind of layer where some slide.
-
-    Without this a row longer than the window would be attended to as a whole by every layer of Gemma 2 and 3
-    (and of a Qwen with its window on).
-    """
-    window = window_of(model)
-    if window is None or mask is None or mask.shape[-1] <= window:
-        return mask
-    places = torch.arange(mask.shape[-1], device=mask.device)
-    far: Bool[Tensor, "T T"] = places[:, None] - places >= window
-    return {"full_attention": mask, "sliding_attention": mask.masked_fill(far, -torch.inf)}

@@ -46,26 +46,44 @@ class Flops:
         )
 
 
-def flops_per_token(size: Size, vocab: int, context: int, *, attention: Literal["causal", "full"] = "causal") -> Flops:
+def flops_per_token(
+    size: Size,
+    vocab: int,
+    context: int,
+    *,
+    attention: Literal["causal", "full"] = "causal",
+    frozen_body: bool = False,
+    adapter_params: int = 0,
+) -> Flops:
     """Count the FLOPs of one training token: 2 forward + 4 backward per weight that multiplies it.
 
-    exact = 6 (M + V d) + 6 L T d, where M counts the weights of the projections and feed-forward (no norms, biases or
-    embedding look-up), V d the output head, and the last term attention scores and sums over half of a row of T tokens.
+    exact = 6 (M + V r) + 12 L q T/2, where M counts the weights of attention, feed-forward and projections (no norms,
+    biases or embedding look-up), V r the output head with rows of width r, and the last term attention scores and sums
+    (q = heads x head width) over half of a row of T tokens; a layer with a window w < T sees w - w^2 / 2T of them.
     A row of packed documents is charged like one document of length T, so masked-out pairs are in the price.
     Softmax, norms, rotary positions and the optimizer are left out.
 
     Args:
         vocab: rows of the output head. context: T, tokens per row.
-        attention: "full" charges the whole T x T square, as FLOP counters do.
+        attention: "full" charges the whole T x T square in every layer, as FLOP counters do.
+        frozen_body: the body's weights are not trained, only the rows and adapters: its weights cost 4 instead of 6,
+            because gradients pass through them but none is made for them. Conventions of 6 N stay as they are.
+        adapter_params: weights of adapters (LoRA), 6 each.
 
     Source: Kaplan et al. 2020, Table 1, times 3 for training; it leaves out the head, which is added here.
     """
     count = params(size, vocab)
-    square = 12 * size.layers * context * size.dim
+    if attention == "full":
+        seen = size.layers * float(context)
+    else:
+        window = min(size.window or context, context)
+        seen = (size.layers - size.windowed_layers) * context / 2
+        seen += size.windowed_layers * (window - window**2 / (2 * context))
+    body = (4 if frozen_body else 6) * size.matmul_params + 6 * adapter_params
     return Flops(
         flops_6nd_total=6.0 * count.total,
         flops_6nd_non_embedding=6.0 * count.non_embedding,
-        flops_exact=6.0 * (size.matmul_params + vocab * size.dim) + square / (2 if attention == "causal" else 1),
+        flops_exact=body + 6.0 * vocab * size.row_dim + 12 * size.q_dim * seen,
     )
 
 
