@@ -16,17 +16,20 @@ from speechscale.errors import DataError
 from speechscale.model.sizes import SIZES
 from speechscale.model.slm import new_model
 from speechscale.tokens.packing import Batch
+from speechscale.train.config import make_optimizer, resolve_precision
 from speechscale.train.loop import (
     Check,
+    Hooks,
+    Runtime,
     StepReport,
     TrainConfig,
     TrainResult,
-    _Trainer,
-    make_optimizer,
-    resolve_precision,
     train,
 )
 from speechscale.train.losses import loss_by_modality, predicting_places
+from speechscale.train.objective import Objective
+from speechscale.train.parallel import SOLO, restore_local
+from speechscale.train.step import Stepper, Tokens
 from tests.train.conftest import CONTEXT, ROWS, VOCAB
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "train_20_steps.txt"
@@ -126,8 +129,7 @@ def test_validations_run_evenly_and_at_the_end(batches: list[Batch], speech: lis
         CONFIG,
         modality=modality,
         validation={"select": speech, "test": speech[:1]},
-        on_check=look,
-        progress=steps.append,
+        hooks=Hooks(on_check=look, on_step=steps.append),
     )
     assert list(result.checks) == seen
     assert steps == list(result.history)
@@ -154,7 +156,7 @@ def test_best_checkpoint_is_the_one_lowest_on_select(
     assert result.best_tokens_seen == result.checks[best].tokens_seen
     assert result.best["test"].speech == curve[best]
     assert result.final["test"].speech == curve[-1] == loss_by_modality(model, speech, modality).speech
-    model.load_state_dict(result.best_state)
+    restore_local(model, result.best_state)
     assert loss_by_modality(model, speech, modality).speech == curve[best]
 
 
@@ -163,7 +165,7 @@ def test_without_select_the_last_weights_are_the_best(batches: list[Batch], moda
     result = run(batches, modality, CONFIG, model, test=batches[:2])
     assert result.best_tokens_seen == CONFIG.tokens
     assert result.best == result.final
-    assert all(torch.equal(weight, result.best_state[name]) for name, weight in model.state_dict().items())
+    assert all(torch.equal(weight, result.best_state[name]) for name, weight in model.named_parameters())
 
 
 def test_decay_spares_norms_and_biases() -> None:
@@ -176,14 +178,20 @@ def test_decay_spares_norms_and_biases() -> None:
 
 def test_gradient_is_clipped(batches: list[Batch], modality: np.ndarray) -> None:
     """The reported norm is the one before; the gradient that reaches the optimizer is no longer than allowed."""
-    trainer = _Trainer(
-        model=fresh(),
+    objective = Objective(fresh(), precision="fp32")
+    stepper = Stepper(
+        objective=objective,
+        call=objective,
         config=replace(CONFIG, clip_norm=1e-3),
-        precision="fp32",
+        runtime=Runtime(),
+        group=SOLO,
+        parts=1,
+        tokens=Tokens(modality, None),
         optimizer=make_optimizer(fresh(), CONFIG),
     )  # the optimizer holds another model, so the clipped gradient stays readable
-    report = trainer.step(batches[0], predicting_places(batches[0].segments))
-    length = math.sqrt(sum(float(p.grad.square().sum()) for p in trainer.model.parameters()))
+    places = predicting_places(batches[0].segments)
+    report = stepper.step(batches[0], places, np.array([len(places)]), 1)
+    length = math.sqrt(sum(float(p.grad.square().sum()) for p in objective.parameters()))
     assert report.grad_norm > 1e-2
     assert length == pytest.approx(1e-3, rel=1e-3)
 

@@ -11,18 +11,15 @@ import torch
 from speechscale.model.sizes import SIZES, Size
 from speechscale.model.slm import new_model
 from speechscale.tokens.packing import Batch, pack_documents
-from speechscale.train import losses
+from speechscale.train import objective as objectives
+from speechscale.train.attention import Kernel, Rows, document_mask, lay_out
 from speechscale.train.losses import (
-    Precision,
-    document_mask,
-    hidden_states,
     loss_by_modality,
     predicting_places,
     ratio_standard_error,
     target_losses,
-    to_device,
-    training_loss,
 )
+from speechscale.train.objective import Objective, Precision
 from tests.train.conftest import CONTEXT, VOCAB, documents
 
 GROUPED = Size(name="grouped", layers=2, dim=32, heads=2, kv_heads=1, ffn=64, family="qwen2", tied=False)
@@ -39,8 +36,17 @@ def model(request: pytest.FixtureRequest) -> Any:
     return made
 
 
-def rows(batch: Batch) -> losses.Rows:
-    return to_device(batch, torch.device("cpu"), predicting_places(batch.segments))
+def rows(batch: Batch, kernel: Kernel = "varlen") -> Rows:
+    places = predicting_places(batch.segments)
+    return lay_out(batch, places, 1 / len(places), kernel=kernel, device=torch.device("cpu"))
+
+
+def training_loss(model: Any, packed: Rows, precision: Precision) -> torch.Tensor:
+    return Objective(model, precision=precision)(packed).total
+
+
+def hidden_states(model: Any, packed: Rows, precision: Precision) -> torch.Tensor:
+    return Objective(model, precision=precision).hidden_states(packed, precision)
 
 
 def test_places_example() -> None:
@@ -49,18 +55,20 @@ def test_places_example() -> None:
 
 def test_mask_is_causal_inside_documents_and_never_empty() -> None:
     segments = torch.tensor([[0, 0, 1, -1, -1]])
-    seen = torch.isfinite(document_mask(segments, torch.float32))[0, 0]
+    seen = document_mask(segments)[0, 0]
     expected = torch.tensor(
         [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 1, 1]], dtype=torch.bool
     )
     assert torch.equal(seen, expected)
 
 
-def test_packed_rows_equal_documents_alone(model: Any) -> None:
+@pytest.mark.filterwarnings("ignore:flex_attention called without")  # on a CPU it is here to be compared only
+@pytest.mark.parametrize("kernel", ["varlen", "mask", "flex"])
+def test_packed_rows_equal_documents_alone(model: Any, kernel: Kernel) -> None:
     bodies, streams = documents(20, seed=3)
     (batch,) = pack_documents(bodies, streams, CONTEXT, batch_rows=64)
     assert (batch.segments < 0).any(), "the test needs padding"
-    packed = rows(batch)
+    packed = rows(batch, kernel)
     with torch.no_grad():
         logits = model.get_output_embeddings()(hidden_states(model, packed, "fp32"))
         place = 0
@@ -81,8 +89,8 @@ def test_packed_rows_equal_documents_alone(model: Any) -> None:
 def test_chunked_loss_and_gradients_equal_torch(
     model: Any, batches: list[Batch], chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(losses, "MIN_CHUNK_TARGETS", chunk)
-    monkeypatch.setattr(losses, "CHUNK_LOGITS", 1)
+    monkeypatch.setattr(objectives, "MIN_CHUNK_TARGETS", chunk)
+    monkeypatch.setattr(objectives, "CHUNK_LOGITS", 1)
     packed = rows(batches[0])
 
     def gradients(loss: torch.Tensor) -> list[torch.Tensor]:

@@ -26,6 +26,7 @@ from speechscale.tokens.sources import StoreSource, pack_store
 from speechscale.tokens.store import TokenStore
 from speechscale.tokens.vocabulary import Vocabulary
 from speechscale.train.loop import TrainConfig, TrainResult, train
+from speechscale.train.parallel import restore_local
 
 VALIDATION_ROWS = 16
 
@@ -90,7 +91,7 @@ def train_text_lm(config: dict[str, Any], inputs: dict[str, Path], out: Path) ->
         modality=data.vocabulary.modality_table(),
         validation={s: data.packed(s, "text", section.context, InterleaveConfig()) for s in ("select", "test")},
     )
-    model.load_state_dict(result.best_state)
+    restore_local(model, result.best_state)
     save_model(model, out / "model")
     data.vocabulary.save(out / "model")
     loss = result.best["test"].text

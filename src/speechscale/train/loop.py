@@ -1,92 +1,34 @@
-"""Train a model on packed rows until a budget of tokens is spent, exactly.
+"""Train a model on packed rows until a budget of tokens is spent, exactly; on one process or many.
 
 Enters: a model, an iterator of batches, `TrainConfig`. Leaves: the trained model (in place) and `TrainResult`.
 The one decision worth knowing: a token counts when it is predicted. The budget, the schedule and all counts are in such
-target tokens; the last batch is cut where the budget ends.
+target tokens of all processes together; the last batch is cut where the budget ends.
 """
 
 from __future__ import annotations
 
-import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Int, Int8
 from torch import Tensor
 
 from speechscale.errors import DataError
-from speechscale.tokens.packing import STREAMS, Batch
-from speechscale.tokens.vocabulary import MODALITY_MARKER, MODALITY_SPEECH, MODALITY_TEXT
-from speechscale.train.losses import Losses, Precision, loss_by_modality, predicting_places, to_device, training_loss
-from speechscale.train.schedule import Schedule, check_points, learning_rate_share
+from speechscale.model.anatomy import blocks_of
+from speechscale.tokens.packing import Batch
+from speechscale.train.checkpoints import Checkpoint, Checkpoints, load_tensors
+from speechscale.train.config import Runtime, TrainConfig, make_optimizer, require_fit, resolve_precision
+from speechscale.train.losses import Losses
+from speechscale.train.objective import Objective, Precision
+from speechscale.train.parallel import SOLO, Group, is_sharded, spread
+from speechscale.train.schedule import check_points
+from speechscale.train.selection import SELECT, Check, CheckHook, Selection
+from speechscale.train.step import Stepper, StepReport, Tokens, places_of
 
-MODALITIES = {MODALITY_TEXT: "text", MODALITY_SPEECH: "speech", MODALITY_MARKER: "marker"}
-SELECT = "select"
-"""Name of the validation set that chooses the best checkpoint."""
-BF16_FROM_PARAMS = 80_000
-"""On a CPU, body parameters from which bf16 autocast was measured faster than fp32 (docs/train.md)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig:
-    """What a run does with its batches.
-
-    Args:
-        tokens: budget of target tokens. batch_rows, context: shape of every batch.
-        learning_rate: peak. final_lr_fraction: of the peak, reached with the last token.
-        warmup_fraction: of the tokens. weight_decay: on matrices, not on norms and biases.
-        clip_norm: largest norm of the gradient. precision: "auto" as in `resolve_precision`; weights stay fp32.
-        checks: validations on the set "select", evenly spaced, the last one at the end.
-        select_on: modality whose loss on "select" chooses the best checkpoint.
-
-    Raises:
-        DataError: a value out of range.
-    """
-
-    tokens: int
-    batch_rows: int
-    context: int
-    learning_rate: float
-    final_lr_fraction: float = 0.1
-    warmup_fraction: float = 0.02
-    weight_decay: float = 0.1
-    betas: tuple[float, float] = (0.9, 0.95)
-    clip_norm: float = 1.0
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    schedule: Schedule = "cosine"
-    checks: int = 8
-    select_on: Literal["speech", "text"] = "speech"
-
-    def __post_init__(self) -> None:
-        for name in ("tokens", "batch_rows", "learning_rate", "clip_norm", "checks"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise DataError(f"train: {name} = {getattr(self, name)}; it must be above 0")
-        for name in ("final_lr_fraction", "warmup_fraction"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise DataError(f"train: {name} = {getattr(self, name)}; it must lie in 0..1")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepReport:
-    """One step, as handed to the progress hook."""
-
-    step: int
-    tokens_seen: int
-    loss: float
-    learning_rate: float
-    grad_norm: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One validation along the trajectory."""
-
-    step: int
-    tokens_seen: int
-    losses: Mapping[str, Losses]
+__all__ = ["SELECT", "Check", "Hooks", "Runtime", "StepReport", "TrainConfig", "TrainResult", "train"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,11 +36,13 @@ class TrainResult:
     """What a run leaves behind, besides the trained model.
 
     Args:
-        precision: the one used. steps, tokens_seen: target tokens, equal to the budget.
+        precision: the one used. steps, tokens_seen: target tokens; equal to the budget unless it was stopped.
         targets: stream -> modality -> target tokens seen.
-        history: every step. checks: the trajectory on the set "select".
+        history: every step of this start. checks: the trajectory on the set "select".
         final: losses of every validation set at the end. best: the same at the best checkpoint.
-        best_tokens_seen: where that is. best_state: its weights; load with `model.load_state_dict`.
+        best_tokens_seen: where that is. best_state: its weights, for `parallel.restore_local`.
+        stopped: why it ended before its budget; "" if it did not. interrupted: by a request, so without validation.
+        seconds: of training, all starts together.
     """
 
     precision: Precision
@@ -111,150 +55,44 @@ class TrainResult:
     best: Mapping[str, Losses]
     best_tokens_seen: int
     best_state: Mapping[str, Tensor]
+    stopped: str = ""
+    interrupted: bool = False
+    seconds: float = field(default=0.0, compare=False)
 
 
-CheckHook = Callable[[Any, Check], None]
-ProgressHook = Callable[[StepReport], None]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """What a caller wants to hear; none of them may change the weights.
 
+    Args:
+        on_step: every step, on rank 0. on_check: after each validation, on every process. on_best: after a check that
+            is the best so far. on_save: told the step of each checkpoint when its writing begins.
+        stop: asked before each step; an answer other than "" ends the run after a checkpoint.
+        recall: puts the best weights of an earlier start into the model. keep_best: hold the best weights in memory.
+    """
 
-def resolve_precision(precision: Literal["auto", "fp32", "bf16"], model: Any) -> Precision:
-    """Turn "auto" into what was measured faster: on a GPU bf16; on a CPU bf16 for bodies of at least
-    BF16_FROM_PARAMS parameters if it multiplies bf16 natively, else fp32."""
-    if precision != "auto":
-        return precision
-    if model.device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    tables = {
-        id(table): table.weight.numel() for table in (model.get_input_embeddings(), model.get_output_embeddings())
-    }
-    body = sum(p.numel() for p in model.parameters()) - max(tables.values())
-    native = bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
-    return "bf16" if native and body >= BF16_FROM_PARAMS else "fp32"
-
-
-def make_optimizer(model: Any, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW with decay on matrices only."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
-
-
-@dataclass(slots=True, kw_only=True)
-class _Selection:
-    """Validations so far and the best of them."""
-
-    validation: Mapping[str, Sequence[Batch]]
-    modality: Int8[np.ndarray, " V"]
-    units: Int[np.ndarray, " V"] | None
-    select_on: str
-    checks: list[Check] = field(default_factory=list)
-    best_loss: float = math.inf
-    best_check: Check | None = None
-    best_state: dict[str, Tensor] = field(default_factory=dict)
-
-    def evaluate(self, model: Any) -> dict[str, Losses]:
-        return {name: self._measure(model, name) for name in self.validation}
-
-    def _measure(self, model: Any, name: str) -> Losses:
-        return loss_by_modality(model, self.validation[name], self.modality, self.units)
-
-    def check(self, model: Any, step: int, tokens_seen: int, hook: CheckHook | None) -> None:
-        """Validate on "select" and keep the weights if they are the best so far."""
-        losses = {}
-        if SELECT in self.validation:
-            losses[SELECT] = self._measure(model, SELECT)
-        check = Check(step=step, tokens_seen=tokens_seen, losses=losses)
-        self.checks.append(check)
-        loss = self._loss(losses[SELECT]) if losses else -tokens_seen  # without "select" the last check wins
-        if loss < self.best_loss:
-            self.best_loss, self.best_check = loss, check
-            self.best_state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-        if hook is not None:
-            hook(model, check)
-            model.train()
-
-    def _loss(self, losses: Losses) -> float:
-        loss: float | None = getattr(losses, self.select_on)
-        if loss is None:
-            raise DataError(f"validation set '{SELECT}' has no {self.select_on} to choose a checkpoint by; add some")
-        return loss
-
-    def finish(self, model: Any) -> tuple[dict[str, Losses], dict[str, Losses], int]:
-        """Losses of every set at the end and at the best check; the model keeps its final weights."""
-        final = self.evaluate(model)
-        assert self.best_check is not None
-        if self.best_check is self.checks[-1]:
-            return final, final, self.best_check.tokens_seen
-        last_state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-        model.load_state_dict(self.best_state)
-        best = self.evaluate(model)
-        model.load_state_dict(last_state)
-        return final, best, self.best_check.tokens_seen
-
-
-@dataclass(slots=True, kw_only=True)
-class _Trainer:
-    """A model, its optimizer and where the run stands."""
-
-    model: Any
-    config: TrainConfig
-    precision: Precision
-    optimizer: torch.optim.AdamW
-    tokens_seen: int = 0
-    history: list[StepReport] = field(default_factory=list)
-
-    def step(self, batch: Batch, places: Int[np.ndarray, " targets"]) -> StepReport:
-        """Train on the targets of `places`.
-
-        Raises:
-            FloatingPointError: the loss or the gradient is not finite; the weights are those before the step.
-        """
-        self.tokens_seen += len(places)
-        share = learning_rate_share(
-            self.tokens_seen,
-            self.config.tokens,
-            schedule=self.config.schedule,
-            warmup_fraction=self.config.warmup_fraction,
-            final_fraction=self.config.final_lr_fraction,
-        )
-        rate = share * self.config.learning_rate
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        loss = training_loss(self.model, to_device(batch, self.model.device, places), self.precision)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm, foreach=True)
-        report = StepReport(
-            step=len(self.history) + 1,
-            tokens_seen=self.tokens_seen,
-            loss=float(loss.detach()),
-            learning_rate=rate,
-            grad_norm=float(norm),
-        )
-        if not (math.isfinite(report.loss) and math.isfinite(report.grad_norm)):
-            raise FloatingPointError(
-                f"step {report.step} ({report.tokens_seen} tokens): loss {report.loss}, gradient norm "
-                f"{report.grad_norm} at learning rate {rate:.3g}; the run has diverged: lower the learning rate, "
-                "lengthen the warm-up, or use precision fp32"
-            )
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.history.append(report)
-        return report
+    on_step: Callable[[StepReport], None] | None = None
+    on_check: CheckHook | None = None
+    on_best: CheckHook | None = None
+    on_save: Callable[[int], None] | None = None
+    stop: Callable[[], str] = str
+    recall: Callable[[Any], None] | None = None
+    keep_best: bool = True
 
 
 def train(
     model: Any,
-    batches: Iterator[Batch],
+    batches: Iterator[Batch] | Iterator[tuple[Batch, dict[str, Any]]],
     config: TrainConfig,
     *,
     modality: Int8[np.ndarray, " V"],
     validation: Mapping[str, Sequence[Batch]],
     units: Int[np.ndarray, " V"] | None = None,
-    on_check: CheckHook | None = None,
-    progress: ProgressHook | None = None,
+    runtime: Runtime | None = None,
+    hooks: Hooks | None = None,
+    group: Group = SOLO,
+    checkpoints: Checkpoints | None = None,
+    start: Checkpoint | None = None,
 ) -> TrainResult:
     """Train `model` in place.
 
@@ -262,74 +100,229 @@ def train(
     Same model, batches and config: same losses, bit for bit on one thread. Nothing random happens here.
 
     Args:
-        batches: rows of the shape in `config`; more than needed are left unread.
+        batches: this process' rows of each batch, of the shape in `config`; more than needed are left unread. With the
+            state of the data behind each (`MixtureSampler.checkpointed`) checkpoints can be written.
         modality: modality of each id (`Vocabulary.modality_table`).
         validation: name -> batches. "select" chooses the best checkpoint; every other set is evaluated twice, at the
             end and at that checkpoint. Without "select" the last weights are the best.
         units: that each id spells (`Vocabulary.units_per_id`), for losses per unit; None: one per speech id.
-        on_check: called with the model and the `Check` after each validation; must leave the weights alone.
+        checkpoints: where to save. start: go on from there; `batches` must begin behind its state["data"].
 
     Raises:
-        DataError: batches that end early or have another shape; a model of another vocabulary; "select" without the
-            modality to select on.
-        FloatingPointError: the loss or the gradient is not finite.
+        DataError: batches that end early or have another shape; a model of another vocabulary or too short a context;
+            "select" without the modality to select on; rows that cannot be shared out.
+        FloatingPointError: the loss or the gradient is not finite; the weights are those before the step.
+        ConnectionError: another process of the run is gone.
     """
-    rows = model.get_input_embeddings().weight.shape[0]
-    if rows != len(modality):
-        raise DataError(f"train: a model of {rows} ids and a vocabulary of {len(modality)}; they must be equal")
-    precision = resolve_precision(config.precision, model)
-    trainer = _Trainer(model=model, config=config, precision=precision, optimizer=make_optimizer(model, config))
-    selection = _Selection(validation=validation, modality=modality, units=units, select_on=config.select_on)
-    counts = np.zeros((len(STREAMS), len(MODALITIES)), np.int64)
-    points = check_points(config.tokens, config.checks)
-    model.train()
-    while trainer.tokens_seen < config.tokens:
-        batch = _next_batch(batches, trainer.tokens_seen, config)
-        places = predicting_places(batch.segments)[: config.tokens - trainer.tokens_seen]
-        if not len(places):
-            continue
-        report = trainer.step(batch, places)
-        _count(counts, batch, places, modality)
-        if progress is not None:
-            progress(report)
-        if report.tokens_seen >= points[0]:
-            points = [point for point in points if point > report.tokens_seen]
-            selection.check(model, report.step, report.tokens_seen, on_check)
-    final, best, best_tokens_seen = selection.finish(model)
-    assert counts.sum() == trainer.tokens_seen == config.tokens
-    return TrainResult(
-        precision=precision,
-        steps=len(trainer.history),
-        tokens_seen=trainer.tokens_seen,
-        targets={s: {n: int(counts[i, k]) for k, n in MODALITIES.items()} for i, s in enumerate(STREAMS)},
-        history=trainer.history,
-        checks=selection.checks,
-        final=final,
-        best=best,
-        best_tokens_seen=best_tokens_seen,
-        best_state=selection.best_state,
+    require_fit(model, len(modality), config)
+    runtime, hooks = runtime or Runtime(), hooks or Hooks()
+    run = _Run(
+        config=config,
+        runtime=runtime,
+        hooks=hooks,
+        group=group,
+        checkpoints=checkpoints,
+        stepper=_stepper(model, config, runtime, group, Tokens(modality, units)),
+    )
+    objective = run.stepper.objective
+    run.selection = Selection(
+        objective=objective,
+        validation=validation,
+        modality=modality,
+        units=units,
+        select_on=config.select_on,
+        group=group,
+        precision=objective.precision if is_sharded(objective) else "fp32",
+        keep=hooks.keep_best,
+        on_best=hooks.on_best,
+        recall=hooks.recall,
+    )
+    if start is not None:
+        run.go_on_from(start)
+    stopped = run.loop(batches)
+    return run.finish(stopped)
+
+
+def _stepper(model: Any, config: TrainConfig, runtime: Runtime, group: Group, tokens: Tokens) -> Stepper:
+    parts = runtime.parts(config, group)
+    objective = Objective(model, precision=resolve_precision(config.precision, model), z_loss=config.z_loss)
+    objective.require_context(config.context)
+    if runtime.recompute:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    call = spread(objective, group, runtime.parallel)
+    if runtime.compile:
+        for block in blocks_of(model):
+            block.compile()
+    return Stepper(
+        objective=objective,
+        call=call,
+        optimizer=make_optimizer(objective, config),
+        config=config,
+        runtime=runtime,
+        group=group,
+        parts=parts,
+        tokens=tokens,
     )
 
 
-def _next_batch(batches: Iterator[Batch], tokens_seen: int, config: TrainConfig) -> Batch:
-    batch = next(batches, None)
-    if batch is None:
-        raise DataError(f"train: the batches ended after {tokens_seen} of {config.tokens} tokens; give more data")
-    rows, context = batch.tokens.shape
-    if rows > config.batch_rows or context != config.context:
-        raise DataError(
-            f"train: a batch of {rows} x {context} tokens, the config says {config.batch_rows} x {config.context}"
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    """A run and where it stands. `data`: state of the data behind the last step."""
+
+    config: TrainConfig
+    runtime: Runtime
+    hooks: Hooks
+    group: Group
+    checkpoints: Checkpoints | None
+    stepper: Stepper
+    selection: Selection = field(init=False)
+    step: int = 0
+    seconds: float = 0.0
+    data: dict[str, Any] | None = None
+    history: list[StepReport] = field(default_factory=list)
+    saved_step: int = 0
+    saved_tokens: int = 0
+    saved_s: float = 0.0
+
+    @property
+    def tokens(self) -> Tokens:
+        return self.stepper.tokens
+
+    def go_on_from(self, start: Checkpoint) -> None:
+        load_tensors(start, self.stepper.objective, self.stepper.optimizer)
+        state = start.state
+        self.step, self.tokens.seen, self.seconds = start.step, state["tokens_seen"], state["seconds"]
+        self.tokens.counts[:] = np.array(state["counts"], np.int64)
+        self.data = state["data"]
+        self.selection.checks = [Check.from_json(check) for check in state["checks"]]
+        if state["best"] is not None:
+            self.selection.best_check = self.selection.checks[state["best"]]
+        self.saved_step, self.saved_tokens, self.saved_s = self.step, self.tokens.seen, self.seconds
+
+    def loop(self, batches: Iterator[Any]) -> tuple[str, bool]:
+        """Step until the budget is spent; else the reason why not, and whether somebody asked for it."""
+        points = [point for point in check_points(self.config.tokens, self.config.checks) if point > self.tokens.seen]
+        saves = [point for point in self.runtime.save_before if point >= self.tokens.seen]
+        began = time.perf_counter() - self.seconds
+        self.stepper.objective.train()
+        while self.tokens.seen < self.config.tokens:
+            asked = time.perf_counter()
+            batch, data = self._next(batches)
+            waited = time.perf_counter() - asked
+            places, counts, stopped, by_request = self._agree(batch)
+            if stopped:
+                return stopped, by_request
+            after = self.tokens.seen + int(counts.sum())
+            while saves and after > saves[0]:
+                saves.pop(0)
+                self.save(protect=True)
+            if self.runtime.stop_before is not None and after > self.runtime.stop_before:
+                return f"before token {self.runtime.stop_before:,}, as planned", False
+            if not counts.sum():
+                continue
+            assert batch is not None
+            report = self.stepper.step(batch, places, counts, self.step + 1)
+            now = time.perf_counter()
+            self.step, self.data, self.seconds = self.step + 1, data, now - began
+            report = replace(report, seconds=now - asked, waited=waited)
+            self.history.append(report)
+            if self.hooks.on_step is not None and self.group.leads:
+                self.hooks.on_step(report)
+            if points and self.tokens.seen >= points[0]:
+                points = [point for point in points if point > self.tokens.seen]
+                self.selection.check(self.step, self.tokens.seen, self.hooks.on_check)
+            if self._save_is_due():
+                self.save()
+        return "", False
+
+    def _next(self, batches: Iterator[Any]) -> tuple[Batch | None, dict[str, Any] | None]:
+        item = next(batches, None)
+        if item is None or isinstance(item, Batch):
+            return item, None
+        batch, data = item
+        return batch, data
+
+    def _agree(self, batch: Batch | None) -> tuple[Int[np.ndarray, " targets"], Int[np.ndarray, " world"], str, bool]:
+        """This process' targets, those of all (cut where the budget ends), and why all stop if any one does."""
+        reason = self.hooks.stop()
+        late = self.runtime.max_s is not None and self.seconds >= self.runtime.max_s
+        shape = self._wrong_shape(batch)
+        places = places_of(None if shape else batch)
+        heard = self.group.exchange([len(places), bool(reason), late, batch is None, bool(shape)])
+        asked, out_of_time, dry, misshapen = heard[:, 1:].any(0)
+        if misshapen:
+            raise DataError(shape or "train: another process of this run was given batches of another shape")
+        if asked:
+            return places, heard[:, 0], reason or "another process was asked to stop", True
+        if out_of_time:
+            return places, heard[:, 0], f"the wall time of {self.runtime.max_s:,.0f} s is spent", False
+        if dry:
+            raise DataError(
+                f"train: the batches ended after {self.tokens.seen} of {self.config.tokens} tokens; give more data"
+            )
+        before = int(heard[: self.group.rank, 0].sum())
+        left = self.config.tokens - self.tokens.seen
+        ends = np.minimum(np.cumsum(heard[:, 0]), left)
+        return places[: max(0, left - before)], np.diff(ends, prepend=0), "", False
+
+    def _wrong_shape(self, batch: Batch | None) -> str:
+        wanted = self.config.batch_rows // self.group.world
+        if batch is None or (len(batch.tokens) == wanted and batch.tokens.shape[1] == self.config.context):
+            return ""
+        rows, context = batch.tokens.shape
+        return f"train: a batch of {rows} x {context} tokens, the config says {wanted} x {self.config.context}"
+
+    def _save_is_due(self) -> bool:
+        every, every_s = self.runtime.save_every_tokens, self.runtime.save_every_s
+        due = every is not None and self.tokens.seen // every > self.saved_tokens // every
+        if every_s is not None:  # clocks differ from process to process, the first one's counts
+            due |= bool(self.group.exchange([self.seconds - self.saved_s >= every_s])[0, 0])
+        return due and self.tokens.seen < self.config.tokens
+
+    def save(self, *, protect: bool = False) -> None:
+        """Write a checkpoint of now, unless this step has one."""
+        if self.checkpoints is None:
+            return
+        if protect:
+            self.checkpoints.protected.add(self.step)
+        if self.step == self.saved_step:
+            return
+        best = self.selection.best_check
+        state = {
+            "tokens_seen": self.tokens.seen,
+            "seconds": self.seconds,
+            "counts": self.tokens.counts.tolist(),
+            "data": self.data,
+            "checks": [check.to_json() for check in self.selection.checks],
+            "best": None if best is None else self.selection.checks.index(best),
+        }
+        self.checkpoints.save(self.stepper.objective, self.stepper.optimizer, self.step, state)
+        self.saved_step, self.saved_tokens, self.saved_s = self.step, self.tokens.seen, self.seconds
+        if self.hooks.on_save is not None:
+            self.hooks.on_save(self.step)
+
+    def finish(self, ended: tuple[str, bool]) -> TrainResult:
+        """Save, validate and sum up."""
+        stopped, interrupted = ended
+        self.save()
+        if self.checkpoints is not None:
+            self.checkpoints.wait()
+        final, best = ({}, {}) if interrupted else self.selection.finish()
+        assert self.tokens.counts.sum() == self.tokens.seen
+        assert stopped or self.tokens.seen == self.config.tokens
+        check = self.selection.best_check
+        return TrainResult(
+            precision=self.stepper.objective.precision,
+            steps=self.step,
+            tokens_seen=self.tokens.seen,
+            targets=self.tokens.by_stream(),
+            history=self.history,
+            checks=self.selection.checks,
+            final=final,
+            best=best,
+            best_tokens_seen=self.tokens.seen if check is None else check.tokens_seen,
+            best_state={name.removeprefix("model."): tensor for name, tensor in self.selection.best.items()},
+            stopped=stopped,
+            interrupted=interrupted,
+            seconds=self.seconds,
         )
-    return batch
-
-
-def _count(
-    counts: Int[np.ndarray, "streams modalities"],
-    batch: Batch,
-    places: Int[np.ndarray, " targets"],
-    modality: Int8[np.ndarray, " V"],
-) -> None:
-    """Add the targets of a batch by stream and modality."""
-    streams = batch.stream.reshape(-1)[places].astype(np.int64)
-    kinds = modality[batch.tokens.reshape(-1)[places + 1]]
-    counts += np.bincount(streams * counts.shape[1] + kinds, minlength=counts.size).reshape(counts.shape)

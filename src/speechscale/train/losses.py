@@ -1,182 +1,42 @@
-"""Losses of packed rows: in training as one number, in validation per modality with a standard error.
+"""Losses of a validation set: per modality, per unit, per second of speech, per word, with a standard error.
 
-Enters: a model and `Batch`es of packed documents. Leaves: a loss to differentiate, or `Losses`.
-The one decision worth knowing: the logits are never held as a whole. The output head, softmax and their gradients run
-on chunks of targets that stay in cache, which also bounds memory for vocabularies of 150,000 rows.
+Enters: a model and `Batch`es of packed documents. Leaves: `Losses`.
+The one decision worth knowing: every target's loss is kept, with its document, so that the standard error is one over
+documents, and so that any number of processes that share a set say the same as one.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int, Int8
-from torch import Tensor
-from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from jaxtyping import Float, Int, Int8
 
 from speechscale.tokens.packing import Batch
 from speechscale.tokens.vocabulary import MODALITY_MARKER, MODALITY_SPEECH, MODALITY_TEXT
+from speechscale.train.attention import choose_kernel, lay_out, predicting_places
+from speechscale.train.objective import Objective, Precision
+from speechscale.train.parallel import SOLO, Group
 
-Precision = Literal["fp32", "bf16"]
-
-CHUNK_LOGITS = 2**18
-"""Logits per chunk (1 MiB of fp32)."""
-MIN_CHUNK_TARGETS = 128
-
-
-FP32_ATTENTION = "speechscale_fp32_attention"
+__all__ = ["Losses", "Rates", "loss_by_modality", "predicting_places", "ratio_standard_error", "target_losses"]
 
 
-def _fp32_attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
-) -> tuple[Tensor, None]:
-    """Attend in fp32 under autocast: the bf16 CPU kernel's backward pass takes twice the time of the fp32 one."""
-    with torch.autocast(query.device.type, enabled=False):
-        output, _ = sdpa_attention_forward(module, query.float(), key.float(), value.float(), attention_mask, **options)
-    return output, None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """What turns a loss per token into one that other tokenizers can be compared with.
 
-
-AttentionInterface.register(FP32_ATTENTION, _fp32_attention)
-
-
-@contextmanager
-def _fast_attention(model: Any, device: torch.device, precision: Precision) -> Iterator[torch.dtype]:
-    """Pick the attention that is faster here for as long as the context lasts; yield the dtype of its mask."""
-    chosen = model.config._attn_implementation
-    if precision == "fp32" or device.type != "cpu" or chosen != "sdpa":
-        yield torch.bfloat16 if precision == "bf16" else torch.float32
-        return
-    model.config._attn_implementation = FP32_ATTENTION
-    try:
-        yield torch.float32
-    finally:
-        model.config._attn_implementation = chosen
-
-
-class Rows(NamedTuple):
-    """A batch on the device of the model. `source`: flat places that predict; `targets`: the ids they predict."""
-
-    tokens: Int[Tensor, "B T"]
-    positions: Int[Tensor, "B T"]
-    segments: Int[Tensor, "B T"]
-    source: Int[Tensor, " targets"]
-    targets: Int[Tensor, " targets"]
-
-
-def predicting_places(segments: Int[np.ndarray, "B T"]) -> Int[np.ndarray, " targets"]:
-    """Flat places whose next token belongs to the same document, in row order. Example: [[0, 0, 1, 1, -1]] -> [0, 2]"""
-    same = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] >= 0)
-    row, column = np.nonzero(same)
-    return row * segments.shape[1] + column
-
-
-def document_mask(segments: Int[Tensor, "B T"], dtype: torch.dtype) -> Float[Tensor, "B 1 T T"]:
-    """Additive mask: 0 where a token may look (back, inside its own document), -inf elsewhere.
-
-    Padding looks back at padding, so that no row of the softmax is empty.
+    Args:
+        units_per_second: deduplicated units in a second of this set's speech. units_per_word: in a spoken word.
+        text_tokens_per_word: of this set's text. None: not known.
     """
-    length = segments.shape[1]
-    later = torch.ones(length, length, dtype=torch.bool, device=segments.device).triu_(1)
-    hidden = (segments[:, :, None] != segments[:, None, :]) | later
-    mask = torch.zeros(hidden.shape, dtype=dtype, device=segments.device)
-    return mask.masked_fill_(hidden, -math.inf)[:, None]
 
-
-def to_device(batch: Batch, device: torch.device, places: Int[np.ndarray, " targets"]) -> Rows:
-    """Move a batch to a device and add the targets of `places`."""
-    targets = batch.tokens.reshape(-1)[places + 1]
-    return Rows(
-        tokens=torch.from_numpy(batch.tokens).to(device),
-        positions=torch.from_numpy(batch.positions).to(device, torch.int64),
-        segments=torch.from_numpy(batch.segments).to(device),
-        source=torch.from_numpy(places).to(device),
-        targets=torch.from_numpy(targets).to(device),
-    )
-
-
-def hidden_states(model: Any, rows: Rows, precision: Precision) -> Float[Tensor, "targets d"]:
-    """Last hidden states at the places that predict."""
-    device = rows.tokens.device
-    with (
-        _fast_attention(model, device, precision) as dtype,
-        torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
-    ):
-        output = model.base_model(
-            input_ids=rows.tokens,
-            attention_mask=document_mask(rows.segments, dtype),
-            position_ids=rows.positions,
-            use_cache=False,
-        )
-    states = output.last_hidden_state  # (B, T, d)
-    return states.reshape(-1, states.shape[-1]).index_select(0, rows.source)
-
-
-def training_loss(model: Any, rows: Rows, precision: Precision) -> Float32[Tensor, ""]:
-    """Mean cross-entropy over the targets of a batch, in nats."""
-    head = model.get_output_embeddings()
-    assert head.bias is None, "an output head with a bias"
-    loss: Tensor = _HeadCrossEntropy.apply(hidden_states(model, rows, precision), head.weight, rows.targets, precision)
-    return loss
-
-
-def _chunk_targets(vocab: int) -> int:
-    return max(MIN_CHUNK_TARGETS, CHUNK_LOGITS // vocab)
-
-
-class _HeadCrossEntropy(torch.autograd.Function):
-    """Mean cross-entropy of softmax(hidden weight^T); the gradients are made in the forward pass, chunk by chunk."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Float[Tensor, "n d"],
-        weight: Float[Tensor, "V d"],
-        targets: Int[Tensor, " n"],
-        precision: Precision,
-    ) -> Float32[Tensor, ""]:
-        dtype = torch.bfloat16 if precision == "bf16" else weight.dtype
-        table, states = weight.to(dtype), hidden.to(dtype)
-        grad_states, grad_weight = torch.empty_like(states), torch.zeros_like(weight)
-        total = torch.zeros((), dtype=torch.float32, device=weight.device)
-        size = _chunk_targets(weight.shape[0])
-        for start in range(0, len(targets), size):
-            part, wanted = states[start : start + size], targets[start : start + size, None]
-            logits = (part @ table.T).float()  # (chunk, V)
-            log_total = logits.logsumexp(1, keepdim=True)
-            total += (log_total - logits.gather(1, wanted)).sum()
-            grad = logits.sub_(log_total).exp_()
-            grad.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=grad.dtype))
-            grad = grad.mul_(1 / len(targets)).to(dtype)
-            torch.mm(grad, table, out=grad_states[start : start + size])
-            grad_weight += grad.T @ part
-        ctx.save_for_backward(grad_states.to(hidden.dtype), grad_weight)
-        return total / len(targets)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden * grad_outputs[0], grad_weight * grad_outputs[0], None, None
-
-
-@torch.no_grad()
-def target_losses(model: Any, batch: Batch, places: Int[np.ndarray, " targets"]) -> Float[np.ndarray, " targets"]:
-    """Cross-entropy of each target in nats, fp32 whatever the training precision."""
-    rows = to_device(batch, model.device, places)
-    states = hidden_states(model, rows, "fp32")
-    head = model.get_output_embeddings()
-    size = _chunk_targets(head.weight.shape[0])
-    parts = []
-    for part, wanted in zip(states.split(size), rows.targets.split(size), strict=True):
-        logits = head(part).float()
-        parts.append(logits.logsumexp(1) - logits.gather(1, wanted[:, None])[:, 0])
-    losses: np.ndarray = torch.cat(parts).double().cpu().numpy()
-    return losses
+    units_per_second: float | None = None
+    units_per_word: float | None = None
+    text_tokens_per_word: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,6 +62,26 @@ class Losses:
     units: int
     documents: int
 
+    def per(self, rates: Rates) -> dict[str, float | None]:
+        """The losses as they are logged: per unit, per second, per spoken word, per text token, per written word.
+
+        A loss per word or second is the loss per token times the set's own rate, so it has the same relative error.
+        """
+
+        def times(loss: float | None, rate: float | None) -> float | None:
+            return None if loss is None or rate is None else loss * rate
+
+        return {
+            "speech_per_unit": self.speech,
+            "speech_se": self.speech_se,
+            "speech_per_second": times(self.speech, rates.units_per_second),
+            "speech_per_word": times(self.speech, rates.units_per_word),
+            "text_per_token": self.text,
+            "text_per_word": times(self.text, rates.text_tokens_per_word),
+            "marker": self.marker,
+            "mean": self.mean,
+        }
+
 
 def ratio_standard_error(
     sums: Float[np.ndarray, " documents"], counts: Float[np.ndarray, " documents"]
@@ -216,40 +96,68 @@ def ratio_standard_error(
     return float(math.sqrt((residuals**2).sum() / (len(sums) * (len(sums) - 1))) / counts.mean())
 
 
+@torch.no_grad()
+def target_losses(
+    model: Any, batch: Batch, places: Int[np.ndarray, " targets"], precision: Precision = "fp32"
+) -> Float[np.ndarray, " targets"]:
+    """Cross-entropy of each target in nats; `model` is a causal LM or its `Objective`."""
+    objective = model if isinstance(model, Objective) else Objective(model, precision=precision)
+    device = objective.model.device
+    kernel = choose_kernel("auto", device, precision)
+    rows = lay_out(batch, places, 1.0, kernel=kernel, device=device)
+    losses: np.ndarray = objective(rows, precision).nats.double().cpu().numpy()
+    return losses
+
+
+class _Measured(NamedTuple):
+    """Targets of one batch: loss, modality, units they spell, number of their document in the batch."""
+
+    losses: Float[np.ndarray, " targets"]
+    kinds: Int8[np.ndarray, " targets"]
+    units: Int[np.ndarray, " targets"]
+    documents: Int[np.ndarray, " targets"]
+
+
 def loss_by_modality(
     model: Any,
     batches: Iterable[Batch],
     modality: Int8[np.ndarray, " V"],
     units: Int[np.ndarray, " V"] | None = None,
+    *,
+    precision: Precision = "fp32",
+    group: Group = SOLO,
 ) -> Losses:
     """Evaluate a model on batches of packed documents.
 
     Windows of a document longer than the context count as documents of their own.
 
     Args:
+        model: a causal LM or its `Objective`, sharded or not.
         modality: modality of each id (`Vocabulary.modality_table`).
         units: that each id spells (`Vocabulary.units_per_id`); None: one per speech id.
+        group: processes that share the batches; each gets the losses of all.
     """
     spelled = (modality == MODALITY_SPEECH).astype(np.int64) if units is None else units
-    losses, kinds, counts, documents = [], [], [], []
-    seen = 0
     was_training = model.training
     model.eval()
-    for batch in batches:
+    usable = [batch for batch in batches if len(predicting_places(batch.segments))]
+    assert usable, "a validation set without targets"
+    own = []
+    for number in range(-(-len(usable) // group.world)):
+        # Sharded parameters are gathered by all processes together, so one without a batch of its own takes the last.
+        batch = usable[min(number * group.world + group.rank, len(usable) - 1)]
         places = predicting_places(batch.segments)
-        if not len(places):
-            continue
-        losses.append(target_losses(model, batch, places))
+        losses = target_losses(model, batch, places, precision)
         targets = batch.tokens.reshape(-1)[places + 1]
-        kinds.append(modality[targets])
-        counts.append(spelled[targets])
         key = places // batch.segments.shape[1] * (int(batch.segments.max()) + 1) + batch.segments.reshape(-1)[places]
-        number = np.unique(key, return_inverse=True)[1]
-        documents.append(seen + number)
-        seen += int(number.max()) + 1
+        document = np.unique(key, return_inverse=True)[1]
+        own.append(_Measured(losses, modality[targets], spelled[targets], document))
     model.train(was_training)
-    assert losses, "a validation set without targets"
-    return _summarize(*(np.concatenate(part) for part in (losses, kinds, counts, documents)))
+    rounds = zip(*group.gather(own), strict=True)
+    measured = [part for each in rounds for part in each][: len(usable)]
+    before = np.cumsum([0, *(int(part.documents.max()) + 1 for part in measured)])[:-1]
+    numbered = [part._replace(documents=part.documents + first) for part, first in zip(measured, before, strict=True)]
+    return _summarize(*(np.concatenate(column) for column in zip(*numbered, strict=True)))
 
 
 def _summarize(

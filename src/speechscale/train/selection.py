@@ -1,0 +1,120 @@
+"""Validation along a run, and the best of its checkpoints.
+
+Enters: an objective at some step. Leaves: `Check`s, and the weights that were lowest on the set "select".
+The one decision worth knowing: only "select" is looked at along the way; every other set is measured twice, at the end
+and with the best weights, so that nothing is chosen by what it is reported on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int, Int8
+from torch import Tensor
+
+from speechscale.errors import DataError
+from speechscale.tokens.packing import Batch
+from speechscale.train.losses import Losses, loss_by_modality
+from speechscale.train.objective import Objective, Precision
+from speechscale.train.parallel import Group, local_copy, restore_local
+
+SELECT = "select"
+"""Name of the validation set that chooses the best checkpoint."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One validation along the trajectory. `probes`: what the hook measured besides."""
+
+    step: int
+    tokens_seen: int
+    losses: Mapping[str, Losses]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> Check:
+        losses = {name: Losses(**values) for name, values in saved["losses"].items()}
+        return cls(step=saved["step"], tokens_seen=saved["tokens_seen"], losses=losses)
+
+
+CheckHook = Callable[[Any, Check], None]
+
+
+@dataclass(slots=True, kw_only=True)
+class Selection:
+    """Validations so far and the best of them.
+
+    Args:
+        keep: the best weights stay in host memory. on_best: called with the model at each new best check.
+        recall: puts the best weights of an earlier start of this run into the model, where they are the best still.
+    """
+
+    objective: Objective
+    validation: Mapping[str, Sequence[Batch]]
+    modality: Int8[np.ndarray, " V"]
+    units: Int[np.ndarray, " V"] | None
+    select_on: str
+    group: Group
+    precision: Precision
+    keep: bool = True
+    on_best: CheckHook | None = None
+    recall: Callable[[Any], None] | None = None
+    checks: list[Check] = field(default_factory=list)
+    best_check: Check | None = None
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    def measure(self, name: str) -> Losses:
+        """The losses of one set now."""
+        return loss_by_modality(
+            self.objective,
+            self.validation[name],
+            self.modality,
+            self.units,
+            precision=self.precision,
+            group=self.group,
+        )
+
+    def check(self, step: int, tokens_seen: int, hook: CheckHook | None) -> Check:
+        """Validate on "select" and keep the weights if they are the best so far."""
+        losses = {SELECT: self.measure(SELECT)} if SELECT in self.validation else {}
+        check = Check(step=step, tokens_seen=tokens_seen, losses=losses)
+        self.checks.append(check)
+        if self._value(check) < (math.inf if self.best_check is None else self._value(self.best_check)):
+            self.best_check = check
+            if self.keep:
+                self.best = local_copy(self.objective)
+            if self.on_best is not None:
+                self.on_best(self.objective.model, check)
+        if hook is not None:
+            hook(self.objective.model, check)
+        self.objective.train()
+        return check
+
+    def _value(self, check: Check) -> float:
+        if not check.losses:
+            return -check.tokens_seen  # without "select" the last check wins
+        loss: float | None = getattr(check.losses[SELECT], self.select_on)
+        if loss is None:
+            raise DataError(f"validation set '{SELECT}' has no {self.select_on} to choose a checkpoint by; add some")
+        return loss
+
+    def finish(self) -> tuple[dict[str, Losses], dict[str, Losses]]:
+        """Losses of every set at the end and at the best check; the model keeps its final weights."""
+        final = {name: self.measure(name) for name in self.validation}
+        if self.best_check is None or self.best_check is self.checks[-1] or not (self.best or self.recall):
+            return final, final
+        last = local_copy(self.objective)
+        if self.best:
+            restore_local(self.objective, self.best)
+        else:
+            assert self.recall is not None
+            self.recall(self.objective.model)
+        best = {name: self.measure(name) for name in self.validation}
+        restore_local(self.objective, last)
+        return final, best
