@@ -57,12 +57,7 @@ class Objective(nn.Module):
     def forward(self, rows: Rows, precision: Precision | None = None) -> Outcome:
         """Args: rows: see `lay_out`. precision: other than the one of training, for validation."""
         precision = precision or self.precision
-        hidden = self.hidden_states(rows, precision)
-        head = head_of(self.model)
-        total, nats, denominator = _HeadCrossEntropy.apply(
-            hidden, head.weight, head.bias, rows.targets, rows.weights, head, self.z_loss, precision
-        )
-        return Outcome(total, nats, denominator)
+        return self.cross_entropy(self.hidden_states(rows, precision), rows, precision)
 
     def hidden_states(self, rows: Rows, precision: Precision) -> Float[Tensor, "targets d"]:
         """Last hidden states at the places that predict."""
@@ -76,6 +71,17 @@ class Objective(nn.Module):
             )
         states = output.last_hidden_state  # (rows, length, d)
         return states.reshape(-1, states.shape[-1]).index_select(0, rows.source)
+
+    def cross_entropy(self, hidden: Float[Tensor, "targets d"], rows: Rows, precision: Precision) -> Outcome:
+        """What follows from `hidden_states`; a loss may call it twice, the second time with other weights."""
+        head = head_of(self.model)
+        weight, bias = head.weight, head.bias
+        if not torch.is_grad_enabled():  # a Function sees requires_grad all the same, and would make gradients
+            weight, bias = weight.detach(), None if bias is None else bias.detach()
+        total, nats, denominator = _HeadCrossEntropy.apply(
+            hidden, weight, bias, rows.targets, rows.weights, head, self.z_loss, precision
+        )
+        return Outcome(total, nats, denominator)
 
     def require_context(self, context: int) -> None:
         """Raise DataError where rows of `context` tokens would be attended to otherwise than the model does."""
@@ -118,7 +124,7 @@ class _HeadCrossEntropy(torch.autograd.Function):
             part, wanted = states[chunk], targets[chunk, None]
             raw = _logits(part, table, bias, head.scale)
             capped = None if head.softcap is None else torch.tanh(raw / head.softcap)
-            logits = raw if capped is None else capped * head.softcap  # (chunk, V)
+            logits = raw if capped is None else capped * (head.softcap or 1)  # (chunk, V)
             log_total = logits.logsumexp(1, keepdim=True)
             nats[chunk] = (log_total - logits.gather(1, wanted))[:, 0]
             denominator[chunk] = log_total[:, 0]
