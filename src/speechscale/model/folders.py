@@ -7,12 +7,13 @@ loaded (OPT was released with 0.1): training here is repeatable, and an epoch or
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers import logging as transformers_logging
 
@@ -25,10 +26,14 @@ BUFFERS = "rotary_emb.inv_freq"
 """End of names in files of old transformers that are worked out anew today."""
 
 
-def save_model(model: Any, folder: Path | str) -> None:
-    """Write a stock Hugging Face folder: config.json, generation_config.json, model.safetensors."""
+def save_model(model: Any, folder: Path | str, state: Mapping[str, Tensor] | None = None) -> None:
+    """Write a stock Hugging Face folder: config.json, generation_config.json, model.safetensors.
+
+    Args:
+        state: the weights, where the model does not hold them as such (it is sharded, or an adapter is merged).
+    """
     with _quiet():
-        model.save_pretrained(Path(folder))
+        model.save_pretrained(Path(folder), state_dict=None if state is None else dict(state))
 
 
 def load_model(folder: Path | str) -> Any:

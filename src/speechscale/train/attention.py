@@ -86,9 +86,9 @@ def choose_kernel(attention: Attention, device: torch.device, precision: str) ->
     """
     if attention == "flex" and device.type == "cpu":
         raise DataError("attention 'flex': PyTorch has no backward pass of it on a CPU; use auto, mask or varlen")
-    if attention in ("auto", "varlen"):
-        return "mask" if device.type == "cuda" and precision == "fp32" else "varlen"
-    return attention
+    if attention == "mask" or attention == "flex":
+        return attention
+    return "mask" if device.type == "cuda" and precision == "fp32" else "varlen"
 
 
 def lay_out(

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from torch import Tensor
 from speechscale.errors import DataError
 from speechscale.model.anatomy import blocks_of
 from speechscale.tokens.packing import Batch
+from speechscale.train.attention import attention_of_documents
 from speechscale.train.checkpoints import Checkpoint, Checkpoints, load_tensors
 from speechscale.train.config import Runtime, TrainConfig, make_optimizer, require_fit, resolve_precision
 from speechscale.train.losses import Losses
@@ -148,7 +151,10 @@ def _stepper(model: Any, config: TrainConfig, runtime: Runtime, group: Group, to
     objective = Objective(model, precision=resolve_precision(config.precision, model), z_loss=config.z_loss)
     objective.require_context(config.context)
     if runtime.recompute:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        # The backward pass computes blocks again, outside of the forward pass that chose the attention.
+        again = partial(attention_of_documents, model)
+        options = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), again())}
+        model.gradient_checkpointing_enable(options)
     call = spread(objective, group, runtime.parallel)
     if runtime.compile:
         for block in blocks_of(model):
@@ -249,7 +255,7 @@ class _Run:
         shape = self._wrong_shape(batch)
         places = places_of(None if shape else batch)
         heard = self.group.exchange([len(places), bool(reason), late, batch is None, bool(shape)])
-        asked, out_of_time, dry, misshapen = heard[:, 1:].any(0)
+        asked, out_of_time, dry, misshapen = heard[:, 1:].any(0).tolist()
         if misshapen:
             raise DataError(shape or "train: another process of this run was given batches of another shape")
         if asked:

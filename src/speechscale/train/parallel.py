@@ -29,7 +29,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from speechscale.errors import DataError
 from speechscale.model.anatomy import blocks_of, causal_lm
-from speechscale.model.slm import save_model
+from speechscale.model.folders import save_model
+from speechscale.train.adapt import is_adapted, stock_state
 
 Parallel = Literal["ddp", "fsdp"]
 T = TypeVar("T")
@@ -194,7 +195,8 @@ def _local(parameter: Tensor) -> Tensor:
 def full_state(model: Any) -> dict[str, Tensor]:
     """The whole state dict, on the CPU of rank 0; elsewhere empty if the model is sharded. Called by all processes."""
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    return dict(get_model_state_dict(model, options=options)) if is_sharded(model) else model.state_dict()
+    state: Any = get_model_state_dict(model, options=options) if is_sharded(model) else model.state_dict()
+    return dict(state)
 
 
 def load_full_state(model: Any, state: Mapping[str, Tensor], group: Group) -> None:
@@ -207,14 +209,9 @@ def load_full_state(model: Any, state: Mapping[str, Tensor], group: Group) -> No
 
 
 def save_stock(model: Any, folder: Path, group: Group) -> None:
-    """Write the stock Hugging Face folder of a model of any layout. Called by all processes, written by rank 0."""
-    sharded = is_sharded(model)
-    state = full_state(model) if sharded else None
+    """Write the stock Hugging Face folder of a model of any layout, adapters merged. By all, written by rank 0."""
+    plain = not is_sharded(model) and not is_adapted(model)
+    state = None if plain else full_state(model)
     if group.leads:
-        save_model(model, folder, state)
+        save_model(causal_lm(model), folder, None if state is None else stock_state(model, state))
     group.gather(None)
-
-
-def is_adapter(model: Any) -> bool:
-    """Whether peft wraps the model."""
-    return causal_lm(model) is not model
