@@ -71,7 +71,7 @@ def test_interleaving_of_spirit_lm_and_a_curriculum() -> None:
         ({"trian": {"context": 1}}, r"unknown section \[trian\]; did you mean 'train'"),
         ({"corpus": {"speech_hour": 1}}, r"corpus\.speech_hour: unknown key; did you mean 'speech_hours'"),
         ({"corpus": {"speech_hours": -1}}, r"corpus\.speech_hours: .*greater than 0.*got -1"),
-        ({"grid": {"tokens_per_param": [20]}}, "exactly one of budgets_flops and tokens_per_param"),
+        ({"grid": {"tokens_per_param": [20]}}, "exactly one of budgets_flops, tokens_per_param and tokens"),
         ({"grid": {"sizes": ["0.05M", "0.05M"]}}, "sizes has an entry twice"),
         ({"fit": {"baseline": "textles"}}, "fit.baseline 'textles' is not an arm"),
         ({"parts": {"A b": {}}}, "part name 'A b'"),

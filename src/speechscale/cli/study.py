@@ -27,9 +27,11 @@ def list_() -> None:
     """List the studies that come with speechscale."""
     from speechscale.study.loading import load_study, shipped_studies
 
-    for name in shipped_studies():
+    names = shipped_studies()
+    width = max(map(len, names)) + 1
+    for name in names:
         header = load_study(name).study
-        click.echo(f"{name:12} {header.question}\n{'':12} cost: {header.cost}")
+        click.echo(f"{name:{width}} {header.question}\n{'':{width}} cost: {header.cost}")
 
 
 @study.command()
@@ -52,14 +54,24 @@ def show(name_or_file: str, overrides: tuple[str, ...], resolved: bool) -> None:
 @OUT
 @SET
 @click.option("--only", metavar="STEP", help="Run this step (or all steps of this folder) and what it needs.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Worker processes [number of cores].")
-def run(name_or_file: str, out: Path | None, overrides: tuple[str, ...], only: str | None, jobs: int | None) -> None:
+@click.option("--jobs", type=click.IntRange(min=1), help="Worker processes [one per core, or per place on a GPU].")
+@click.option("--per-gpu", type=click.IntRange(min=1), help="Workers that share one GPU [1].")
+def run(
+    name_or_file: str,
+    out: Path | None,
+    overrides: tuple[str, ...],
+    only: str | None,
+    jobs: int | None,
+    per_gpu: int | None,
+) -> None:
     """Run a study, or go on where it was; the second run of a finished study does no work."""
+    from speechscale.study.devices import share_out
     from speechscale.study.recipes import run_study
 
     loaded = _load(name_or_file, overrides)
     folder = out or Path("runs") / loaded.study.name
-    outcome = run_study(loaded, folder, only=only, jobs=jobs or usable_cores(), say=click.echo)
+    jobs, devices = share_out(jobs, per_gpu, usable_cores())
+    outcome = run_study(loaded, folder, only=only, jobs=jobs, say=click.echo, devices=devices)
     click.echo(f"{len(outcome.done)} steps done, {len(outcome.kept)} kept, in {outcome.seconds:.0f} s")
     for name, reason in outcome.failed.items():
         click.echo(f"failed: {name}: {reason}", err=True)

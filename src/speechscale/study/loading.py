@@ -138,12 +138,20 @@ def _merge_part(
     for section in PART_SECTIONS:
         merged[section] = _deep(shared.get(section, {}), part.get(section, {}))
     merged["corpus"].setdefault("kind", "storyworld")
+    merged["arms"] = {arm: _own_interleave(entry, merged["interleave"]) for arm, entry in merged["arms"].items()}
     if "use_arms" in part:
         unknown = [arm for arm in part["use_arms"] if arm not in merged["arms"]]
         if unknown:
             raise DataError(f"{source}: parts.{name}.use_arms: no arm '{unknown[0]}'; arms: {sorted(merged['arms'])}")
         merged["arms"] = {arm: merged["arms"][arm] for arm in part["use_arms"]}
     return merged
+
+
+def _own_interleave(arm: Any, shared: Mapping[str, Any]) -> Any:
+    """Complete an arm's [interleave] from the part's."""
+    if not (isinstance(arm, Mapping) and isinstance(arm.get("interleave"), Mapping)):
+        return arm
+    return {**arm, "interleave": _deep(shared, arm["interleave"])}
 
 
 def _deep(base: Any, over: Any) -> Any:
@@ -173,7 +181,7 @@ def _fields_at(path: list[str], kind: str) -> list[str]:
     if section == "corpus":
         return list(corpora[kind].model_fields) if kind in corpora else list(corpora)
     if section == "arms":
-        return list(Arm.model_fields)
+        return list((Interleave if "interleave" in path else Arm).model_fields)
     return list(SECTIONS[section].model_fields) if section in SECTIONS else []
 
 
@@ -216,3 +224,14 @@ def _refuse_name_clashes(study: Study, source: str) -> None:
                     f"{source}: parts '{other[0]}' and '{part_name}' both name their {what} '{name}' but differ; "
                     f"give one of them another {what}.name"
                 )
+    for part_name, part in study.parts.items():
+        wanted = part.units.fitted_on
+        if wanted and not any(
+            other.corpus.name == wanted and other.units.model_copy(update={"fitted_on": wanted}) == part.units
+            for other in study.parts.values()
+            if not other.units.fitted_on
+        ):
+            raise DataError(
+                f"{source}: part '{part_name}': units.fitted_on = '{wanted}': no part with the corpus '{wanted}' fits "
+                f"the same units (all other keys of [units] must be equal)"
+            )

@@ -7,19 +7,18 @@ runs among its inputs, so the graph is static and `show`, `status` and the runne
 
 from __future__ import annotations
 
-import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from speechscale.errors import DataError
-from speechscale.study.plan import SPEAK_SPEED, Cell, plan_part, text_lm_cells
+from speechscale.study.data_steps import data_steps, item_inputs, spoken_name, tokenizer_step
+from speechscale.study.plan import Cell, plan_part, text_lm_cells, trunk_cells, trunk_key
 from speechscale.study.runners import Outcome, locked, run_graph, with_inputs
-from speechscale.study.spec import InventoryCorpus, Part, StoryworldCorpus, Study
+from speechscale.study.spec import Part, Study
 from speechscale.study.steps import RECORD, Step, write_json
 
-STAGES = "speechscale.study.stages"
 TRAINING = "speechscale.study.training"
 SUMMARY = "speechscale.study.summary"
 MARKER = "study.json"
@@ -35,7 +34,11 @@ def study_steps(study: Study) -> list[Step]:
     steps: dict[str, Step] = {}
     for name, part in study.parts.items():
         for step in _part_steps(name, part, study):
-            steps.setdefault(step.name, step)
+            if steps.setdefault(step.name, step) != step:
+                raise DataError(
+                    f"part '{name}': step '{step.name}' is that of another part too, but with other settings; give the "
+                    "part another corpus.name"
+                )
     report = Step(
         name="report",
         function=f"{SUMMARY}:make_report",
@@ -53,110 +56,32 @@ def _part_steps(name: str, part: Part, study: Study) -> list[Step]:
             f"part '{name}': corpus '{part.corpus.name}' lists sizes for planning only (study show); to run it "
             "give the audio: [corpus] kind = 'folder', path = '...'"
         )
-    data = _data_steps(part, study)
     trained = _text_lm_steps(name, part) + _run_steps(name, part)
-    return [*data, *trained, *_voice_steps(name, part)]
+    return [*data_steps(part, study), *trained, *_voice_steps(name, part)]
 
 
-def _data_steps(part: Part, study: Study) -> list[Step]:
-    """Corpus, text side, speech tokenizer, units, token stores, items."""
-    corpus, units = part.corpus, part.units
-    base = {"corpus": corpus.model_dump(mode="json"), "seed": part.seed}
-    corpus_step, text_step = f"corpus/{corpus.name}", f"text/{corpus.name}"
-    spoken = f"{corpus.name}-{units.name}"
-    spec = {**base, "units": units.model_dump(mode="json")}
-    shards = _shards(part)
-    hours = corpus.speech_hours if isinstance(corpus, StoryworldCorpus) else 1.0
-    speak = 3600 * hours / SPEAK_SPEED / shards + 2
-    steps = [
-        Step(name=corpus_step, function=f"{STAGES}:make_corpus", config=base, seconds=3),
-        Step(
-            name=text_step,
-            function=f"{STAGES}:make_text",
-            config={"text": part.text.model_dump(mode="json")},
-            inputs=(corpus_step,),
-            seconds=4,
-        ),
-        Step(
-            name=f"tokenizer/{spoken}",
-            function=f"{STAGES}:make_tokenizer",
-            config=spec,
-            inputs=(corpus_step,),
-            seconds=18,
-        ),
-    ]
-    unit_steps = [f"units/{spoken}/{shard:03d}" for shard in range(shards)]
-    for shard, unit_step in enumerate(unit_steps):
-        config = {"corpus": base["corpus"], "shard": shard, "shards": shards}
-        inputs = (corpus_step, f"tokenizer/{spoken}")
-        steps.append(Step(name=unit_step, function=f"{STAGES}:make_units", config=config, inputs=inputs, seconds=speak))
-    steps.append(
-        Step(
-            name=f"tokens/{spoken}",
-            function=f"{STAGES}:make_tokens",
-            config={"subwords": _subwords(part), "seed": part.seed},
-            inputs=(corpus_step, text_step, f"tokenizer/{spoken}", *unit_steps),
-            seconds=4,
-        )
-    )
-    return steps + _item_steps(part, study, base)
-
-
-def _subwords(part: Part) -> dict[str, Any] | None:
-    if part.units.subwords is None or not any(arm.subwords for arm in part.arms.values()):
-        return None
-    return part.units.subwords.model_dump(mode="json")
-
-
-def _shards(part: Part) -> int:
-    if isinstance(part.corpus, StoryworldCorpus):
-        return max(1, math.ceil(part.corpus.speech_hours * 3600 / 6.6 / part.corpus.shard_stories))
-    assert not isinstance(part.corpus, InventoryCorpus)
-    return part.corpus.shards
-
-
-def _item_steps(part: Part, study: Study, base: Mapping[str, Any]) -> list[Step]:
-    """Items of a corpus: all sets that any part with this corpus asks for."""
-    sharing = [other for other in study.parts.values() if other.corpus == part.corpus and other.seed == part.seed]
-    sets = {name: max(p.evals.pairs for p in sharing if name in p.evals.sets) for p in sharing for name in p.evals.sets}
-    if not sets:
-        return []
-    items, spoken = f"items/{part.corpus.name}", f"{part.corpus.name}-{part.units.name}"
-    count = 4 * sum(sets.values())
-    return [
-        Step(
-            name=items, function=f"{STAGES}:make_items", config={**base, "sets": dict(sorted(sets.items()))}, seconds=2
-        ),
-        Step(
-            name=f"item-units/{spoken}",
-            function=f"{STAGES}:make_item_units",
-            config={},
-            inputs=(items, f"tokenizer/{spoken}"),
-            seconds=2 + count * 5 / SPEAK_SPEED,
-        ),
-    ]
-
-
-def _item_inputs(part: Part) -> tuple[str, ...]:
-    if not part.evals.sets:
-        return ()
-    return (f"items/{part.corpus.name}", f"item-units/{part.corpus.name}-{part.units.name}")
+def _file_name(shape: str) -> str:
+    """A shape's name as part of a folder's. Example: opt:0.2M -> opt-0.2M"""
+    return shape.replace(":", "-")
 
 
 def _text_lm_name(part: Part, cell: Cell) -> str:
-    return f"text_lm/{part.corpus.name}/{cell.size}-lr{cell.learning_rates[0]:g}"
+    return f"text_lm/{part.corpus.name}/{_file_name(cell.size)}-lr{cell.learning_rates[0]:g}"
 
 
 def _text_lm_steps(name: str, part: Part) -> list[Step]:
-    """The TextLM of each size, and its own text cloze."""
+    """The TextLM of each shape, and its own text cloze."""
     steps: list[Step] = []
-    by_size: dict[str, list[str]] = {}
+    by_shape: dict[str, list[str]] = {}
+    train = part.train.model_copy(
+        update={"schedule": part.text_lm.schedule, "branches": False, "warmup_tokens": None}
+    ).model_dump(mode="json")
     for cell in text_lm_cells(name, part):
         config = {
             "size": cell.size,
             "tokens": part.text_lm.tokens,
             "learning_rate": cell.learning_rates[0],
-            "train": part.train.model_dump(mode="json"),
+            "train": train,
             "seed": part.seed,
         }
         step = Step(
@@ -167,16 +92,16 @@ def _text_lm_steps(name: str, part: Part) -> list[Step]:
             seconds=cell.seconds + 3,
         )
         steps.append(step)
-        by_size.setdefault(cell.size, []).append(step.name)
+        by_shape.setdefault(cell.size, []).append(step.name)
     if not part.evals.sets:
         return steps
-    for size, names in by_size.items():
+    for shape, names in by_shape.items():
         steps.append(
             Step(
-                name=f"text_lm_eval/{name}/{size}",
+                name=f"text_lm_eval/{name}/{_file_name(shape)}",
                 function=f"{TRAINING}:score_text_lm",
                 config={"evals": part.evals.model_dump(mode="json"), "context": part.train.context},
-                inputs=(*names, f"text/{part.corpus.name}", *_item_inputs(part)),
+                inputs=(*names, f"text/{part.corpus.name}", *item_inputs(part)),
                 seconds=3,
             )
         )
@@ -184,38 +109,40 @@ def _text_lm_steps(name: str, part: Part) -> list[Step]:
 
 
 def run_name(cell: Cell) -> str:
-    """Folder of a run below `steps/`; a run of the sweep says its rate."""
+    """Folder of a run or trunk below `steps/`; a run of the sweep says its rate."""
+    what = f"{cell.part}/{cell.arm}-{_file_name(cell.size)}"
+    if cell.kind == "trunk":
+        return f"trunk/{what}-s{cell.seed}"
     axis = f"{cell.budget_flops:.3g}".replace("e+", "e")
     rate = f"-lr{cell.learning_rates[0]:g}" if cell.sweep else ""
-    return f"run/{cell.part}/{cell.arm}-{cell.size}-{axis}{rate}-s{cell.seed}"
+    return f"run/{what}-{axis}{rate}-s{cell.seed}"
 
 
 def _run_steps(name: str, part: Part) -> list[Step]:
+    """Trunks and runs. A rate is chosen by whoever takes it first; a branch takes its trunk's."""
     cells = plan_part(name, part)
     sweeps: dict[tuple[str, str], list[str]] = {}
     for cell in cells:
         if cell.sweep:
             sweeps.setdefault((cell.arm, cell.size), []).append(run_name(cell))
-    lms: dict[str, list[str]] = {}
-    for cell in text_lm_cells(name, part):
-        lms.setdefault(cell.size, []).append(_text_lm_name(part, cell))
+    trunks = {trunk_key(cell): cell for cell in trunk_cells(cells)}
     steps = []
-    for cell in cells:
-        arm = part.arms[cell.arm]
-        scored = part.evals.sets and (cell.largest or not part.evals.largest_budget_only)
-        data = (
-            (f"text/{part.corpus.name}",)
-            if arm.vocabulary == "text"
-            else (f"tokens/{part.corpus.name}-{part.units.name}",)
-        )
-        inputs = data + (tuple(lms.get(cell.size, ())) if arm.start == "warm" else ())
-        inputs += _item_inputs(part) if scored else ()
-        inputs += () if cell.sweep else tuple(sweeps[cell.arm, cell.size])
+    for cell in [*trunks.values(), *cells]:
+        scored = part.evals.sets and (cell.largest or not part.evals.largest_budget_only) and cell.kind != "trunk"
+        inputs = _model_inputs(name, part, cell) + (item_inputs(part) if scored else ())
+        if cell.kind == "branch":
+            inputs += (run_name(trunks[trunk_key(cell)]),)
+        elif not cell.sweep:
+            inputs += tuple(sweeps.get((cell.arm, cell.size), ()))
+        config = _run_config(part, cell, bool(scored))
+        if cell.kind == "trunk":
+            branches = [c for c in cells if c.kind == "branch" and trunk_key(c) == trunk_key(cell)]
+            config["branch_points"] = sorted(branch.point for branch in branches)
         steps.append(
             Step(
                 name=run_name(cell),
-                function=f"{TRAINING}:train_run",
-                config=_run_config(part, cell, bool(scored)),
+                function=f"{TRAINING}:{'train_trunk' if cell.kind == 'trunk' else 'train_run'}",
+                config=config,
                 inputs=inputs,
                 seconds=cell.seconds + (4 if scored else 2),
             )
@@ -223,8 +150,17 @@ def _run_steps(name: str, part: Part) -> list[Step]:
     return steps
 
 
-def _run_config(part: Part, cell: Cell, scored: bool) -> dict[str, Any]:
+def _model_inputs(name: str, part: Part, cell: Cell) -> tuple[str, ...]:
+    """The tokens a run reads, and the TextLMs it may start from."""
     arm = part.arms[cell.arm]
+    data = f"text/{part.corpus.name}" if arm.vocabulary == "text" else f"tokens/{spoken_name(part)}"
+    if arm.start == "scratch":
+        return (data,)
+    return (data, *(_text_lm_name(part, lm) for lm in text_lm_cells(name, part) if lm.size == cell.size))
+
+
+def _run_config(part: Part, cell: Cell, scored: bool) -> dict[str, Any]:
+    arm, warm = part.arms[cell.arm], part.arms[cell.arm].start == "warm"
     return {
         "part": cell.part,
         "arm": cell.arm,
@@ -233,7 +169,9 @@ def _run_config(part: Part, cell: Cell, scored: bool) -> dict[str, Any]:
         "mixture": arm.mixture,
         "max_epochs": arm.max_epochs,
         "size": cell.size,
-        "budget": cell.budget_flops,
+        "axis": part.grid.axis,
+        "point": cell.point,
+        "shortest_point": part.grid.points[0],
         "flops": part.grid.flops,
         "learning_rates": list(cell.learning_rates),
         "sweep": cell.sweep,
@@ -241,10 +179,10 @@ def _run_config(part: Part, cell: Cell, scored: bool) -> dict[str, Any]:
         "units": part.units.name,
         "oracle_units": part.units.oracle,
         "supervised_units": part.units.supervised,
-        "interleave": part.interleave.model_dump(mode="json"),
+        "interleave": part.interleave_of(arm).model_dump(mode="json"),
         "train": part.train.model_dump(mode="json"),
-        "pretrained": part.text_lm.pretrained.get(cell.size, "") if arm.start == "warm" else "",
-        "pretrained_flops": part.text_lm.pretrained_flops.get(cell.size, 0.0) if arm.start == "warm" else 0.0,
+        "pretrained": part.text_lm.pretrained.get(cell.size, "") if warm else "",
+        "pretrained_flops": part.text_lm.pretrained_flops.get(cell.size, 0.0) if warm else 0.0,
         "evals": part.evals.model_dump(mode="json") if scored else None,
         "min_steps": part.grid.min_steps,
     }
@@ -254,8 +192,8 @@ def _voice_steps(name: str, part: Part) -> list[Step]:
     """A vocoder for the part's units, and samples from its runs at the largest budget."""
     if not part.vocoder.enabled:
         return []
-    spoken = f"{part.corpus.name}-{part.units.name}"
-    data = (f"corpus/{part.corpus.name}", f"tokenizer/{spoken}")
+    spoken = spoken_name(part)
+    data = (f"corpus/{part.corpus.name}", tokenizer_step(part))
     cells = plan_part(name, part)
     final = [run_name(c) for c in cells if c.largest and part.arms[c.arm].vocabulary != "text"]
     config = {
@@ -282,8 +220,19 @@ def _voice_steps(name: str, part: Part) -> list[Step]:
     ]
 
 
-def run_study(study: Study, folder: Path, *, only: str | None, jobs: int, say: Callable[[str], None]) -> Outcome:
+def run_study(
+    study: Study,
+    folder: Path,
+    *,
+    only: str | None,
+    jobs: int,
+    say: Callable[[str], None],
+    devices: Sequence[str] = (),
+) -> Outcome:
     """Run what is not done yet and put runs.csv, laws.json, report.html and skips.jsonl into `folder`.
+
+    Args:
+        devices: of the workers, see `run_graph`.
 
     Raises:
         DataError: an impossible study, another study's folder, or one in use.
@@ -292,7 +241,7 @@ def run_study(study: Study, folder: Path, *, only: str | None, jobs: int, say: C
     steps = study_steps(study)
     chosen = with_inputs(steps, only) if only else steps
     _claim(folder, study)
-    outcome = run_graph(chosen, folder / "steps", jobs=jobs, say=say)
+    outcome = run_graph(chosen, folder / "steps", jobs=jobs, say=say, devices=devices)
     if "report" in {*outcome.done, *outcome.kept}:
         for name in ("runs.csv", "laws.json", "report.html", "skips.jsonl"):
             shutil.copyfile(folder / "steps" / "report" / name, folder / f".{name}.tmp")

@@ -1,8 +1,9 @@
 """Run a graph of steps on worker processes, longest first, and survive what goes wrong.
 
 Enters: steps in any order, a root folder, the number of jobs. Leaves: finished steps; failures told at the end.
-The one decision worth knowing: a worker is one process with one torch thread; the parent only schedules. A step that
-fails stops its dependents, never its neighbors; a worker that dies is replaced and its step tried once more.
+The one decision worth knowing: a worker is one process with one torch thread and at most one GPU; the parent only
+schedules. A step that fails stops its dependents, never its neighbors; a worker that dies is replaced and its step
+tried once more.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ from speechscale.workers import behave, one_thread_environment
 PATIENCE_S = 600.0
 """A worker is stopped when its step takes this long plus PATIENCE_FACTOR times the expected core-seconds."""
 PATIENCE_FACTOR = 30.0
+SLOT_PATIENCE_S = 30.0
+_HELD: list[Any] = []
+"""Locked files of this process' slots; the lock lives as long as the file is open."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,11 +142,15 @@ def check_records(order: Sequence[Step], root: Path) -> dict[str, str]:
     return prints
 
 
-def run_graph(steps: Sequence[Step], root: Path, *, jobs: int, say: Callable[[str], None]) -> Outcome:
+def run_graph(
+    steps: Sequence[Step], root: Path, *, jobs: int, say: Callable[[str], None], devices: Sequence[str] = ()
+) -> Outcome:
     """Run every step that is not done; keep going around failures.
 
     Args:
         root: the study's step folder. jobs: worker processes. say: prints one line of progress.
+        devices: GPUs handed out to the workers, one each, at least as many as jobs; one GPU may come several times.
+            None given: the workers see what this process sees.
     Raises:
         StaleStep: some step on disk was made with another recipe (checked for all steps before any work).
         KeyboardInterrupt: passed on after the workers have been stopped; finished steps stay.
@@ -155,7 +163,7 @@ def run_graph(steps: Sequence[Step], root: Path, *, jobs: int, say: Callable[[st
         shutil.rmtree(root / ".partial", ignore_errors=True)
         todo = {step.name: step for step in order if step.name not in state.prints}
         if any(not step.summary for step in todo.values()) or _stale_summary(todo, root, state):
-            _drain(todo, order, root, state, jobs, say)
+            _drain(todo, order, root, state, jobs, say, devices)
         else:
             state.kept.extend(todo)
     return Outcome(
@@ -179,13 +187,19 @@ def _stale_summary(todo: Mapping[str, Step], root: Path, state: _State) -> bool:
 
 
 def _drain(
-    todo: dict[str, Step], order: Sequence[Step], root: Path, state: _State, jobs: int, say: Callable[[str], None]
+    todo: dict[str, Step],
+    order: Sequence[Step],
+    root: Path,
+    state: _State,
+    jobs: int,
+    say: Callable[[str], None],
+    devices: Sequence[str],
 ) -> None:
     weight = priorities(order)
     total, left = len(order), sum(step.seconds for step in todo.values())
     meter = _Meter(total=total, kept=len(state.kept), jobs=jobs, seconds_left=left)
     running: dict[Future[Any], Step] = {}
-    with _pool(jobs) as pool:
+    with _pool(jobs, devices, root / ".devices") as pool:
         while todo or running:
             for step in _ready(todo, state, weight):
                 if len(running) >= jobs:
@@ -289,9 +303,10 @@ class _Meter:
 
 
 @contextlib.contextmanager
-def _pool(jobs: int) -> Iterator[ProcessPool]:
+def _pool(jobs: int, devices: Sequence[str], slots: Path) -> Iterator[ProcessPool]:
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPool(max_workers=jobs, context=context, initializer=behave, initargs=(os.getpid(),))
+    arguments = (os.getpid(), tuple(devices), slots)
+    pool = ProcessPool(max_workers=jobs, context=context, initializer=begin_worker, initargs=arguments)
     with one_thread_environment():
         try:
             yield pool
@@ -301,6 +316,38 @@ def _pool(jobs: int) -> Iterator[ProcessPool]:
             raise
         finally:
             pool.join()
+
+
+def begin_worker(parent: int, devices: Sequence[str], slots: Path) -> None:
+    """In a new worker: behave, and see one GPU only. Called before torch is imported."""
+    behave(parent)
+    if devices:
+        os.environ["CUDA_VISIBLE_DEVICES"] = take_device(devices, slots)
+
+
+def take_device(devices: Sequence[str], slots: Path) -> str:
+    """A device that no other worker holds; it is this process' until it ends, however it ends.
+
+    A slot is a locked file and not an entry of a queue: a killed worker gives its lock back, an entry would be lost.
+
+    Raises:
+        RuntimeError: all are held.
+    """
+    slots.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + SLOT_PATIENCE_S
+    while True:
+        for number, device in enumerate(devices):
+            file = (slots / str(number)).open("w")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.close()
+                continue
+            _HELD.append(file)
+            return device
+        if time.monotonic() > deadline:  # the worker before is slow to die
+            raise RuntimeError(f"no free device among {', '.join(devices)}: more workers than slots")
+        time.sleep(0.1)
 
 
 def _work(step: Step, root: Path, inputs: Mapping[str, str]) -> dict[str, Any]:

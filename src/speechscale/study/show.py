@@ -16,6 +16,7 @@ from speechscale.study.plan import (
     Cell,
     plan_part,
     text_lm_cells,
+    trunk_cells,
     unique_units,
     vocabulary_size,
 )
@@ -35,8 +36,10 @@ def print_plan(study: Study) -> None:
         lms, runs = text_lm_cells(name, part), plan_part(name, part)
         console.print(f"\n[bold]part {name}[/]: {part.title}", highlight=False)
         console.print("  " + describe_data(part), highlight=False)
-        console.print(_table([*lms, *runs], part))
-        cells += lms + runs
+        trunks = trunk_cells(runs)
+        console.print(_table([*lms, *trunks, *runs], part))
+        console.print("  " + describe_schedule(part, runs), highlight=False)
+        cells += lms + trunks + runs
     console.print(bill(cells), highlight=False)
 
 
@@ -46,9 +49,27 @@ def describe_data(part: Part) -> str:
     amount = (
         "as much speech as the folder holds" if math.isnan(units) else f"{short_count(units)} unique units (estimate)"
     )
-    sizes = ", ".join(f"{name} {vocabulary_size(part, arm)}" for name, arm in part.arms.items())
+    sizes = ", ".join(f"{name} {vocabulary_size(part, arm, part.grid.sizes[0])}" for name, arm in part.arms.items())
     oracle = " (oracle: the engine's own phones)" if part.units.oracle else ""
     return f"corpus {part.corpus.name} ({part.corpus.kind}), {amount}; units {part.units.name}{oracle}; ids: {sizes}"
+
+
+def describe_schedule(part: Part, runs: Sequence[Cell]) -> str:
+    """One line: which schedule, and what trunks and branches save."""
+    train, trunks = part.train, trunk_cells(runs)
+    if not trunks:
+        return f"schedule: {train.schedule}, one run per point"
+    branches = [cell for cell in runs if cell.kind == "branch"]
+    spent = sum(cell.flops_spent for cell in [*trunks, *branches])
+    whole = sum(cell.flops_exact for cell in branches)
+    tokens = sum(cell.tokens for cell in trunks) + sum(cell.tokens - cell.branch_from for cell in branches)
+    apart = sum(cell.kind == "run" for cell in runs)
+    return (
+        f"schedule: wsd, trunk and branches: {len(trunks)} trunks and {len(branches)} cool-downs of "
+        f"{train.decay_fraction:.0%} take {short_count(tokens)} tokens, {spent:.3g} FLOPs; as full runs "
+        f"{short_count(sum(cell.tokens for cell in branches))} tokens, {whole:.3g} FLOPs: {1 - spent / whole:.0%} saved"
+        + (f" ({apart} full runs apart, of the sweep or alone)" if apart else "")
+    )
 
 
 def _table(cells: Sequence[Cell], part: Part) -> Table:
@@ -59,10 +80,11 @@ def _table(cells: Sequence[Cell], part: Part) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for name in ("learning rate", "memory GB", "disk GB", "time"):
         table.add_column(name, justify="right", no_wrap=True)
+    labels = {"run": "", "branch": " branch", "trunk": " trunk"}
     for cell in cells:
         rates = " ".join(f"{rate:.2g}" for rate in cell.learning_rates)
         table.add_row(
-            cell.arm,
+            cell.arm + labels[cell.kind],
             cell.size,
             str(cell.seed),
             short_count(cell.params_total),
@@ -83,7 +105,7 @@ def _table(cells: Sequence[Cell], part: Part) -> Table:
 def bill(cells: Iterable[Cell]) -> str:
     """Runs, FLOPs, time and money, with the assumptions said."""
     cells = list(cells)
-    flops = sum(cell.flops_exact for cell in cells)
+    flops = sum(cell.flops_spent for cell in cells)
     cpu = sum(cell.seconds for cell in cells if not cell.on_gpu)
     gpu = sum(cell.seconds for cell in cells if cell.on_gpu) / 3600
     disk = sum(cell.disk_gb for cell in cells)

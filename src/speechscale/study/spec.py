@@ -11,9 +11,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from speechscale.model.families import Family
 from speechscale.tokens.interleave_config import InterleaveConfig, Knot
 
 Stream = Literal["text", "speech", "interleaved"]
+Axis = Literal["budgets_flops", "tokens_per_param", "tokens"]
 Direction = Literal["ss", "st", "ts", "tt"]
 SLUG = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
@@ -60,6 +62,12 @@ class StoryworldCorpus(Section):
     select_stories: int = Field(60, ge=1)
     test_stories: int = Field(100, ge=1)
     voices: int = Field(8, ge=1, description="training voices, in the order of the list of voices")
+    one_voice_share: float = Field(
+        0.0, ge=0, le=1, description="of the training stories, that the first voice speaks; the others share the rest"
+    )
+    test_voices: int | None = Field(
+        None, ge=1, description="voices that speak select and test, in the same order; absent: the training voices"
+    )
     item_voices: int = Field(2, ge=1, description="held-out voices that speak the items")
     shard_stories: int = Field(500, ge=1)
 
@@ -124,6 +132,7 @@ class Units(Section):
     fit_hours: float = Field(0.3, gt=0)
     settings: dict[str, Any] = Field(default_factory=dict, description="settings of the encoder (docs/encoders.md)")
     tokenizer: str = Field("", description="folder of a tokenizer made before (units fit, units import-kmeans)")
+    fitted_on: str = Field("", description="corpus of the part whose tokenizer is taken; empty: this part's")
     subwords: Subwords | None = None
 
     @model_validator(mode="before")
@@ -202,6 +211,10 @@ class Arm(Section):
     max_epochs: int | None = Field(
         default=None, ge=1, description="most passes over any stream; a run that needs more is refused"
     )
+    family: Family | None = Field(
+        default=None, description="of the shapes and of their TextLMs; absent: as the names of the sizes say"
+    )
+    interleave: Interleave | None = Field(default=None, description="absent: the part's")
 
     @field_validator("mixture")
     @classmethod
@@ -229,12 +242,17 @@ class Arm(Section):
             return "text"
         return ("textless" if set(self.mixture) == {"speech"} else "joint") + ("-subwords" if self.subwords else "")
 
+    def shape(self, size: str) -> str:
+        """Name of the shape this arm has at a size of the grid. Example: family opt, 0.2M -> opt:0.2M"""
+        return size if self.family is None else f"{self.family}:{size}"
+
 
 class TextLM(Section):
     """The text model that warm arms start from: trained here, or a released one per size."""
 
     tokens: int = Field(600_000, ge=1, description="text tokens each size is trained on")
     learning_rates: tuple[float, ...] = (4e-3,)
+    schedule: Literal["cosine", "linear"] = "cosine"
     pretrained: dict[str, str] = Field(default_factory=dict, description="size -> hub name or local folder")
     pretrained_flops: dict[str, float] = Field(default_factory=dict)
 
@@ -245,20 +263,31 @@ class Grid(Section):
     sizes: tuple[str, ...] = Field(min_length=1)
     budgets_flops: tuple[float, ...] = Field((), description="isoFLOP budgets, under the convention `flops`")
     tokens_per_param: tuple[float, ...] = Field((), description="instead of budgets: D = ratio x N (Cuervo)")
+    tokens: tuple[float, ...] = Field((), description="instead of budgets: D itself")
     flops: Literal["exact", "6nd_total", "6nd_non_embedding"] = "exact"
     seeds: tuple[int, ...] = (0,)
     min_steps: int = Field(20, ge=1)
 
+    @property
+    def axis(self) -> Axis:
+        """Which of the three is given."""
+        return "budgets_flops" if self.budgets_flops else "tokens_per_param" if self.tokens_per_param else "tokens"
+
+    @property
+    def points(self) -> tuple[float, ...]:
+        """Points of the axis, ascending."""
+        return tuple(sorted(getattr(self, self.axis)))
+
     @model_validator(mode="after")
     def _one_axis(self) -> Grid:
-        if bool(self.budgets_flops) == bool(self.tokens_per_param):
-            raise ValueError("give exactly one of budgets_flops and tokens_per_param")
-        for name in ("sizes", "budgets_flops", "tokens_per_param", "seeds"):
+        if sum(map(bool, (self.budgets_flops, self.tokens_per_param, self.tokens))) != 1:
+            raise ValueError("give exactly one of budgets_flops, tokens_per_param and tokens")
+        for name in ("sizes", "budgets_flops", "tokens_per_param", "tokens", "seeds"):
             values = getattr(self, name)
             if len(set(values)) != len(values):
                 raise ValueError(f"{name} has an entry twice: {values}")
-        if any(value <= 0 for value in self.budgets_flops + self.tokens_per_param):
-            raise ValueError("budgets_flops and tokens_per_param must be positive")
+        if any(value <= 0 for value in self.points):
+            raise ValueError("budgets_flops, tokens_per_param and tokens must be positive")
         return self
 
 
@@ -273,13 +302,26 @@ class Train(Section):
     learning_rate_scaling: Literal["none", "sqrt_dim"] = "sqrt_dim"
     final_lr_fraction: float = Field(0.1, ge=0, le=1)
     warmup_fraction: float = Field(0.05, ge=0, lt=1)
+    warmup_tokens: float | None = Field(
+        None, ge=0, description="of every run, whatever its length; absent: warmup_fraction of its tokens"
+    )
     weight_decay: float = Field(0.1, ge=0)
     betas: tuple[float, float] = (0.9, 0.95)
     clip_norm: float = Field(1.0, gt=0)
-    schedule: Literal["cosine", "linear"] = "cosine"
+    schedule: Literal["cosine", "linear", "wsd"] = "cosine"
+    decay_fraction: float = Field(0.2, gt=0, le=1, description="of a run's tokens, that the fall of wsd takes")
+    branches: bool = Field(
+        default=False, description="wsd: one trunk per arm, size and seed; shorter runs leave it to cool down"
+    )
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     checks: int = Field(6, ge=1, description="validations along each run; the early-stopped loss is chosen among them")
     new_rows: Literal["calibrated", "gaussian", "mean"] = "calibrated"
+
+    @model_validator(mode="after")
+    def _trunk(self) -> Train:
+        if self.branches and self.schedule != "wsd":
+            raise ValueError(f"branches need schedule = 'wsd', whose runs begin alike; it is '{self.schedule}'")
+        return self
 
 
 class Evals(Section):
@@ -333,10 +375,20 @@ class Part(Section):
         spelled = [name for name, arm in self.arms.items() if arm.subwords]
         if spelled and self.units.subwords is None:
             raise ValueError(f"arms.{spelled[0]}.subwords needs a section [units.subwords]")
-        if not self.interleave.markers and {"st", "ts"} & set(self.evals.directions) and self.evals.sets:
+        unmarked = [name for name, arm in self.arms.items() if not self.interleave_of(arm).markers]
+        if unmarked and {"st", "ts"} & set(self.evals.directions) and self.evals.sets:
             raise ValueError(
-                "evals.directions st and ts announce the other modality by a marker; interleave.markers is off"
+                "evals.directions st and ts announce the other modality by a marker; interleave.markers is off "
+                f"(arm {unmarked[0]})"
             )
+        if self.train.branches:
+            mixed = [name for name, arm in self.arms.items() if "interleaved" in arm.mixture]
+            rising = [name for name in mixed if self.interleave_of(self.arms[name]).curriculum]
+            if rising:
+                raise ValueError(
+                    f"train.branches: runs of different lengths share their beginning, but the curriculum of arm "
+                    f"'{rising[0]}' stretches with the length; set branches = false or interleave.curriculum = []"
+                )
         recorded = self.corpus.kind in ("folder", "corpus")
         if self.units.oracle and recorded:
             raise ValueError(
@@ -347,6 +399,10 @@ class Part(Section):
                 "evals.sets need the storyworld, whose facts are known; set evals.sets = [] for recordings"
             )
         return self
+
+    def interleave_of(self, arm: Arm) -> Interleave:
+        """How an arm interleaves."""
+        return arm.interleave or self.interleave
 
 
 class Study(Section):

@@ -39,7 +39,7 @@ from speechscale.speech.units import (
     write_units,
 )
 from speechscale.study.spec import Corpus, FolderCorpus, ImportedCorpus, StoryworldCorpus, Subwords, Text, Units
-from speechscale.study.worlds import training_voices, unseen_voices, world_config
+from speechscale.study.worlds import unseen_voices, voice_at, voices_of, world_config
 from speechscale.tokens.ragged import Ragged
 from speechscale.tokens.store import build_store
 from speechscale.tokens.subwords_training import train_subwords
@@ -109,7 +109,6 @@ def _recorded(corpus: FolderCorpus | ImportedCorpus, seed: int, skips: SkipLog) 
 
 def _storyworld(corpus: StoryworldCorpus, seed: int) -> tuple[list[Utterance], Iterator[tuple[str, str, str]]]:
     world = build_world(world_config(corpus, seed))
-    voices = training_voices(corpus.voices)
     counts = {
         "train": max(1, round(corpus.speech_hours * 3600 / SECONDS_PER_STORY)),
         "select": corpus.select_stories,
@@ -123,7 +122,7 @@ def _storyworld(corpus: StoryworldCorpus, seed: int) -> tuple[list[Utterance], I
         Utterance(
             id=f"speech-{split}-{index:06d}",
             text=story_text(story),
-            speaker=voices[index % len(voices)],
+            speaker=voice_at(corpus, split, index),
             split=split,
             segments=story.segments,
         )
@@ -177,7 +176,7 @@ def make_tokenizer(config: dict[str, Any], inputs: dict[str, Path], out: Path) -
     units, corpus = Units.model_validate(config["units"]), corpus_of(config)
     if units.oracle:
         assert isinstance(corpus, StoryworldCorpus)
-        names = training_voices(corpus.voices) + unseen_voices(corpus.item_voices)
+        names = voices_of(corpus) + unseen_voices(corpus.item_voices)
         tokenizer = phone_tokenizer(phone_inventory(names))
     elif units.tokenizer:
         tokenizer = SpeechTokenizer.load(units.tokenizer)

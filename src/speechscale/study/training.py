@@ -1,77 +1,33 @@
 """The steps that train and score: one run of the grid, a TextLM, a TextLM's own scores.
 
 Enters: a step's config, token stores, TextLMs, items. Leaves: a model folder, per-item scores, and the row of runs.csv.
-The one decision worth knowing: the budget becomes tokens here, with the vocabulary the run really has, and compute is
-written down under every convention.
+The one decision worth knowing: compute is written down under every convention, for the whole path from the first token;
+what a branch itself cost stands beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from speechscale.errors import DataError
-from speechscale.model.flops import flops_per_token, tokens_for_budget
+from speechscale.model.flops import flops_per_token
 from speechscale.model.sizes import get_size, params
-from speechscale.model.slm import drop_text, extend, load_model, new_model, save_model
+from speechscale.model.slm import load_model, new_model, save_model
+from speechscale.study.preparing import Data, Setting, best_of, learning_rate, to_device, train_config
 from speechscale.study.scoring import evaluate
-from speechscale.study.spec import Evals, Interleave, Train
-from speechscale.study.steps import read_record
+from speechscale.study.spec import Evals, Train
+from speechscale.study.trunk import BranchPoint, branch_point, train_trunk
 from speechscale.tokens.interleave import InterleaveConfig
 from speechscale.tokens.mixture import MixtureSampler
-from speechscale.tokens.packing import Batch
-from speechscale.tokens.sources import StoreSource, pack_store
+from speechscale.tokens.sources import StoreSource
 from speechscale.tokens.store import TokenStore
 from speechscale.tokens.vocabulary import Vocabulary
-from speechscale.train.loop import TrainConfig, TrainResult, train
+from speechscale.train.loop import Hooks, TrainResult, train
+from speechscale.train.losses import Rates
 from speechscale.train.parallel import restore_local
 
-VALIDATION_ROWS = 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Data:
-    """Token stores of the three splits under one vocabulary."""
-
-    vocabulary: Vocabulary
-    train: TokenStore
-    select: TokenStore
-    test: TokenStore
-
-    @classmethod
-    def open(cls, folder: Path, vocabulary: str) -> Data:
-        """Open the stores of a "tokens" or "text" step under the vocabulary called so."""
-        ids = Vocabulary.load(folder / vocabulary)
-        stores = {split: TokenStore.open(folder / split, ids) for split in ("train", "select", "test")}
-        return cls(vocabulary=ids, **stores)
-
-    def packed(self, split: str, stream: str, context: int, interleave: InterleaveConfig) -> list[Batch]:
-        """Every document of a split once, as batches; empty when the split has none of this stream."""
-        store: TokenStore = getattr(self, split)
-        if not store.documents(stream, interleave):
-            return []
-        return pack_store(store, [stream], context, interleave=interleave, batch_rows=VALIDATION_ROWS)
-
-
-def train_config(section: Train, *, tokens: int, rate: float, select_on: str) -> TrainConfig:
-    """The loop's config from the study's section and what this run works out."""
-    return TrainConfig(
-        tokens=tokens,
-        batch_rows=section.batch_rows,
-        context=section.context,
-        learning_rate=rate,
-        final_lr_fraction=section.final_lr_fraction,
-        warmup_fraction=section.warmup_fraction,
-        weight_decay=section.weight_decay,
-        betas=section.betas,
-        clip_norm=section.clip_norm,
-        precision=section.precision,
-        schedule=section.schedule,
-        checks=section.checks,
-        select_on="text" if select_on == "text" else "speech",
-    )
+__all__ = ["score_text_lm", "train_run", "train_text_lm", "train_trunk"]
 
 
 def train_text_lm(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
@@ -81,7 +37,7 @@ def train_text_lm(config: dict[str, Any], inputs: dict[str, Path], out: Path) ->
     data = Data.open(folder, "vocabulary")
     per_token = flops_per_token(size, data.vocabulary.size, section.context)
     tokens = config["tokens"]
-    model = new_model(size, data.vocabulary.size, section.context, config["seed"])
+    model = to_device(new_model(size, data.vocabulary.size, section.context, config["seed"]))
     source = StoreSource(data.train, "text", section.context, config["seed"], name="text_lm", pack=section.pack)
     sampler = MixtureSampler([source], {"text_lm": 1.0})
     result = train(
@@ -107,24 +63,11 @@ def train_text_lm(config: dict[str, Any], inputs: dict[str, Path], out: Path) ->
     }
 
 
-def best_of(inputs: Mapping[str, Path], prefix: str) -> tuple[str, Path, dict[str, Any]]:
-    """Among the inputs below `prefix` the record with the lowest selection loss: (name, folder, results)."""
-    found = []
-    for name, path in sorted(inputs.items()):
-        record = read_record(path) if name.startswith(prefix) else None
-        if record is not None and record["results"].get("loss_select") is not None:
-            found.append((record["results"]["loss_select"], name, path, record["results"]))
-    if not found:
-        raise DataError(f"every candidate below '{prefix}' diverged; lower its learning_rates")
-    _, name, path, results = min(found, key=lambda entry: entry[:2])
-    return name, path, results
-
-
 def score_text_lm(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
     """Score the chosen TextLM of one size text->text: what the warm arms start from."""
     name, folder, _ = best_of(inputs, "text_lm/")
     evals = Evals.model_validate(config["evals"]).model_copy(update={"directions": ("tt",)})
-    model = load_model(folder / "model")
+    model = to_device(load_model(folder / "model"))
     scores = _score(model, Vocabulary.load(folder / "model"), evals, inputs, config["context"], out)
     return {"text_lm": name, "metrics": scores["metrics"], "items_dropped": scores["items_dropped"]}
 
@@ -138,66 +81,42 @@ def _score(
 
 
 def train_run(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
-    """Train and score one run of the grid; a diverged run is recorded as such and stops nothing."""
-    section, size = Train.model_validate(config["train"]), get_size(config["size"])
-    textual = config["vocabulary"] == "text"
-    (folder,) = (path for name, path in inputs.items() if name.startswith(("tokens/", "text/")))
-    data = Data.open(folder, "vocabulary" if textual else config["vocabulary"])
-    interleave = Interleave.model_validate(config["interleave"]).config
-    per_token = flops_per_token(size, data.vocabulary.size, section.context)
-    tokens = tokens_for_budget(config["budget"], per_token.of(config["flops"]))
-    rate, at_edge = _learning_rate(config, inputs)
-    model, start = _start(config, data, size, section, inputs)
-    sampler = MixtureSampler.of_store(
-        data.train,
-        config["mixture"],
-        section.context,
-        config["seed"],
-        interleave,
-        pack=section.pack,
-        max_epochs=config["max_epochs"],
-        total_targets=tokens,
-    )
-    sampler.require(tokens)
-    main = "text" if textual else "speech"
-    sets = {"select": ("select", main), "test": ("test", main)}
-    sets |= {s: ("test", s) for s in ("text", "interleaved") if not textual and data.test.documents(s, interleave)}
-    validation = {k: packed for k, (s, t) in sets.items() if (packed := data.packed(s, t, section.context, interleave))}
-    row: dict[str, Any] = {
-        **{
-            key: config[key]
-            for key in ("part", "units", "oracle_units", "supervised_units", "arm", "size", "seed", "sweep")
-        },
-        "params_total": params(size, data.vocabulary.size).total,
-        "params_non_embedding": params(size, data.vocabulary.size).non_embedding,
-        "budget_flops": config["budget"],
-        "flops_6nd_total": tokens * per_token.flops_6nd_total,
-        "flops_6nd_non_embedding": tokens * per_token.flops_6nd_non_embedding,
-        "flops_exact": tokens * per_token.flops_exact,
-        "flops_text_lm_exact": start["flops_text_lm_exact"],
-        "learning_rate": rate,
-        "learning_rate_at_edge": at_edge,
-    }
+    """Train and score one run of the grid, or a branch; a diverged one is recorded as such and stops nothing."""
+    setting = Setting.of(config, inputs)
+    sampler = setting.sampler()
+    trunk = next((path for name, path in inputs.items() if name.startswith("trunk/")), None)
+    branch = None if trunk is None else branch_point(setting, trunk)
+    rate, at_edge = learning_rate(config, inputs) if branch is None else _rate_of(branch)
+    row = _described(setting, rate, at_edge)
+    model, start = setting.start(inputs)
+    row["flops_text_lm_exact"] = start["flops_text_lm_exact"]
+    row |= _cost(setting, 0 if branch is None else branch.tokens, branched=branch is not None)
+    if branch is not None and branch.diverged:
+        return _diverged(row, f"its trunk: {branch.diverged}")
+    begin, data = (None, None) if branch is None else (branch.start, branch.data)
     try:
         result = train(
             model,
-            sampler.batches(section.batch_rows),
-            train_config(section, tokens=tokens, rate=rate, select_on=main),
-            modality=data.vocabulary.modality_table(),
-            units=data.vocabulary.units_per_id(),
-            validation=validation,
+            sampler.batches(setting.section.batch_rows, state=data),
+            setting.train_config(rate),
+            modality=setting.data.vocabulary.modality_table(),
+            units=setting.data.vocabulary.units_per_id(),
+            validation=setting.validation(),
+            hooks=Hooks(recall=None if branch is None else branch.recall),
+            start=begin,
         )
     except FloatingPointError as error:
-        return {"row": row, "trajectory": [], "diverged": str(error), "note": f"DIVERGED: {error}"}
-    row |= _losses(result, main) | _counts(result, sampler, data.train.counts.get("units", 0))
+        return _diverged(row, str(error))
+    row |= _losses(result, setting) | _counts(result, sampler, setting.data.train.counts.get("units", 0))
     save_model(model, out / "model")
-    data.vocabulary.save(out / "model")
+    setting.data.vocabulary.save(out / "model")
     metrics: list[Any] = []
     if config["evals"] is not None:
         evals = Evals.model_validate(config["evals"])
-        scores = _score(model, data.vocabulary, evals, inputs, section.context, out)
+        scores = _score(model, setting.data.vocabulary, evals, inputs, setting.section.context, out)
         row |= scores["columns"]
         metrics = scores["metrics"]
+    main = setting.main
     trajectory = [
         {"tokens_seen": c.tokens_seen, "loss": getattr(c.losses["select"], main)} for c in result.checks if c.losses
     ]
@@ -214,38 +133,43 @@ def train_run(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dic
     }
 
 
-def _learning_rate(config: Mapping[str, Any], inputs: Mapping[str, Path]) -> tuple[float, bool]:
-    """The run's rate, and whether it is the lowest or highest of those its sweep tried."""
-    rates = config["learning_rates"]
-    if config["sweep"]:
-        return rates[0], False  # the table of runs decides about the edge, when all rates are known
-    _, _, results = best_of(inputs, "run/")
-    rate = results["learning_rate"]
-    return rate, rate in (min(rates), max(rates))
+def _rate_of(branch: BranchPoint) -> tuple[float, bool]:
+    return branch.learning_rate, branch.learning_rate_at_edge
 
 
-def _start(
-    config: Mapping[str, Any], data: Data, size: Any, section: Train, inputs: Mapping[str, Path]
-) -> tuple[Any, dict[str, Any]]:
-    """The model before its first step, and what its TextLM cost."""
-    ids = data.vocabulary.size
-    if config["start"] == "scratch":
-        model = new_model(size, ids, section.context, config["seed"])
-        return model, {"flops_text_lm_exact": 0.0, "text_lm": ""}
-    if config["pretrained"]:
-        text_lm, cost, name = load_model(config["pretrained"]), config["pretrained_flops"], config["pretrained"]
-    else:
-        name, folder, results = best_of(inputs, "text_lm/")
-        text_lm, cost = load_model(folder / "model"), results["flops_exact"]
-    if config["vocabulary"].startswith("textless"):
-        model = drop_text(text_lm, ids, config["seed"])
-    else:
-        model = extend(text_lm, data.vocabulary.text_size, ids, config["seed"], section.new_rows)
-    return model, {"flops_text_lm_exact": cost, "text_lm": name}
+def _diverged(row: dict[str, Any], error: str) -> dict[str, Any]:
+    return {"row": row, "trajectory": [], "diverged": error, "note": f"DIVERGED: {error}"}
 
 
-def _losses(result: TrainResult, main: str) -> dict[str, Any]:
-    final, best = result.final, result.best
+def _described(setting: Setting, rate: float, at_edge: bool) -> dict[str, Any]:
+    """What a row says before any training: who, how large, how much compute."""
+    config, tokens, per_token = setting.config, setting.tokens, setting.per_token
+    count = params(setting.size, setting.data.vocabulary.size)
+    budget = config["point"] if config["axis"] == "budgets_flops" else tokens * per_token.of(config["flops"])
+    keys = ("part", "units", "oracle_units", "supervised_units", "arm", "size", "seed", "sweep")
+    return {
+        **{key: config[key] for key in keys},
+        "family": setting.size.family,
+        "params_total": count.total,
+        "params_non_embedding": count.non_embedding,
+        "budget_flops": budget,
+        "flops_6nd_total": tokens * per_token.flops_6nd_total,
+        "flops_6nd_non_embedding": tokens * per_token.flops_6nd_non_embedding,
+        "flops_exact": tokens * per_token.flops_exact,
+        "schedule": setting.section.schedule,
+        "learning_rate": rate,
+        "learning_rate_at_edge": at_edge,
+    }
+
+
+def _cost(setting: Setting, begun: int, *, branched: bool) -> dict[str, Any]:
+    """What the run itself cost; without the trunk if it is a branch."""
+    spent = (setting.tokens - begun) * setting.per_token.flops_exact
+    return {"branch_from_tokens": begun if branched else None, "flops_exact_spent": spent}
+
+
+def _losses(result: TrainResult, setting: Setting) -> dict[str, Any]:
+    final, best, main = result.final, result.best, setting.main
     row: dict[str, Any] = {
         f"loss_{main}_final": getattr(final["test"], main),
         f"loss_{main}_best": getattr(best["test"], main),
@@ -259,7 +183,27 @@ def _losses(result: TrainResult, main: str) -> dict[str, Any]:
         row["loss_text_final"] = final["text"].text
     if "interleaved" in final:
         row["loss_interleaved_final"] = final["interleaved"].mean
-    return row
+    rates = rates_of(setting.data.test)
+    per = final["test"].per(rates) | {"text_per_word": final.get("text", final["test"]).per(rates)["text_per_word"]}
+    names = ("speech_per_second", "speech_per_word", "text_per_word")
+    return row | {f"loss_{name}": per[name] for name in names if per[name] is not None}
+
+
+def rates_of(store: TokenStore) -> Rates:
+    """Units and text tokens per second and word of a split's spoken documents, where they are known.
+
+    Text tokens per word are those of the transcripts; what is only read is of the same language.
+    """
+    counts = store.counts
+    units, words = counts.get("units", 0), counts.get("words", 0)
+    if not units:
+        return Rates()
+    worded = words and not counts.get("utterances_without_words", 0)
+    return Rates(
+        units_per_second=units / (store.speech_hours * 3600),
+        units_per_word=units / words if worded else None,
+        text_tokens_per_word=float(store.arrays["word_token_counts"].mean()) if worded else None,
+    )
 
 
 def _counts(result: TrainResult, sampler: MixtureSampler, speech_units: int) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from speechscale.corpus.world import WorldConfig
 from speechscale.errors import DataError
 from speechscale.study.spec import StoryworldCorpus
@@ -21,6 +23,28 @@ def world_config(corpus: StoryworldCorpus, seed: int) -> WorldConfig:
         topic_share=corpus.topic_share,
         neutral_share=corpus.neutral_share,
     )
+
+
+def voices_of(corpus: StoryworldCorpus) -> list[str]:
+    """All voices that speak the stories of a corpus, of any split."""
+    return training_voices(max(corpus.voices, corpus.test_voices or 0))
+
+
+def voice_at(corpus: StoryworldCorpus, split: str, index: int) -> str:
+    """Who speaks the story of this number.
+
+    In training, whole hundreds of stories hold `one_voice_share` exactly, spread evenly.
+    """
+    if split != "train":
+        return training_voices(corpus.test_voices or corpus.voices)[index % (corpus.test_voices or corpus.voices)]
+    voices, share = training_voices(corpus.voices), corpus.one_voice_share
+    before, after = (math.floor((index + k) * share + 1e-9) for k in (0, 1))
+    if after > before:
+        return voices[0]
+    if not share:
+        return voices[index % len(voices)]
+    others = voices[1:] or voices
+    return others[(index - before) % len(others)]
 
 
 def training_voices(count: int) -> list[str]:
