@@ -137,7 +137,7 @@ def _unless(value: int | None, usual: int) -> int | None:
 
 
 def _rope_theta(config: Any) -> float:
-    """The base of the rotary positions; of the layers without window where there are two, 10,000 where there is none."""
+    """The base of the rotary positions: of the layers without window where there are two; 10,000 without any."""
     rope = getattr(config, "rope_parameters", None) or {}
     rope = rope.get("full_attention", rope)
     return float(rope.get("rope_theta", 10_000.0))

@@ -58,15 +58,19 @@ def like_text(text: Float[Tensor, "V d"], rows: int, generator: torch.Generator)
     Source: Hewitt 2021, Initializing New Word Embeddings for Pretrained Language Models. transformers' resizing says
     the same and divides the covariance by 1e9, so that its rows are copies of the mean; here it is the real one.
     """
-    return text.mean(0) + torch.randn(rows, text.shape[1], generator=generator) @ _root_of_covariance(text)
+    values, vectors = torch.linalg.eigh(text.T.cov())
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    return text.mean(0) + torch.randn(rows, text.shape[1], generator=generator) @ root
 
 
 def from_centroids(centroids: Centroids) -> Callable[[Tensor, int, torch.Generator], Tensor]:
-    """Make a policy's draw: near units get near rows.
+    """Make a policy's draw: near units get near rows, at the scale of "calibrated" ones.
 
-    The centroids, centered and scaled, go through a random projection, which keeps their distances in proportion
-    (Johnson & Lindenstrauss 1984), and then take the mean and, on average over projections, the covariance of the text
-    rows. Ids behind the units are drawn like text.
+    The centroids, centered and scaled, go through a random projection, which keeps their distances in proportion. They
+    are not given the covariance of the text rows: that puts them in the way of the TextLM's own logits (docs/model.md).
+    Ids behind the units are drawn as in "calibrated".
+
+    Source: Johnson & Lindenstrauss 1984, Extensions of Lipschitz mappings into a Hilbert space.
     """
     points = torch.from_numpy(np.ascontiguousarray(centroids, np.float32))
     points = points - points.mean(0)
@@ -74,15 +78,10 @@ def from_centroids(centroids: Centroids) -> Callable[[Tensor, int, torch.Generat
 
     def draw(text: Float[Tensor, "V d"], rows: int, generator: torch.Generator) -> Float[Tensor, "rows d"]:
         projection = torch.randn(points.shape[1], text.shape[1], generator=generator)
-        units = text.mean(0) + points @ projection @ _root_of_covariance(text)
-        return torch.cat([units, like_text(text, rows - len(units), generator)])
+        units = points @ projection * text.std() * TRAINED_SHARE
+        return torch.cat([units, trained_scale(text, rows - len(units), generator)])
 
     return draw
-
-
-def _root_of_covariance(text: Float[Tensor, "V d"]) -> Float[Tensor, "d d"]:
-    values, vectors = torch.linalg.eigh(text.T.cov())
-    return vectors * values.clamp(min=0).sqrt() @ vectors.T
 
 
 POLICIES: dict[str, Policy] = {
@@ -90,7 +89,7 @@ POLICIES: dict[str, Policy] = {
     "gaussian": Policy(gaussian),
     "mean": Policy(near_mean),
     "mean_cov": Policy(like_text),
-    "centroid": Policy(like_text, calibrated=True),
+    "centroid": Policy(trained_scale, calibrated=True),
 }
 """How new rows are drawn; "centroid" draws its units by `from_centroids`."""
 
@@ -110,10 +109,10 @@ def choose_policy(name: str, units: int, centroids: Centroids | None) -> Policy:
         raise DataError(f"policy '{name}' for new rows: centroids belong to the policy 'centroid', and it needs them")
     if centroids is None:
         return POLICIES[name]
-    if centroids.ndim != 2 or not 1 < len(centroids) <= units or not np.isfinite(centroids).all():
+    if centroids.ndim != 2 or len(centroids) > units or not np.isfinite(centroids).all() or not np.ptp(centroids):
         raise DataError(
-            f"centroids of shape {centroids.shape} for {units} new ids; give a finite row for each unit, at least 2, "
-            "and markers behind them"
+            f"centroids of shape {centroids.shape} for {units} new ids; give a finite row for each unit, not all equal; "
+            "markers stand behind the units and need none"
         )
     return Policy(from_centroids(centroids), POLICIES[name].calibrated)
 
