@@ -72,39 +72,66 @@ def load_text_lm(name: Path | str, revision: str | None = None, dtype: torch.dty
         DataError: neither a folder nor to be had from the hub, an architecture that is not known, quantized weights,
             no safetensors, weights that do not belong to the config.
     """
-    local = Path(name).is_dir()
-    what = f"TextLM '{name}'" + (f" at revision '{revision}'" if revision else "")
-    remedy = (
-        "give a folder with config.json and *.safetensors"
-        if local
-        else "no such folder here, and the hub did not give it either; check the name, or run "
-        f"`hf download {name}` on a machine with network and give the folder"
-    )
-    options = {"revision": revision or "main", "trust_remote_code": False, "local_files_only": local}
-    try:
-        with _quiet():
-            config = AutoConfig.from_pretrained(name, **options)
-    except Exception as error:  # the hub's client, os, json and transformers each raise their own
-        raise DataError(f"{what}: config.json cannot be read: {remedy} ({_first_line(error)})") from error
-    require_known(config.model_type)
-    if getattr(config, "quantization_config", None):
-        raise DataError(f"{what} is quantized, and cannot be trained in full; give the original weights")
+    config = text_lm_config(name, revision)
     for dropout in DROPOUTS:
         if getattr(config, dropout, None):
             setattr(config, dropout, 0.0)
     try:
         with _quiet():
             model, report = AutoModelForCausalLM.from_pretrained(
-                name, config=config, use_safetensors=True, dtype=dtype, output_loading_info=True, **options
+                name,
+                config=config,
+                use_safetensors=True,
+                dtype=dtype,
+                output_loading_info=True,
+                **_options(name, revision),
             )
     except Exception as error:
         raise DataError(
-            f"{what}: weights cannot be read (safetensors only): {remedy} ({_first_line(error)})"
+            f"{_what(name, revision)}: weights cannot be read (safetensors only): {_remedy(name)} ({_first_line(error)})"
         ) from error
     report["unexpected_keys"] = {key for key in report["unexpected_keys"] if not key.endswith(BUFFERS)}
-    _require_complete(report, what, "these weights belong to another model")
+    _require_complete(report, _what(name, revision), "these weights belong to another model")
     head_of(model)
     return model
+
+
+def text_lm_config(name: Path | str, revision: str | None = None) -> Any:
+    """The config of a TextLM, without its weights; arguments and errors as `load_text_lm`."""
+    try:
+        with _quiet():
+            config = AutoConfig.from_pretrained(name, **_options(name, revision))
+    except Exception as error:  # the hub's client, os, json and transformers each raise their own
+        raise DataError(
+            f"{_what(name, revision)}: config.json cannot be read: {_remedy(name)} ({_first_line(error)})"
+        ) from error
+    require_known(config.model_type)
+    if getattr(config, "quantization_config", None):
+        raise DataError(
+            f"{_what(name, revision)} is quantized, and cannot be trained in full; give the original weights"
+        )
+    return config
+
+
+def _options(name: Path | str, revision: str | None) -> dict[str, Any]:
+    return {
+        "revision": revision or "main",
+        "trust_remote_code": False,
+        "local_files_only": Path(name).is_dir(),
+    }
+
+
+def _what(name: Path | str, revision: str | None) -> str:
+    return f"TextLM '{name}'" + (f" at revision '{revision}'" if revision else "")
+
+
+def _remedy(name: Path | str) -> str:
+    if Path(name).is_dir():
+        return "give a folder with config.json and *.safetensors"
+    return (
+        "no such folder here, and the hub did not give it either; check the name, or run "
+        f"`hf download {name}` on a machine with network and give the folder"
+    )
 
 
 def _first_line(error: Exception) -> str:

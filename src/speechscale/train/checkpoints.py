@@ -33,6 +33,7 @@ FORMAT, VERSION = "speechscale.checkpoint", 1
 MANIFEST, STATE = "manifest.json", "state.json"
 HASH_BYTES = 1 << 22
 REMEDY = "delete the folder to start from an older checkpoint"
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -60,6 +61,7 @@ class Checkpoints:
             raise DataError(f"train: keep_last = {keep_last}; keep at least 1 checkpoint")
         self.folder, self.group, self.keep_last, self.warn = folder, group, keep_last, warn
         self.protected: set[int] = set()
+        self.best: int | None = None
         self._worker: threading.Thread | None = None
         self._problem: str | None = None
         self._own_group = not dist.is_initialized()
@@ -144,7 +146,7 @@ class Checkpoints:
         shutil.rmtree(final, ignore_errors=True)
         draft.replace(final)
         numbers = sorted(number for number in map(_step_of, self.folder.glob("step-*")) if number is not None)
-        loose = [number for number in numbers if number not in self.protected]
+        loose = [number for number in numbers if number not in self.protected and number != self.best]
         for number in loose[: -self.keep_last]:
             shutil.rmtree(self.folder / f"step-{number:08d}", ignore_errors=True)
 
@@ -169,6 +171,14 @@ class Checkpoints:
                 "with --fresh"
             )
         return None
+
+    def of_step(self, step: int) -> Checkpoint | None:
+        """The checkpoint of a step; None, with a warning, if it is not there or not whole."""
+        folder = self.folder / f"step-{step:08d}"
+        if problem := self.damage(folder):
+            self.warn(f"checkpoint {folder.name}: {problem}")
+            return None
+        return open_checkpoint(folder)
 
     def damage(self, folder: Path) -> str:
         """What is wrong with a checkpoint, or "". Files are shared out to the processes, which all hear the answer."""
@@ -196,16 +206,20 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(folder, int(content["step"]), content["state"])
 
 
-def load_tensors(checkpoint: Checkpoint, model: Any, optimizer: Any) -> None:
-    """Fill a model and its optimizer, whatever the number of processes. Called by all processes.
+def load_tensors(checkpoint: Checkpoint, model: Any, optimizer: Any = None) -> None:
+    """Fill a model, and its optimizer if one is given, whatever the number of processes. Called by all processes.
 
     Raises:
         DataError: tensors that are missing or of another shape: the checkpoint of another model.
     """
-    weights, moments = get_state_dict(model, optimizer, options=StateDictOptions(ignore_frozen_params=True))
+    optimizers = () if optimizer is None else optimizer
+    weights, moments = get_state_dict(model, optimizers, options=StateDictOptions(ignore_frozen_params=True))
+    moments = moments or {"state": {}}
     wanted = _flatten(weights, moments)
     reader = dcp.HuggingFaceStorageReader(str(checkpoint.folder))
     known = reader.read_metadata().state_dict_metadata
+    idle = {name for name in moments["state"] if not any(f"optimizer.{name}.{key}" in known for key in MOMENTS)}
+    wanted = {key: value for key, value in wanted.items() if _parameter_of(key) not in idle}
     for name, tensor in wanted.items():
         size = getattr(known.get(name), "size", None)
         if size != tensor.size():
@@ -219,11 +233,14 @@ def load_tensors(checkpoint: Checkpoint, model: Any, optimizer: Any) -> None:
         dcp.load(wanted, storage_reader=reader, no_dist=not dist.is_initialized())
     set_state_dict(
         model,
-        optimizer,
+        optimizers,
         model_state_dict=weights,
-        optim_state_dict=moments,
+        optim_state_dict={} if optimizer is None else moments,
         options=StateDictOptions(ignore_frozen_params=True, strict=False),
     )
+    for name, parameter in model.named_parameters():
+        if name in idle and optimizer is not None:  # it had not learned yet
+            optimizer.state.pop(parameter, None)
 
 
 def _tensors(model: Any, optimizer: Any) -> dict[str, Tensor]:
@@ -243,6 +260,11 @@ def _flatten(weights: Mapping[str, Any], moments: Mapping[str, Any]) -> dict[str
     for name, entries in moments["state"].items():
         flat |= {f"optimizer.{name}.{key}": value for key, value in entries.items()}
     return flat
+
+
+def _parameter_of(key: str) -> str:
+    """The parameter that a moment belongs to. Example: "optimizer.a.weight.exp_avg" -> "a.weight"; "model.a" -> "" """
+    return key.removeprefix("optimizer.").rpartition(".")[0] if key.startswith("optimizer.") else ""
 
 
 def _entry(path: Path) -> dict[str, Any]:

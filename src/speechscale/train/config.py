@@ -34,6 +34,7 @@ class TrainConfig:
         learning_rate: peak. final_lr_fraction: of the peak, reached with the last token.
         warmup_fraction: of the tokens; or warmup_tokens, which wins. schedule: see `learning_rate_share`.
         decay_fraction: of the tokens, for "wsd". weight_decay: on matrices, not on norms and biases.
+        rows_first_tokens: until so many, only embedding and head learn.
         clip_norm: largest norm of the gradient. z_loss: see `Objective`.
         precision: "auto" as in `resolve_precision`; weights stay fp32.
         checks: validations on the set "select", evenly spaced, the last one at the end.
@@ -50,6 +51,7 @@ class TrainConfig:
     final_lr_fraction: float = 0.1
     warmup_fraction: float = 0.02
     warmup_tokens: int | None = None
+    rows_first_tokens: int = 0
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
@@ -68,7 +70,7 @@ class TrainConfig:
         for name in ("final_lr_fraction", "warmup_fraction", "decay_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise DataError(f"train: {name} = {getattr(self, name)}; it must lie in 0..1")
-        for name in ("weight_decay", "z_loss"):
+        for name in ("weight_decay", "z_loss", "rows_first_tokens"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise DataError(f"train: {name} = {getattr(self, name)}; it must be 0 or above")
         if not all(0 <= beta < 1 for beta in self.betas):
@@ -96,7 +98,8 @@ class Runtime:
         micro_rows: rows of one forward pass on one process; None takes its whole share of the batch.
         recompute: keep no activations inside blocks, compute them again (gradient checkpointing).
         log_every: steps between two lines of the log.
-        save_every_tokens, save_every_s: distance of checkpoints; None saves at the end only.
+        save_every_tokens, save_every_s: distance of checkpoints; None saves at the end only. save_best: also at each
+            check that is the best so far, where it then stays; the best weights need no place in memory.
         max_s: wall time after which the run ends early, with its validation.
         dump: folder for the batch that made a loss not finite.
         save_before, stop_before: token counts; the last state not beyond each is saved, the run stops at the latter
@@ -111,6 +114,7 @@ class Runtime:
     log_every: int = 1
     save_every_tokens: int | None = None
     save_every_s: float | None = None
+    save_best: bool = False
     max_s: float | None = None
     dump: Path | None = None
     save_before: tuple[int, ...] = ()

@@ -68,19 +68,16 @@ class Hooks:
     """What a caller wants to hear; none of them may change the weights.
 
     Args:
-        on_step: every step, on rank 0. on_check: after each validation, on every process. on_best: after a check that
-            is the best so far. on_save: told the step of each checkpoint when its writing begins.
+        on_step: every step, on rank 0. on_check: after each validation, on every process. on_save: told the step of
+            each checkpoint when its writing begins. with_best: at the end, while the model holds the best weights.
         stop: asked before each step; an answer other than "" ends the run after a checkpoint.
-        recall: puts the best weights of an earlier start into the model. keep_best: hold the best weights in memory.
     """
 
     on_step: Callable[[StepReport], None] | None = None
     on_check: CheckHook | None = None
-    on_best: CheckHook | None = None
     on_save: Callable[[int], None] | None = None
+    with_best: Callable[[Any], None] | None = None
     stop: Callable[[], str] = str
-    recall: Callable[[Any], None] | None = None
-    keep_best: bool = True
 
 
 def train(
@@ -136,9 +133,8 @@ def train(
         select_on=config.select_on,
         group=group,
         precision=objective.precision if is_sharded(objective) else "fp32",
-        keep=hooks.keep_best,
-        on_best=hooks.on_best,
-        recall=hooks.recall,
+        keep=not (runtime.save_best and checkpoints is not None),
+        recall=run.recall,
     )
     if start is not None:
         run.go_on_from(start)
@@ -236,7 +232,10 @@ class _Run:
                 self.hooks.on_step(report)
             if points and self.tokens.seen >= points[0]:
                 points = [point for point in points if point > self.tokens.seen]
-                self.selection.check(self.step, self.tokens.seen, self.hooks.on_check)
+                check = self.selection.check(self.step, self.tokens.seen, self.hooks.on_check)
+                if check is self.selection.best_check and self.runtime.save_best and self.checkpoints is not None:
+                    self.checkpoints.best = self.step
+                    self.save()
             if self._save_is_due():
                 self.save()
         return "", False
@@ -307,13 +306,22 @@ class _Run:
         if self.hooks.on_save is not None:
             self.hooks.on_save(self.step)
 
+    def recall(self, step: int) -> bool:
+        """Put the weights of a saved step into the model; False where its checkpoint is not there or not whole."""
+        if self.checkpoints is None:
+            return False
+        saved = self.checkpoints.of_step(step)
+        if saved is not None:
+            load_tensors(saved, self.stepper.objective)
+        return saved is not None
+
     def finish(self, ended: tuple[str, bool]) -> TrainResult:
         """Save, validate and sum up."""
         stopped, interrupted = ended
         self.save()
         if self.checkpoints is not None:
             self.checkpoints.wait()
-        final, best = ({}, {}) if interrupted else self.selection.finish()
+        final, best = ({}, {}) if interrupted else self.selection.finish(self.hooks.with_best)
         assert self.tokens.counts.sum() == self.tokens.seen
         assert stopped or self.tokens.seen == self.config.tokens
         check = self.selection.best_check

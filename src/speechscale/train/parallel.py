@@ -177,15 +177,16 @@ def clip_gradients(module: Any, longest: float) -> float:
 
 
 def local_copy(module: Any) -> dict[str, Tensor]:
-    """This process' part of the parameters, in host memory; tied ones once."""
-    return {name: _local(parameter).detach().to("cpu", copy=True) for name, parameter in module.named_parameters()}
+    """This process' part of the parameters that are trained, in host memory; tied ones once."""
+    return {name: _local(p).detach().to("cpu", copy=True) for name, p in module.named_parameters() if p.requires_grad}
 
 
 @torch.no_grad()
 def restore_local(module: Any, copy: Mapping[str, Tensor]) -> None:
     """Put a `local_copy` back."""
     for name, parameter in module.named_parameters():
-        _local(parameter).copy_(copy[name])
+        if name in copy:
+            _local(parameter).copy_(copy[name])
 
 
 def _local(parameter: Tensor) -> Tensor:

@@ -51,8 +51,8 @@ class Selection:
     """Validations so far and the best of them.
 
     Args:
-        keep: the best weights stay in host memory. on_best: called with the model at each new best check.
-        recall: puts the best weights of an earlier start of this run into the model, where they are the best still.
+        keep: the best weights stay in host memory. recall: otherwise, puts the weights of a step into the model; False
+            where they are not to be had.
     """
 
     objective: Objective
@@ -63,8 +63,7 @@ class Selection:
     group: Group
     precision: Precision
     keep: bool = True
-    on_best: CheckHook | None = None
-    recall: Callable[[Any], None] | None = None
+    recall: Callable[[int], bool] | None = None
     checks: list[Check] = field(default_factory=list)
     best_check: Check | None = None
     best: dict[str, Tensor] = field(default_factory=dict)
@@ -89,8 +88,6 @@ class Selection:
             self.best_check = check
             if self.keep:
                 self.best = local_copy(self.objective)
-            if self.on_best is not None:
-                self.on_best(self.objective.model, check)
         if hook is not None:
             hook(self.objective.model, check)
         self.objective.train()
@@ -104,17 +101,29 @@ class Selection:
             raise DataError(f"validation set '{SELECT}' has no {self.select_on} to choose a checkpoint by; add some")
         return loss
 
-    def finish(self) -> tuple[dict[str, Losses], dict[str, Losses]]:
-        """Losses of every set at the end and at the best check; the model keeps its final weights."""
+    def finish(self, with_best: Callable[[Any], None] | None) -> tuple[dict[str, Losses], dict[str, Losses]]:
+        """Losses of every set at the end and at the best check; the model keeps its final weights.
+
+        Args:
+            with_best: called while the model holds the best weights.
+        """
         final = {name: self.measure(name) for name in self.validation}
-        if self.best_check is None or self.best_check is self.checks[-1] or not (self.best or self.recall):
+        last = local_copy(self.objective) if self.best_check not in (None, self.checks[-1]) else {}
+        if not last or not self._put_best():
+            self.best_check = self.checks[-1] if self.checks else None
+            if with_best is not None:
+                with_best(self.objective.model)
             return final, final
-        last = local_copy(self.objective)
-        if self.best:
-            restore_local(self.objective, self.best)
-        else:
-            assert self.recall is not None
-            self.recall(self.objective.model)
         best = {name: self.measure(name) for name in self.validation}
+        if with_best is not None:
+            with_best(self.objective.model)
         restore_local(self.objective, last)
         return final, best
+
+    def _put_best(self) -> bool:
+        """Put the best weights into the model, if they are to be had."""
+        if self.best:
+            restore_local(self.objective, self.best)
+            return True
+        assert self.best_check is not None
+        return self.recall is not None and self.recall(self.best_check.step)

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Int, Int8
 from torch import Tensor
 
+from speechscale.model.anatomy import embedding_of, output_layer_of
 from speechscale.tokens.packing import STREAMS, Batch
 from speechscale.tokens.vocabulary import MODALITY_MARKER, MODALITY_SPEECH, MODALITY_TEXT
 from speechscale.train.attention import choose_kernel, lay_out, predicting_places
@@ -103,6 +104,8 @@ class Stepper:
         total = int(counts.sum())
         rate = self._set_rate(self.tokens.seen + total)
         sums = self._backward(batch, places, total)
+        if self.tokens.seen < self.config.rows_first_tokens:
+            self._spare_body()
         norm = clip_gradients(self.objective, self.config.clip_norm)
         report = self._report(sums, total, number, rate, norm)
         if not (math.isfinite(report.loss) and math.isfinite(norm)):
@@ -110,6 +113,14 @@ class Stepper:
         self.optimizer.step()
         self.optimizer.zero_grad()
         return report
+
+    def _spare_body(self) -> None:
+        """Forget the gradients of everything but embedding and head: these parameters then stay as they are."""
+        model = self.objective.model
+        rows = {id(p) for layer in (embedding_of(model), output_layer_of(model)) for p in layer.parameters()}
+        for parameter in model.parameters():
+            if id(parameter) not in rows:
+                parameter.grad = None
 
     def _set_rate(self, tokens_seen: int) -> float:
         config = self.config
