@@ -111,7 +111,7 @@ def choose_policy(name: str, units: int, centroids: Centroids | None) -> Policy:
         return POLICIES[name]
     if centroids.ndim != 2 or len(centroids) > units or not np.isfinite(centroids).all() or not np.ptp(centroids):
         raise DataError(
-            f"centroids of shape {centroids.shape} for {units} new ids; give a finite row for each unit, not all equal; "
+            f"centroids of shape {centroids.shape} for {units} new ids; give each unit a finite row, not all equal; "
             "markers stand behind the units and need none"
         )
     return Policy(from_centroids(centroids), POLICIES[name].calibrated)

@@ -44,7 +44,11 @@ def get_size(name: str) -> Size:
         if match[1] is None:
             return size_by_rule(name, round(wanted))
         if match[1] in TRAITS:
-            return in_family(get_size(name.partition(":")[2]), match[1], name)
+            llama = get_size(name.partition(":")[2])
+            if match[1] == "llama":
+                return dataclasses.replace(llama, name=name)
+            count = params(llama, 0).non_embedding if llama.name in SIZES else round(wanted)
+            return in_family(llama, match[1], count, name)
     near = difflib.get_close_matches(name, SIZES, n=1)
     hint = f"did you mean '{near[0]}'? " if near else ""
     raise DataError(
@@ -86,10 +90,10 @@ def size_by_rule(name: str, params_non_embedding: int) -> Size:
     return Size(name=name, layers=layers, dim=dim, heads=heads, kv_heads=heads, ffn=ffn(dim, layers))
 
 
-def in_family(llama: Size, family: str, name: str) -> Size:
-    """Give the depth, width and heads of a Llama to another family, and the feed-forward width that meets its count.
+def in_family(llama: Size, family: str, params_non_embedding: int, name: str) -> Size:
+    """Give the depth, width and heads of a Llama to another family, and the feed-forward width that meets the count.
 
-    Example: SIZES["0.2M"] in "opt" -> ffn 256 instead of 176, because there are biases but no gate
+    Example: SIZES["0.2M"] in "opt", 201_280 -> ffn 256 instead of 176, because there are biases but no gate
     """
     traits = TRAITS[family]
     shape = dataclasses.replace(
@@ -103,5 +107,5 @@ def in_family(llama: Size, family: str, name: str) -> Size:
     )
     per_unit = shape.layers * ((3 if traits.gated else 2) * shape.dim + (1 if traits.biases == "all" else 0))
     step = 8 if shape.dim >= 64 else 4  # at width 32 a step of 8 would be 8 % of the count
-    units = (params(llama, 0).non_embedding - params(shape, 0).non_embedding) / per_unit
+    units = (params_non_embedding - params(shape, 0).non_embedding) / per_unit
     return dataclasses.replace(shape, ffn=round(units / step) * step)
