@@ -2,30 +2,88 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from speechscale.errors import DataError
+from speechscale.model.anatomy import body_of
+from speechscale.model.families import TRAITS
 from speechscale.model.flops import flops_per_token, tokens_for_budget
+from speechscale.model.shape import Size
 from speechscale.model.sizes import SIZES, get_size
 from speechscale.model.slm import new_model
+
+VOCAB, ROWS = 450, 2
+WIDE_HEADS = dataclasses.replace(get_size("qwen3:0.05M"), kv_heads=1, own_head_dim=32)
+PROJECTED = dataclasses.replace(get_size("opt:0.05M"), own_row_dim=24, post_norm=True, positions=64)
+
+
+def counted(model: Any, context: int) -> float:
+    """FLOPs per token of a forward and backward pass; eager attention multiplies the whole square."""
+    model.set_attn_implementation("eager")
+    tokens = torch.zeros(ROWS, context, dtype=torch.int64)
+    with FlopCounterMode(display=False) as counter:
+        model(tokens, use_cache=False).logits.sum().backward()
+    return counter.get_total_flops() / (ROWS * context)
 
 
 @pytest.mark.parametrize(("name", "context"), [("0.02M", 64), ("0.2M", 160), ("0.5M", 32)])
 def test_exact_equals_a_counted_forward_and_backward(name: str, context: int) -> None:
-    """Eager attention multiplies the whole square, so the counter sees attention="full"."""
-    vocab, rows = 450, 2
-    model = new_model(SIZES[name], vocab, context, seed=0)
-    model.set_attn_implementation("eager")
-    tokens = torch.zeros(rows, context, dtype=torch.int64)
-    with FlopCounterMode(display=False) as counter:
-        model(tokens, use_cache=False).logits.sum().backward()
-    counted = counter.get_total_flops() / (rows * context)
-    full = flops_per_token(SIZES[name], vocab, context, attention="full").flops_exact
-    assert counted == pytest.approx(full, rel=0.005)
-    causal = flops_per_token(SIZES[name], vocab, context).flops_exact
-    assert full - causal == 6 * SIZES[name].layers * context * SIZES[name].dim
+    """The counter sees attention="full"."""
+    size = SIZES[name]
+    full = flops_per_token(size, VOCAB, context, attention="full").flops_exact
+    assert counted(new_model(size, VOCAB, context, seed=0), context) == pytest.approx(full, rel=0.005)
+    causal = flops_per_token(size, VOCAB, context).flops_exact
+    assert full - causal == 6 * size.layers * context * size.dim
+
+
+@pytest.mark.parametrize(
+    "size", [*(get_size(f"{f}:0.05M") for f in TRAITS), WIDE_HEADS, PROJECTED], ids=lambda s: s.name
+)
+def test_exact_in_every_family(size: Size) -> None:
+    """Gated or not, heads wider than dim / heads, projected rows."""
+    full = flops_per_token(size, VOCAB, 64, attention="full").flops_exact
+    assert counted(new_model(size, VOCAB, 64, seed=0), 64) == pytest.approx(full, rel=0.005)
+
+
+def test_a_frozen_body_costs_two_thirds() -> None:
+    size = SIZES["0.2M"]
+    model = new_model(size, VOCAB, 64, seed=0)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("embed" in name)
+    frozen = flops_per_token(size, VOCAB, 64, attention="full", frozen_body=True).flops_exact
+    assert counted(model, 64) == pytest.approx(frozen, rel=0.005)
+
+
+def test_adapters_cost_six_each() -> None:
+    peft = pytest.importorskip("peft")
+    size = dataclasses.replace(SIZES["0.2M"], tied=False)
+    model = new_model(size, VOCAB, 64, seed=0)
+    peft.inject_adapter_in_model(peft.LoraConfig(target_modules=["q_proj", "up_proj"], r=8), model)
+    model.get_input_embeddings().weight.requires_grad_(True)
+    model.lm_head.weight.requires_grad_(True)
+    adapters = sum(p.numel() for p in body_of(model).layers.parameters() if p.requires_grad)
+    lora = flops_per_token(size, VOCAB, 64, attention="full", frozen_body=True, adapter_params=adapters).flops_exact
+    assert counted(model, 64) == pytest.approx(lora, rel=0.005)
+
+
+def test_windows_bound_the_price_of_long_rows() -> None:
+    """Every pair that a windowed layer really scores, counted one by one."""
+    size = dataclasses.replace(get_size("gemma3:0.2M"), layers=6, window=10)
+    context = 50
+    places = torch.arange(context)
+    back = places[:, None] - places
+    seen = ((back >= 0) & (back < 10)).sum().item() * 5 + (back >= 0).sum().item()
+    body = 6 * (size.matmul_params + VOCAB * size.dim)
+    attention = flops_per_token(size, VOCAB, context).flops_exact - body
+    diagonal = (context + 5 * 10) / 2  # halves of squares leave out half of their diagonals
+    assert attention == pytest.approx(12 * size.q_dim * (seen - diagonal) / context)
+    unbounded = dataclasses.replace(size, window=None)
+    assert flops_per_token(size, VOCAB, 8) == flops_per_token(unbounded, VOCAB, 8)
 
 
 def test_published_ratios() -> None:
@@ -45,10 +103,10 @@ def test_sims_compute_counts_embeddings() -> None:
 
 def test_head_of_the_smallest_size() -> None:
     size = SIZES["0.02M"]
-    assert 450 * size.dim / size.matmul_params == pytest.approx(0.7, abs=0.01)
+    assert VOCAB * size.dim / size.matmul_params == pytest.approx(0.7, abs=0.01)
 
 
 def test_budget_buys_whole_tokens() -> None:
     assert tokens_for_budget(1e11, 3e5) == 333_333
     with pytest.raises(DataError, match="buys no token"):
-        tokens_for_budget(1e5, flops_per_token(get_size("0.2M"), 450, 256).flops_exact)
+        tokens_for_budget(1e5, flops_per_token(get_size("0.2M"), VOCAB, 256).flops_exact)
