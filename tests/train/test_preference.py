@@ -147,7 +147,7 @@ def test_gradient_is_that_of_the_textbook_loss(name: str) -> None:
 
     # And the loop reports that loss: with the tuned model as its own reference it is ln 2 (and the likelihood).
     report = run(copy.deepcopy(model), pairs, replace(config, epochs=1, batch_pairs=8)).history[0]
-    assert report.loss == pytest.approx(float(textbook_loss(model, model, pairs, config)), rel=1e-5)
+    assert report.loss == pytest.approx(textbook_loss(model, model, pairs, config).item(), rel=1e-5)
     assert (report.accuracy, report.margin) == (0.5, pytest.approx(0, abs=1e-5))
 
 
@@ -199,6 +199,17 @@ def test_same_seed_same_bytes_and_parts_change_nothing() -> None:
     assert first.tokens_seen == 3 * sum(len(pair.chosen) + len(pair.rejected) + 2 for pair in pairs)
 
 
+def test_recompute_runs_each_block_twice_and_dropout_stays_off() -> None:
+    passes: list[bool] = []
+    for recompute in (False, True):
+        model = fresh()
+        model.model.layers[0].mlp.register_forward_pre_hook(lambda module, *_: passes.append(module.training))
+        run(model, make_pairs(16), replace(CONFIG, epochs=1), runtime=Runtime(recompute=recompute))
+    reference, step = 1, 1
+    assert len(passes) == (reference + step) + (reference + 2 * step)
+    assert not any(passes)
+
+
 def test_every_epoch_sees_every_pair_once() -> None:
     from speechscale.train.preference_step import PairStepper
 
@@ -218,6 +229,7 @@ def test_every_epoch_sees_every_pair_once() -> None:
     assert epochs[0] != epochs[1]
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # inside peft
 def test_adapters_are_tuned_and_the_rest_stays() -> None:
     model = fresh()
     before = copy.deepcopy(model).state_dict()

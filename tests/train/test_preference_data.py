@@ -144,7 +144,7 @@ def test_auto_bleu_is_that_of_slamkit(tmp_path: Path, vocabulary: Vocabulary) ->
         grams = [tuple(words[i : i + 2]) for i in range(length - 1)]
         theirs = sum(gram in grams[:i] or gram in grams[i + 1 :] for i, gram in enumerate(grams)) / max(1, len(grams))
         assert auto_bleu(words, 2) == pytest.approx(theirs)
-    assert auto_bleu("a b a b c".split(), 2) == 0.5
+    assert auto_bleu(["a", "b", "a", "b", "c"], 2) == 0.5
     line = {"prompt": "<Un1>", "chosen": "<Un2>", "rejected": "<Un3>", "prompt_text": "the cat."}
     again = {**line, "chosen_text": "the cat. the cat."}
     fine = {**line, "chosen_text": "the dog ran."}

@@ -8,6 +8,7 @@ body, head and loss are one forward pass of one module, because that is what DDP
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from jaxtyping import Float, Float32, Int
 from torch import Tensor, nn
 
 from speechscale.errors import DataError
-from speechscale.model.anatomy import Head, body_of, head_of, window_of
+from speechscale.model.anatomy import Head, body_of, causal_lm, head_of, window_of
 from speechscale.train.attention import Rows, attention_of_documents
 
 Precision = Literal["fp32", "bf16"]
@@ -91,6 +92,16 @@ class Objective(nn.Module):
                 f"train: some layers of this model look back {window} tokens only, rows of {context} are longer; set "
                 f"context to {window} or less"
             )
+
+
+def recompute_blocks(model: Any) -> None:
+    """Let each block keep no activations and compute them again in the backward pass, with the attention it had."""
+    lm = causal_lm(model)
+    again = partial(attention_of_documents, model)  # the backward pass runs outside of `hidden_states`
+    options = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), again())}
+    # transformers 5.23 renamed it and warns of the old name.
+    enable = getattr(lm, "activation_checkpointing_enable", None) or lm.gradient_checkpointing_enable
+    enable(options)
 
 
 def chunk_targets(vocab: int, device: torch.device) -> int:

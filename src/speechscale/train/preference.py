@@ -24,7 +24,7 @@ from speechscale.progress import Watch
 from speechscale.tokens.vocabulary import Vocabulary
 from speechscale.train.checkpoints import Checkpoint, Checkpoints, load_tensors
 from speechscale.train.config import Runtime, make_optimizer, require_fit, resolve_precision
-from speechscale.train.objective import Precision
+from speechscale.train.objective import Precision, recompute_blocks
 from speechscale.train.parallel import SOLO, Group, is_sharded, spread
 from speechscale.train.preference_data import Pair
 from speechscale.train.preference_loss import PreferenceConfig, PreferenceObjective, compare
@@ -130,7 +130,7 @@ def tune(
     objective = PreferenceObjective(model, config, precision=resolve_precision(config.precision, model))
     objective.require_context(config.context)
     if runtime.recompute:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        recompute_blocks(model)
     call = spread(objective, group, runtime.parallel)
     if runtime.compile:
         for block in blocks_of(model):
