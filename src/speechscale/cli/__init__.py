@@ -20,6 +20,7 @@ COMMANDS = {
         "speak": "corpus_speak:speak_texts",
     },
     "align": "align:align",
+    "train": {"run": "train:run", "plot": "train_plot:plot", "slurm": "train:slurm"},
     "units": {
         "fit": "units:fit",
         "encode": "units:encode",
@@ -39,9 +40,12 @@ COMMANDS = {
     },
 }
 """Verb -> module:command below speechscale.cli, or a group of such."""
+USUAL = {"train": "run"}
+"""The verb of a group that is meant where none is named."""
 GROUP_HELP = {
     "corpus": "Corpora: import, check, split, or speak one from texts.",
     "units": "Speech units: fit a tokenizer, encode a corpus, judge and convert units.",
+    "train": "Train: `speechscale train CONFIG` is `speechscale train run CONFIG`; plot runs; write Slurm scripts.",
     "tokens": "Token stores: build them from units and texts, look into them, pack them into rows.",
 }
 
@@ -49,9 +53,14 @@ GROUP_HELP = {
 class Verbs(click.Group):
     """A group that loads a verb when it is called; user errors are one message and exit code 2, without a traceback."""
 
-    def __init__(self, name: str, table: dict[str, object], **settings: object) -> None:
+    def __init__(self, name: str, table: dict[str, object], usual: str | None = None, **settings: object) -> None:
         super().__init__(name, **settings)  # type: ignore[arg-type]
-        self.table = table
+        self.table, self.usual = table, usual
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if self.usual is not None and args and args[0] not in self.table and args[0] not in ("-h", "--help"):
+            args = [self.usual, *args]
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.table)
@@ -59,7 +68,7 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         entry = self.table.get(cmd_name)
         if isinstance(entry, dict):
-            return Verbs(cmd_name, entry, help=GROUP_HELP[cmd_name])
+            return Verbs(cmd_name, entry, help=GROUP_HELP[cmd_name], usual=USUAL.get(cmd_name))
         if entry is None:
             return None
         module, _, attribute = str(entry).partition(":")

@@ -7,6 +7,7 @@ around untrained rows learns little; they also stay tied, which peft's own copie
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -36,7 +37,7 @@ class Adaptation:
 
     trains: Trains = "all"
     rank: int = 16
-    alpha: float = 32.0
+    alpha: int = 32
 
     def __post_init__(self) -> None:
         if self.rank < 1 or self.alpha <= 0:
@@ -71,7 +72,8 @@ def _with_adapters(model: Any, adaptation: Adaptation, seed: int) -> Any:
     config = LoraConfig(
         r=adaptation.rank, lora_alpha=adaptation.alpha, target_modules="all-linear", exclude_modules=[head]
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by names of before 6
         torch.manual_seed(seed)
         return get_peft_model(model, config)
 

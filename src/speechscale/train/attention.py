@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -98,13 +99,15 @@ def lay_out(
     *,
     kernel: Kernel,
     device: torch.device,
-    fp32_attention: bool = False,
+    fp32_attention: bool | None = None,
 ) -> Rows:
     """Move a batch to a device, in the shape its kernel wants.
 
     Args:
         places: flat places that predict (`predicting_places`). weights: of each target in the loss.
+        fp32_attention: None: on a CPU, where SDPA's backward pass is slower in bf16 than in fp32.
     """
+    fp32 = device.type == "cpu" if fp32_attention is None else fp32_attention
     targets = batch.tokens.reshape(-1)[places + 1]
     share = np.broadcast_to(np.asarray(weights, np.float32), targets.shape).copy()
     tokens, positions, source = batch.tokens, batch.positions, places
@@ -117,11 +120,11 @@ def lay_out(
             lengths = lengths[lengths > 0]
         tokens, positions = tokens.reshape(1, -1)[:, keep], positions.reshape(1, -1)[:, keep]
         borders = torch.from_numpy(np.concatenate([[0], np.cumsum(np.abs(lengths))]).astype(np.int32)).to(device)
-        documents = Documents(kernel, fp32_attention, None, borders, tuple(np.abs(lengths).tolist()))
+        documents = Documents(kernel, fp32, None, borders, tuple(np.abs(lengths).tolist()))
     else:
         segments = torch.from_numpy(batch.segments).to(device)
         mask = document_mask(segments) if kernel == "mask" else _block_mask(segments)
-        documents = Documents(kernel, fp32_attention, mask)
+        documents = Documents(kernel, fp32, mask)
     return Rows(
         tokens=torch.from_numpy(tokens).to(device),
         positions=torch.from_numpy(positions).to(device, torch.int64),
@@ -183,14 +186,11 @@ def _within_documents(
             query, key, value, block_mask=documents.mask, scale=scaling, enable_gqa=grouped
         )
         return output.transpose(1, 2)
-    if grouped:
-        copies = query.shape[1] // key.shape[1]
-        key, value = key.repeat_interleave(copies, 1), value.repeat_interleave(copies, 1)
+    attend = partial(scaled_dot_product_attention, scale=scaling, enable_gqa=grouped)
     if documents.kernel == "mask":
-        output = scaled_dot_product_attention(query, key, value, attn_mask=documents.mask, scale=scaling)
-        return output.transpose(1, 2)
+        return attend(query, key, value, attn_mask=documents.mask).transpose(1, 2)
     parts = [
-        scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling)
+        attend(q, k, v, is_causal=True)
         for q, k, v in zip(*(tensor.split(documents.lengths, 2) for tensor in (query, key, value)), strict=True)
     ]
     return torch.cat(parts, 2).transpose(1, 2)

@@ -19,7 +19,7 @@ from jaxtyping import Int, Int8
 from torch import Tensor
 
 from speechscale.errors import DataError
-from speechscale.model.anatomy import blocks_of
+from speechscale.model.anatomy import blocks_of, causal_lm
 from speechscale.tokens.packing import Batch
 from speechscale.train.attention import attention_of_documents
 from speechscale.train.checkpoints import Checkpoint, Checkpoints, load_tensors
@@ -150,7 +150,9 @@ def _stepper(model: Any, config: TrainConfig, runtime: Runtime, group: Group, to
         # The backward pass computes blocks again, outside of the forward pass that chose the attention.
         again = partial(attention_of_documents, model)
         options = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), again())}
-        model.gradient_checkpointing_enable(options)
+        lm = causal_lm(model)
+        # transformers 5.0 has the older name only, later ones warn about it
+        getattr(lm, "activation_checkpointing_enable", lm.gradient_checkpointing_enable)(options)
     call = spread(objective, group, runtime.parallel)
     if runtime.compile:
         for block in blocks_of(model):
@@ -254,7 +256,7 @@ class _Run:
         shape = self._wrong_shape(batch)
         places = places_of(None if shape else batch)
         heard = self.group.exchange([len(places), bool(reason), late, batch is None, bool(shape)])
-        asked, out_of_time, dry, misshapen = heard[:, 1:].any(0).tolist()
+        asked, out_of_time, dry, misshapen = (bool(column.any()) for column in heard[:, 1:].T)
         if misshapen:
             raise DataError(shape or "train: another process of this run was given batches of another shape")
         if asked:

@@ -1,0 +1,347 @@
+"""Carry a job out: model, data, loop, log, checkpoints, and the folder that is left.
+
+Enters: a `TrainJob`, a run folder, the processes. Leaves in the folder: job.json, metrics.jsonl, checkpoints/, best/,
+model/ (stock Hugging Face folders with the vocabulary) and, last, result.json.
+The one decision worth knowing: a folder belongs to one recipe. The same command goes on where it was; another recipe
+is refused with the fields that differ.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from speechscale.errors import DataError, StaleStep
+from speechscale.files import read_json, write_json
+from speechscale.model.configs import size_of
+from speechscale.model.flops import Flops, flops_per_token
+from speechscale.model.folders import load_model, load_text_lm, text_lm_config
+from speechscale.model.peak import measured_peak
+from speechscale.model.shape import Size, params
+from speechscale.model.sizes import get_size
+from speechscale.model.slm import drop_text, extend, new_model
+from speechscale.settings import differences
+from speechscale.tokens.vocabulary import Vocabulary
+from speechscale.train.adapt import Adaptation, adapt
+from speechscale.train.checkpoints import Checkpoint, Checkpoints
+from speechscale.train.config import Runtime, TrainConfig, resolve_precision
+from speechscale.train.feed import feed, find_vocabulary, open_mixture, open_validation
+from speechscale.train.job import Model, TrainJob, need
+from speechscale.train.logs import RunLog, Sink
+from speechscale.train.loop import Check, Hooks, TrainResult, train
+from speechscale.train.losses import Losses, Rates
+from speechscale.train.meter import Meter
+from speechscale.train.parallel import Group, save_stock
+from speechscale.train.step import StepReport
+from speechscale.train.stopping import StopRequest
+
+JOB, RESULT = "job.json", "result.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a job is carried out here and now; see `Runtime` too.
+
+    Args:
+        fresh: remove what an earlier start left. workers: loader processes. keep_last: checkpoints.
+        dollars_per_hour: of one device.
+    """
+
+    runtime: Runtime = field(default_factory=Runtime)
+    fresh: bool = False
+    workers: int = 0
+    keep_last: int = 2
+    dollars_per_hour: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A job with its vocabulary, shape and budget worked out; spends nothing."""
+
+    job: TrainJob
+    vocabulary: Vocabulary
+    size: Size
+    config: TrainConfig
+    flops: Flops
+
+
+def prepare(job: TrainJob) -> Prepared:
+    """Work out what a job is, without its data or weights where that can be avoided.
+
+    Raises:
+        DataError: no vocabulary, no such size or model, a budget that does not fit.
+    """
+    data, recipe = need(job)
+    vocabulary = Vocabulary.load(find_vocabulary(data))
+    size = get_size(job.model.size) if job.model.start == "scratch" else shape_of(job.model)
+    config = recipe.config(size, vocabulary.size)
+    return Prepared(
+        job=job,
+        vocabulary=vocabulary,
+        size=size,
+        config=config,
+        flops=flops_per_token(size, vocabulary.size, config.context),
+    )
+
+
+def shape_of(model: Model) -> Size:
+    """The shape of a model on disk or on the hub, from its config alone."""
+    return size_of(text_lm_config(model.path, model.revision or None))
+
+
+def make_model(prepared: Prepared) -> Any:
+    """The model before its first step, with a row for every id of the vocabulary.
+
+    Raises:
+        DataError: weights that do not fit, or an SLM of another vocabulary.
+    """
+    wanted, vocabulary = prepared.job.model, prepared.vocabulary
+    if wanted.start == "scratch":
+        model = new_model(prepared.size, vocabulary.size, prepared.config.context, wanted.seed)
+    elif wanted.start == "slm":
+        model = load_slm(Path(wanted.path), vocabulary)
+    else:
+        text_lm = load_text_lm(wanted.path, wanted.revision or None)
+        if wanted.start == "textless-warm":
+            model = drop_text(text_lm, vocabulary.size, wanted.seed)
+        else:
+            model = extend(text_lm, vocabulary.text_size, vocabulary.size, wanted.seed, wanted.new_rows)
+    return adapt(model, Adaptation(**prepared.job.adapt.model_dump()), wanted.seed)
+
+
+def load_slm(folder: Path, vocabulary: Vocabulary) -> Any:
+    """Read an SLM and hold it to a vocabulary.
+
+    Raises:
+        DataError: its own vocabulary is another one.
+    """
+    own = Vocabulary.load(folder)
+    if own.fingerprint != vocabulary.fingerprint:
+        raise DataError(
+            f"{folder}: its vocabulary {own.fingerprint[:12]} ({own.size} ids) is not the data's "
+            f"{vocabulary.fingerprint[:12]} ({vocabulary.size} ids); build the tokens with the model's vocabulary"
+        )
+    return load_model(folder)
+
+
+def run_job(
+    prepared: Prepared,
+    folder: Path,
+    group: Group,
+    options: Options,
+    *,
+    stop: StopRequest | None = None,
+    sinks: list[Sink] | None = None,
+) -> dict[str, Any]:
+    """Run a job to its end, or go on with it. Called by all processes.
+
+    Returns:
+        What result.json holds; {"stopped": reason, ...} if it was interrupted, and can go on.
+
+    Raises:
+        StaleStep: the folder belongs to another recipe.
+        DataError, FloatingPointError, ConnectionError: see `train`.
+    """
+    claim(prepared, folder, group, fresh=options.fresh)
+    if (folder / RESULT).is_file():
+        return read_json(folder / RESULT, "result", "delete it to run again")
+    notes: list[str] = []
+    with ExitStack() as stack:
+        saves = stack.enter_context(
+            Checkpoints(folder / "checkpoints", group, keep_last=options.keep_last, warn=notes.append)
+        )
+        start = saves.latest()
+        log = None
+        if group.leads:
+            log = stack.enter_context(RunLog.open(folder, resume_step=start.step if start else 0, sinks=sinks or []))
+        run = _Running(prepared, folder, group, options, log, saves, notes)
+        return run.go(start, stop or StopRequest())
+
+
+def claim(prepared: Prepared, folder: Path, group: Group, *, fresh: bool) -> None:
+    """Make the run folder this recipe's. Called by all processes.
+
+    Raises:
+        StaleStep: it is another recipe's. DataError: it holds something else.
+    """
+    recipe = _recipe(prepared)
+    problem: Exception | None = None
+    if group.leads:
+        try:
+            _claim(recipe, folder, fresh)
+        except (DataError, StaleStep) as error:
+            problem = error
+    heard = group.gather(problem)[0]
+    if heard is not None:
+        raise heard
+
+
+def _recipe(prepared: Prepared) -> dict[str, Any]:
+    return {
+        "job": prepared.job.model_dump(mode="json"),
+        "vocabulary": prepared.vocabulary.fingerprint,
+        "tokens": prepared.config.tokens,
+    }
+
+
+def _claim(recipe: Mapping[str, Any], folder: Path, fresh: bool) -> None:
+    path = folder / JOB
+    if fresh and path.is_file():
+        shutil.rmtree(folder)
+    if path.is_file():
+        changed = differences(read_json(path, "job", "give another --out"), recipe)
+        if changed:
+            raise StaleStep(
+                f"{folder} was begun with another recipe:\n  " + "\n  ".join(changed) + "\ngive another --out, or "
+                "--fresh to remove what is there"
+            )
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise DataError(f"{folder} holds other files and no {JOB}; choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, dict(recipe))
+
+
+@dataclass(slots=True)
+class _Running:
+    """A job under way."""
+
+    prepared: Prepared
+    folder: Path
+    group: Group
+    options: Options
+    log: RunLog | None
+    saves: Checkpoints
+    notes: list[str]
+
+    def go(self, start: Checkpoint | None, stop: StopRequest) -> dict[str, Any]:
+        prepared, config = self.prepared, self.prepared.config
+        data, _ = need(prepared.job)
+        mixture = open_mixture(data, prepared.vocabulary, config.context, config.tokens)
+        validation, rates = open_validation(prepared.job.validation, data, prepared.vocabulary, config.context)
+        model = make_model(prepared).to(self.group.device)
+        state = None if start is None else start.state["data"]
+        batches = feed(mixture, config.batch_rows, self.group, state=state, workers=self.options.workers)
+        meter = self._meter(model, 0.0 if start is None else start.state["seconds"])
+        self._log_start(model, meter, start)
+        result = train(
+            model,
+            batches,
+            config,
+            modality=prepared.vocabulary.modality_table(),
+            units=prepared.vocabulary.units_per_id(),
+            validation=validation,
+            runtime=replace(self.options.runtime, dump=self.folder, save_best="select" in validation),
+            hooks=self._hooks(meter, rates, stop),
+            group=self.group,
+            checkpoints=self.saves,
+            start=start,
+        )
+        return self._finish(model, result, rates)
+
+    def _meter(self, model: Any, seconds: float) -> Meter:
+        return Meter(
+            tokens=self.prepared.config.tokens,
+            every=self.options.runtime.log_every,
+            flops_per_token=self.prepared.flops.flops_exact,
+            peak=measured_peak(self.group.device, resolve_precision(self.prepared.config.precision, model)),
+            world=self.group.world,
+            dollars_per_hour=self.options.dollars_per_hour,
+            seconds=seconds,
+        )
+
+    def _log_start(self, model: Any, meter: Meter, start: Checkpoint | None) -> None:
+        if self.log is None:
+            return
+        count = params(self.prepared.size, self.prepared.vocabulary.size)
+        self.log.start(
+            {
+                "config": _recipe(self.prepared),
+                "params_total": count.total,
+                "params_non_embedding": count.non_embedding,
+                "params_trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
+                "flops_per_token_exact": self.prepared.flops.flops_exact,
+                "peak_flops": meter.peak.flops_per_s,
+                "peak": meter.peak.how,
+                "world": self.group.world,
+                "parallel": self.options.runtime.parallel if self.group.world > 1 else "none",
+                "device": str(self.group.device),
+                "precision": resolve_precision(self.prepared.config.precision, model),
+                "versions": {name: version(name) for name in ("speechscale", "torch", "transformers")},
+                "resumed_from": None if start is None else start.step,
+            }
+        )
+
+    def _hooks(self, meter: Meter, rates: Mapping[str, Rates], stop: StopRequest) -> Hooks:
+        log = self.log
+
+        def on_step(report: StepReport) -> None:
+            event = meter.add(report)
+            if log is not None and event is not None:
+                log.step(event)
+            self._tell_notes()
+
+        def on_check(model: Any, check: Check) -> None:
+            if log is not None:
+                losses = _logged(check.losses, rates)
+                log.check({"step": check.step, "tokens_seen": check.tokens_seen, "losses": losses})
+
+        def on_save(step: int) -> None:
+            if log is not None:
+                log.checkpoint({"step": step, "path": f"checkpoints/step-{step:08d}"})
+
+        return Hooks(on_step=on_step, on_check=on_check, on_save=on_save, stop=stop, with_best=self._save_best)
+
+    def _tell_notes(self) -> None:
+        while self.notes:
+            note = self.notes.pop(0)
+            if self.log is not None:
+                self.log.note(note)
+
+    def _save_best(self, model: Any) -> None:
+        if "select" in self.prepared.job.validation:
+            self._save_folder(model, self.folder / "best")
+
+    def _save_folder(self, model: Any, folder: Path) -> None:
+        """A stock folder with the vocabulary, complete or absent."""
+        draft = folder.with_name(f".{folder.name}.partial")
+        if self.group.leads:
+            shutil.rmtree(draft, ignore_errors=True)
+        save_stock(model, draft, self.group)
+        if self.group.leads:
+            self.prepared.vocabulary.save(draft)
+            shutil.rmtree(folder, ignore_errors=True)
+            draft.replace(folder)
+
+    def _finish(self, model: Any, result: TrainResult, rates: Mapping[str, Rates]) -> dict[str, Any]:
+        if not result.interrupted:
+            self._save_folder(model, self.folder / "model")
+        record = {
+            "stopped": result.stopped,
+            "interrupted": result.interrupted,
+            "steps": result.steps,
+            "tokens_seen": result.tokens_seen,
+            "best_tokens_seen": result.best_tokens_seen,
+            "targets": {stream: dict(kinds) for stream, kinds in result.targets.items()},
+            "losses_final": _logged(result.final, rates),
+            "losses_best": _logged(result.best, rates),
+            "precision": result.precision,
+            "seconds": result.seconds,
+            "gpu_hours": result.seconds * self.group.world / 3600,
+            "flops": asdict(self.prepared.flops.times(result.tokens_seen)),
+        }
+        self._tell_notes()
+        if self.log is not None:
+            stop = {key: record[key] for key in ("steps", "tokens_seen", "seconds", "losses_final", "losses_best")}
+            self.log.stop({"reason": result.stopped or "budget of tokens", "step": result.steps, **stop})
+        if self.group.leads and not result.interrupted:
+            write_json(self.folder / RESULT, record)
+        return record
+
+
+def _logged(losses: Mapping[str, Losses], rates: Mapping[str, Rates]) -> dict[str, dict[str, float | None]]:
+    return {name: {k: v for k, v in found.per(rates[name]).items() if v is not None} for name, found in losses.items()}
