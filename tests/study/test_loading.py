@@ -64,6 +64,18 @@ def test_interleaving_of_spirit_lm_and_a_curriculum() -> None:
     assert rising.parts["main"].interleave.config.at(0.5).speech_share == pytest.approx(0.3)
 
 
+def test_an_arm_s_interleaving_is_the_part_s_but_for_its_own_keys() -> None:
+    own = {**BASE["arms"]["interleaved"], "interleave": {"speech_share": 0.7}}
+    data = changed(
+        interleave={"speech_span": "poisson(2)"}, arms={"much": own}, parts={"a": {"interleave": {"gap": "keep"}}}
+    )
+    part = resolve(data).parts["a"]
+    assert part.arms["much"].interleave is not None, "show prints it resolved"
+    config = part.interleave_of(part.arms["much"])
+    assert (config.speech_share, config.speech_span, config.gap) == (0.7, "poisson(2)", "keep")
+    assert part.interleave_of(part.arms["interleaved"]).speech_share == 0.3
+
+
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
@@ -87,6 +99,21 @@ def test_interleaving_of_spirit_lm_and_a_curriculum() -> None:
         ({"interleave": {"markers": False}, "evals": {"sets": ["facts"], "directions": ["st"]}}, "markers is off"),
         ({"arms": {"a": {**BASE["arms"]["textless"], "subwords": True}}}, r"arms\.a\.subwords needs a section"),
         ({"units": {"subwords": {"knd": "bpe"}}}, r"units\.subwords\.knd: unknown key"),
+        ({"train": {"branches": True}}, "branches need schedule = 'wsd'.*it is 'cosine'"),
+        (
+            {
+                "train": {"branches": True, "schedule": "wsd"},
+                "interleave": {"curriculum": [{"at": 0.0, "speech_share": 0.1}, {"at": 1.0, "speech_share": 0.5}]},
+            },
+            "train.branches: .*curriculum of arm 'interleaved' stretches with the length; set branches = false",
+        ),
+        ({"arms": {"a": {**BASE["arms"]["textless"], "family": "bloom"}}}, r"arms\.a\.family: .*'gpt_neox'"),
+        (
+            {"arms": {"a": {**BASE["arms"]["interleaved"], "interleave": {"speech_shar": 0.5}}}},
+            r"arms\.a\.interleave\.speech_shar: unknown key; did you mean 'speech_share'",
+        ),
+        ({"units": {"fitted_on": "nobody"}}, "units.fitted_on = 'nobody': no part with the corpus 'nobody'"),
+        ({"corpus": {"test_voices": 0}}, r"corpus\.test_voices: .*greater than or equal to 1"),
     ],
 )
 def test_mistakes_are_refused_by_name(sections: dict[str, Any], message: str) -> None:

@@ -11,7 +11,7 @@ from speechscale.cli import cli
 from speechscale.cli.study import study as study_verbs
 from speechscale.errors import DataError
 from speechscale.study.loading import load_study, shipped_studies
-from speechscale.study.plan import plan_part, plan_study
+from speechscale.study.plan import plan_part, plan_study, trunk_cells
 from speechscale.study.recipes import run_name, study_steps
 
 
@@ -78,3 +78,52 @@ def test_every_run_of_a_warm_arm_has_its_text_lm_and_every_step_has_its_inputs()
     warm = steps["run/scarce-adapted/interleaved-0.16M-3.2e11-s1"]
     assert any(name.startswith("text_lm/scarce/0.16M") for name in warm.inputs)
     assert sum(name.startswith("run/scarce-adapted/interleaved-0.16M-8e10-lr") for name in warm.inputs) == 2
+
+
+def test_branches_share_a_trunk_and_the_saving_is_what_show_prints() -> None:
+    study = load_study("debug", {"train.schedule": "wsd", "train.branches": True, "grid.seeds": [0, 1]})
+    part = study.parts["mfcc"]
+    cells = plan_part("mfcc", part)
+    assert all(cell.kind == "run" for cell in cells if cell.sweep), "the sweep stays apart"
+    trunks = {(t.arm, t.size, t.seed): t for t in trunk_cells(cells)}
+    # with a sweep, seed 0 has one run left, which needs no trunk
+    assert ("interleaved", "0.02M", 0) not in trunks
+    assert ("textless-warm", "0.02M", 0) in trunks
+    for (arm, size, seed), trunk in trunks.items():
+        own = [c for c in cells if (c.arm, c.size, c.seed) == (arm, size, seed) and c.kind == "branch"]
+        assert len(own) == 2
+        longest = max(own, key=lambda cell: cell.tokens)
+        assert trunk.tokens == pytest.approx(0.8 * longest.tokens, abs=1)
+        spent = trunk.flops_exact + sum(cell.flops_spent for cell in own)
+        assert spent == pytest.approx(0.8 * longest.flops_exact + 0.2 * sum(c.flops_exact for c in own), rel=1e-3)
+    steps = {step.name: step for step in study_steps(study)}
+    branch = steps["run/mfcc/textless-warm-0.02M-2e09-s1"]
+    assert "trunk/mfcc/textless-warm-0.02M-s1" in branch.inputs
+    assert steps["trunk/mfcc/interleaved-0.02M-s1"].config["branch_points"] == [2e9, 4e9]
+    assert sum("-lr" in n and n.startswith("run/") for n in steps["trunk/mfcc/interleaved-0.02M-s1"].inputs) == 2
+
+
+def test_an_arm_of_another_family_has_its_shape_and_its_text_lm() -> None:
+    arm = {"start": "warm", "mixture": {"speech": 1}, "learning_rates": [4e-3], "family": "opt"}
+    study = load_study("debug", {"arms.opt": arm, "parts.phones.use_arms": ["textless", "opt", "interleaved"]})
+    steps = {step.name: step for step in study_steps(study)}
+    run = next(step for name, step in steps.items() if name.startswith("run/phones/opt-opt-0.02M"))
+    assert run.config["size"] == "opt:0.02M"
+    assert [name for name in run.inputs if name.startswith("text_lm/")] == ["text_lm/tiny/opt-0.02M-lr0.005657"]
+    assert steps["text_lm/tiny/opt-0.02M-lr0.005657"].config["size"] == "opt:0.02M"
+    assert "text_lm/tiny/0.02M-lr0.005657" in steps
+
+
+def test_two_parts_cannot_silently_share_a_step_with_other_settings() -> None:
+    """Would catch a TextLM of part a that part b, with another context, takes for its own."""
+    study = load_study("debug", {"parts.phones.train": {"context": 64}})
+    with pytest.raises(DataError, match=r"part 'phones': step 'text_lm/tiny/.*' is that of another part too"):
+        study_steps(study)
+
+
+def test_tokens_as_the_axis_give_every_arm_the_same_tokens() -> None:
+    changes = {"grid": {"sizes": ["0.02M"], "tokens": [5000], "min_steps": 2}, "parts": {"mfcc": {}}}
+    study = load_study("debug", {**changes, "parts.mfcc.units": {"subwords": {"kind": "bpe", "size": 40}}})
+    cells = plan_part("mfcc", study.parts["mfcc"])
+    assert {cell.tokens for cell in cells} == {5000}
+    assert len({run_name(cell) for cell in cells}) == len(cells)

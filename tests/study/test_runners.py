@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from speechscale.errors import DataError, StaleStep
 from speechscale.study import runners
-from speechscale.study.runners import locked, run_graph, step_states, topological, with_inputs
+from speechscale.study.devices import share_out
+from speechscale.study.runners import locked, run_graph, step_states, take_device, topological, with_inputs
 from speechscale.study.steps import Step
 
 TOY = "tests.study.toy"
@@ -115,6 +117,44 @@ def _group_lives(group: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_workers_take_devices_and_a_killed_one_gives_its_own_back(tmp_path: Path) -> None:
+    """Two steps that wait for each other: would hang if the successor of the killed worker found no place."""
+    steps = [
+        step("dies", function="die_once", marker=str(tmp_path / "marker")),
+        *(step(name, function="meet", place=str(tmp_path / "place")) for name in ("meet1", "meet2")),
+    ]
+    outcome = run_graph(steps, tmp_path / "out", jobs=2, say=str, devices=["7", "9"])
+    assert not outcome.failed
+    assert {(tmp_path / "out" / name / "device.txt").read_text() for name in ("meet1", "meet2")} == {"7", "9"}
+
+
+def test_a_worker_is_told_its_device_before_torch_is_there() -> None:
+    code = "import sys; from speechscale.study.runners import begin_worker; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_more_workers_than_places_fail_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runners, "SLOT_PATIENCE_S", 0.2)
+    held: list[IO[str]] = []
+    monkeypatch.setattr(runners, "_HELD", held)
+    assert take_device(["3"], tmp_path) == "3"
+    with pytest.raises(RuntimeError, match="no free device among 3"):
+        take_device(["3"], tmp_path)
+    held.pop().close()
+    assert take_device(["3"], tmp_path) == "3"
+    held.pop().close()
+
+
+def test_places_on_gpus() -> None:
+    assert share_out(None, 2, 16, ["0", "1"]) == (4, ["0", "1", "0", "1"])
+    assert share_out(2, None, 16, ["0", "1"]) == (2, ["0", "1"])
+    assert share_out(None, None, 16, []) == (16, [])
+    with pytest.raises(DataError, match="--jobs 3: 1 GPUs with --per-gpu 1 have 1 places; take --per-gpu 3"):
+        share_out(3, None, 16, ["0"])
+    with pytest.raises(DataError, match="--per-gpu 2: there is no GPU here"):
+        share_out(None, 2, 16, [])
 
 
 @pytest.mark.parametrize("function", ["disk_full", "disk_full_wrapped"])

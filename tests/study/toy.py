@@ -43,3 +43,16 @@ def disk_full_wrapped(config: dict[str, Any], inputs: dict[str, Path], out: Path
 def slow(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
     time.sleep(config["seconds"])
     return write(config, inputs, out)
+
+
+def meet(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+    """Wait until two workers are here; tell which GPU this one sees."""
+    place = Path(config["place"])
+    place.mkdir(exist_ok=True)
+    (place / str(os.getpid())).touch()
+    deadline = time.monotonic() + 60
+    while len(list(place.iterdir())) < 2:
+        assert time.monotonic() < deadline, "nobody came"
+        time.sleep(0.05)
+    (out / "device.txt").write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+    return {}

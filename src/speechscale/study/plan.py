@@ -18,7 +18,7 @@ from typing import Literal
 from speechscale.corpus.world import build_world, world_words
 from speechscale.errors import DataError
 from speechscale.model.flops import Convention, Flops, flops_per_token, tokens_for_budget
-from speechscale.model.sizes import get_size, params
+from speechscale.model.sizes import Size, get_size, params
 from speechscale.study.spec import Arm, Axis, Part, StoryworldCorpus, Study
 from speechscale.study.worlds import world_config
 from speechscale.train.schedule import decay_start
@@ -83,6 +83,12 @@ class Cell:
         return self.flops_exact * (1 - self.branch_from / self.tokens)
 
 
+@lru_cache(maxsize=256)
+def shape_of(name: str) -> Size:
+    """A shape by name; one made by rule takes a search."""
+    return get_size(name)
+
+
 def tokens_at(axis: Axis, point: float, per_token: Flops, convention: Convention, params_total: int) -> int:
     """Tokens at a point of the grid's axis. Example: tokens_per_param, 20, N = 1M -> 20M"""
     if axis == "budgets_flops":
@@ -104,7 +110,7 @@ def vocabulary_size(part: Part, arm: Arm, size: str) -> int:
 def text_size(part: Part, shape: str) -> int:
     """Expected ids of the text block; of a released TextLM those of its tokenizer, or the rows of its table."""
     if part.text_lm.pretrained:
-        size = get_size(shape)
+        size = shape_of(shape)
         return {"qwen2": 151_665}.get(size.family, size.text_vocab)
     if isinstance(part.corpus, StoryworldCorpus) and part.text.tokenizer == "words":
         return _world_types(part.corpus, part.seed) + 3
@@ -127,7 +133,7 @@ def unique_units(part: Part) -> float:
 
 def scaled_rates(part: Part, rates: tuple[float, ...], shape: str) -> tuple[float, ...]:
     """Rates times sqrt(64 / dim), if the study says so."""
-    factor = math.sqrt(64 / get_size(shape).dim) if part.train.learning_rate_scaling == "sqrt_dim" else 1.0
+    factor = math.sqrt(64 / shape_of(shape).dim) if part.train.learning_rate_scaling == "sqrt_dim" else 1.0
     return tuple(float(f"{rate * factor:.4g}") for rate in rates)
 
 
@@ -149,7 +155,7 @@ def make_cell(
     name: str, part: Part, arm_name: str, size: str, point: float, seed: int, rates: tuple[float, ...]
 ) -> Cell:
     """Work out one run at a point of the grid's axis; `size` is one of the grid."""
-    arm, train, shape = part.arms[arm_name], part.train, get_size(part.arms[arm_name].shape(size))
+    arm, train, shape = part.arms[arm_name], part.train, shape_of(part.arms[arm_name].shape(size))
     vocabulary = vocabulary_size(part, arm, size)
     count = params(shape, vocabulary)
     per_token = flops_per_token(shape, vocabulary, train.context)

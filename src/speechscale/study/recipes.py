@@ -126,10 +126,11 @@ def _run_steps(name: str, part: Part) -> list[Step]:
         if cell.sweep:
             sweeps.setdefault((cell.arm, cell.size), []).append(run_name(cell))
     trunks = {trunk_key(cell): cell for cell in trunk_cells(cells)}
+    text_lms = text_lm_cells(name, part)
     steps = []
     for cell in [*trunks.values(), *cells]:
         scored = part.evals.sets and (cell.largest or not part.evals.largest_budget_only) and cell.kind != "trunk"
-        inputs = _model_inputs(name, part, cell) + (item_inputs(part) if scored else ())
+        inputs = _model_inputs(part, cell, text_lms) + (item_inputs(part) if scored else ())
         if cell.kind == "branch":
             inputs += (run_name(trunks[trunk_key(cell)]),)
         elif not cell.sweep:
@@ -150,13 +151,13 @@ def _run_steps(name: str, part: Part) -> list[Step]:
     return steps
 
 
-def _model_inputs(name: str, part: Part, cell: Cell) -> tuple[str, ...]:
+def _model_inputs(part: Part, cell: Cell, text_lms: Sequence[Cell]) -> tuple[str, ...]:
     """The tokens a run reads, and the TextLMs it may start from."""
     arm = part.arms[cell.arm]
     data = f"text/{part.corpus.name}" if arm.vocabulary == "text" else f"tokens/{spoken_name(part)}"
     if arm.start == "scratch":
         return (data,)
-    return (data, *(_text_lm_name(part, lm) for lm in text_lm_cells(name, part) if lm.size == cell.size))
+    return (data, *(_text_lm_name(part, lm) for lm in text_lms if lm.size == cell.size))
 
 
 def _run_config(part: Part, cell: Cell, scored: bool) -> dict[str, Any]:

@@ -319,10 +319,13 @@ def _pool(jobs: int, devices: Sequence[str], slots: Path) -> Iterator[ProcessPoo
 
 
 def begin_worker(parent: int, devices: Sequence[str], slots: Path) -> None:
-    """In a new worker: behave, and see one GPU only. Called before torch is imported."""
+    """In a new worker: behave, see one GPU only, and use one thread."""
     behave(parent)
     if devices:
         os.environ["CUDA_VISIBLE_DEVICES"] = take_device(devices, slots)
+    import torch  # here only: after the GPU is chosen, and the parent of a study of kept steps stays light
+
+    torch.set_num_threads(1)
 
 
 def take_device(devices: Sequence[str], slots: Path) -> str:
@@ -351,9 +354,6 @@ def take_device(devices: Sequence[str], slots: Path) -> str:
 
 
 def _work(step: Step, root: Path, inputs: Mapping[str, str]) -> dict[str, Any]:
-    import torch  # in the worker only: the parent of a study of kept steps stays light
-
-    torch.set_num_threads(1)
     record = run_step(step, root, inputs)
     return {
         "fingerprint": record["fingerprint"],

@@ -23,7 +23,7 @@ from speechscale.tokens.mixture import MixtureSampler
 from speechscale.tokens.sources import StoreSource
 from speechscale.tokens.store import TokenStore
 from speechscale.tokens.vocabulary import Vocabulary
-from speechscale.train.loop import Hooks, TrainResult, train
+from speechscale.train.loop import TrainResult, train
 from speechscale.train.losses import Rates
 from speechscale.train.parallel import restore_local
 
@@ -102,7 +102,7 @@ def train_run(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dic
             modality=setting.data.vocabulary.modality_table(),
             units=setting.data.vocabulary.units_per_id(),
             validation=setting.validation(),
-            hooks=Hooks(recall=None if branch is None else branch.recall),
+            checkpoints=None if branch is None else branch.checkpoints(),
             start=begin,
         )
     except FloatingPointError as error:

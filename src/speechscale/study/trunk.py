@@ -1,6 +1,6 @@
 """Trunk and branches: one run under "wsd" up to where the longest falls, and shorter runs that leave it to cool down.
 
-Enters: the setting of a trunk. Leaves: checkpoints where each branch begins, and the best weights as of each.
+Enters: the setting of a trunk. Leaves: checkpoints where each branch begins, and those of the best weights until there.
 The one decision worth knowing: under "wsd" runs of all lengths are the same run until their rate falls, so a branch
 equals the full run of its length, weights bit for bit.
 
@@ -9,46 +9,26 @@ Source: Hu et al. 2024, MiniCPM, section 4; Hägele et al. 2024, "Scaling laws b
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from safetensors.torch import load_file, save_file
 
 from speechscale.errors import DataError
 from speechscale.study.preparing import Setting, learning_rate
 from speechscale.study.steps import read_record
 from speechscale.train.checkpoints import Checkpoint, Checkpoints, open_checkpoint
-from speechscale.train.loop import Check, Hooks, Runtime, StepReport, train
-from speechscale.train.parallel import SOLO, local_copy, restore_local
+from speechscale.train.loop import Hooks, Runtime, StepReport, train
+from speechscale.train.parallel import SOLO
 
 CHECKPOINTS = "checkpoints"
 
 
-@dataclass(slots=True)
-class _Progress:
-    """What a trunk has reached: tokens, and its best weights so far, written beside each checkpoint."""
+class _TrunkOfBranch(Checkpoints):
+    """A trunk's checkpoints as a branch may use them: to read the best weights of the way, not to write."""
 
-    folder: Path
-    tokens: int = 0
-    best_step: int = 0
-    best: dict[str, Any] = field(default_factory=dict)
-
-    def on_step(self, report: StepReport) -> None:
-        self.tokens = report.tokens_seen
-
-    def on_best(self, model: Any, check: Check) -> None:
-        self.best_step, self.best = check.step, local_copy(model)
-
-    def on_save(self, step: int) -> None:
-        path = best_file(self.folder, self.best_step)
-        if self.best and not path.is_file():
-            save_file(self.best, path)
-
-
-def best_file(folder: Path, step: int) -> Path:
-    """Where a trunk keeps the weights of the validation at that step."""
-    return folder / f"best-{step:08d}.safetensors"
+    def save(self, model: Any, optimizer: Any, step: int, state: Mapping[str, Any]) -> None:
+        """Write nothing: the trunk is done."""
 
 
 def train_trunk(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
@@ -57,8 +37,18 @@ def train_trunk(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> d
     rate, at_edge = learning_rate(config, inputs)
     model, start = setting.start(inputs)
     stops = [setting.branches_at(point) for point in config["branch_points"]]
-    reached, diverged = _Progress(out), ""
+    reached, diverged = 0, ""
     with Checkpoints(out / CHECKPOINTS, SOLO, keep_last=1, warn=_refuse) as checkpoints:
+
+        def on_step(report: StepReport) -> None:
+            nonlocal reached
+            reached = report.tokens_seen
+
+        def keep_best(step: int) -> None:
+            """The best weights as of a branch's beginning stay with it."""
+            if step in checkpoints.protected and checkpoints.best is not None:
+                checkpoints.protected.add(checkpoints.best)
+
         try:
             train(
                 model,
@@ -67,8 +57,8 @@ def train_trunk(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> d
                 modality=setting.data.vocabulary.modality_table(),
                 units=setting.data.vocabulary.units_per_id(),
                 validation={"select": setting.validation()["select"]},
-                runtime=Runtime(save_before=tuple(stops), stop_before=stops[-1]),
-                hooks=Hooks(on_step=reached.on_step, on_best=reached.on_best, on_save=reached.on_save, keep_best=False),
+                runtime=Runtime(save_before=tuple(stops), stop_before=stops[-1], save_best=True),
+                hooks=Hooks(on_step=on_step, on_save=keep_best),
                 checkpoints=checkpoints,
             )
         except FloatingPointError as error:
@@ -77,12 +67,12 @@ def train_trunk(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> d
         **{key: config[key] for key in ("part", "arm", "size", "seed")},
         "learning_rate": rate,
         "learning_rate_at_edge": at_edge,
-        "tokens_seen": reached.tokens,
-        "flops_exact": reached.tokens * setting.per_token.flops_exact,
+        "tokens_seen": reached,
+        "flops_exact": reached * setting.per_token.flops_exact,
         "branches": len(stops),
         "text_lm": start["text_lm"],
         "diverged": diverged,
-        "note": f"DIVERGED: {diverged}" if diverged else f"{reached.tokens:,} tokens for {len(stops)} branches",
+        "note": f"DIVERGED: {diverged}" if diverged else f"{reached:,} tokens for {len(stops)} branches",
     }
 
 
@@ -114,11 +104,9 @@ class BranchPoint:
         """State of the batches behind the branching point."""
         return None if self.start is None else self.start.state["data"]
 
-    def recall(self, model: Any) -> None:
-        """Put the best weights that the trunk had so far into a model."""
-        assert self.start is not None
-        step = self.start.state["checks"][self.start.state["best"]]["step"]
-        restore_local(model, load_file(best_file(self.folder, step)))
+    def checkpoints(self) -> Checkpoints:
+        """Where the best weights are if the trunk had them."""
+        return _TrunkOfBranch(self.folder / CHECKPOINTS, SOLO, warn=_refuse)
 
 
 def branch_point(setting: Setting, trunk: Path) -> BranchPoint:
