@@ -119,6 +119,7 @@ def _group_lives(group: int) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_workers_take_devices_and_a_killed_one_gives_its_own_back(tmp_path: Path) -> None:
     """Two steps that wait for each other: would hang if the successor of the killed worker found no place."""
     steps = [

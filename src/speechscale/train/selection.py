@@ -108,7 +108,8 @@ class Selection:
             with_best: called while the model holds the best weights.
         """
         final = {name: self.measure(name) for name in self.validation}
-        last = local_copy(self.objective) if self.best_check not in (None, self.checks[-1]) else {}
+        older = bool(self.checks) and self.best_check not in (None, self.checks[-1])
+        last = local_copy(self.objective) if older else {}
         if not last or not self._put_best():
             self.best_check = self.checks[-1] if self.checks else None
             if with_best is not None:
