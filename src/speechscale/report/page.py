@@ -86,6 +86,7 @@ def render(
         provenance=provenance,
         skips=skips[:200],
         skips_total=len(skips),
+        side_by_side=side_by_side(runs),
         resolved=json.dumps(study, indent=1),
         plotly_js=_script(get_plotlyjs()),
     )
@@ -140,6 +141,8 @@ def run_table(runs: pd.DataFrame) -> dict[str, Any]:
         "size": ("size", str),
         "params_non_embedding": ("N (non-emb.)", short_count),
         "budget_flops": ("C budget", short_flops),
+        "branch_from_tokens": ("branched at", short_count),
+        "flops_exact_spent": ("C spent", short_flops),
         "flops_text_lm_exact": ("C of TextLM", lambda v: short_flops(v) if v else "-"),
         "tokens_seen": ("D tokens", short_count),
         "speech_epochs": ("speech epochs", lambda v: f"{v:.1f}"),
@@ -153,8 +156,43 @@ def run_table(runs: pd.DataFrame) -> dict[str, Any]:
         "loss_interleaved_final": ("interleaved loss", lambda v: f"{v:.3f}"),
     }
     used = [name for name in columns if name in runs and not runs[name].isna().all()]
+    if "branch_from_tokens" not in used:  # what a run spent is its budget then
+        used = [name for name in used if name != "flops_exact_spent"]
     rows = [[_cell(row[name], columns[name][1]) for name in used] for _, row in runs.iterrows()]
     return {"header": [columns[name][0] for name in used], "rows": rows}
+
+
+def side_by_side(runs: pd.DataFrame) -> dict[str, Any]:
+    """Header and rows of all cells of all parts: mean over seeds, with the standard deviation where there are several.
+
+    Of the accuracies those without a tag, of cells that were scored. Empty where one part has one seed.
+    """
+    if runs["part"].nunique() < 2 and runs["seed"].nunique() < 2:
+        return {"header": [], "rows": []}
+    losses = {
+        "loss_speech_final": "speech loss",
+        "loss_speech_best": "early-stopped",
+        "loss_text_final": "text loss",
+    }
+    metrics = {
+        _key(m): f"{m[0].replace('_', ' ')} {figures.DIRECTIONS[m[1]]}"
+        for m in figures.metric_columns(runs)
+        if not m[2]
+    }
+    wanted = {name: label for name, label in {**losses, **metrics}.items() if name in runs and runs[name].notna().any()}
+    rows = []
+    for (part, arm, size, _), cell in runs.groupby(["part", "arm", "size", "budget_flops"], sort=False):
+        head = [part, arm, size, short_count(cell["tokens_seen"].mean()), str(len(cell))]
+        rows.append(head + [_mean(cell[name], 2 if name in metrics else 3) for name in wanted])
+    return {"header": ["part", "arm", "size", "D tokens", "seeds", *wanted.values()], "rows": rows}
+
+
+def _mean(values: pd.Series, digits: int) -> str:
+    known = values.dropna()
+    if known.empty:
+        return ""
+    spread = f" ± {known.std():.{digits}f}" if len(known) > 1 else ""
+    return f"{known.mean():.{digits}f}{spread}"
 
 
 def metric_table(runs: pd.DataFrame) -> dict[str, Any]:
@@ -164,7 +202,7 @@ def metric_table(runs: pd.DataFrame) -> dict[str, Any]:
         return {"header": [], "rows": []}
     header = ["metric", "direction", "items"]
     scored = runs.dropna(how="all", subset=[_key(m) for m in metrics])
-    scored = scored[scored["budget_flops"] == scored["budget_flops"].max()]
+    scored = scored[scored["budget_flops"] == scored.groupby(["arm", "size"])["budget_flops"].transform("max")]
     header += [f"{row['arm']} {row['size']} s{row['seed']}" for _, row in scored.iterrows()]
     rows = []
     for metric in metrics:

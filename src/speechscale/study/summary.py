@@ -27,13 +27,17 @@ FIRST_COLUMNS = (
     "supervised_units",
     "arm",
     "size",
+    "family",
     "params_total",
     "params_non_embedding",
     "budget_flops",
     "flops_6nd_total",
     "flops_6nd_non_embedding",
     "flops_exact",
+    "flops_exact_spent",
     "flops_text_lm_exact",
+    "schedule",
+    "branch_from_tokens",
     "tokens_seen",
     "tokens_unique",
     "speech_units_seen",
@@ -50,7 +54,10 @@ FIRST_COLUMNS = (
     "loss_speech_se",
     "loss_speech_select",
     "best_tokens_seen",
+    "loss_speech_per_second",
+    "loss_speech_per_word",
     "loss_text_final",
+    "loss_text_per_word",
     "loss_interleaved_final",
 )
 
@@ -139,11 +146,18 @@ def _material(
     name: str, part: Mapping[str, Any], records: Mapping[str, Any], inputs: Mapping[str, Path]
 ) -> PartMaterial:
     own = [r["results"] for step, r in sorted(records.items()) if step.startswith(f"run/{name}/")]
-    largest = max((r["row"]["budget_flops"] for r in own), default=0.0)
+    largest: dict[tuple[str, str], float] = {}
+    for row in (r["row"] for r in own):
+        key = row["arm"], row["size"]
+        largest[key] = max(largest.get(key, 0.0), row["budget_flops"])
     return PartMaterial(
         title=part["title"] or name,
-        facts=_facts(part, records, inputs),
-        curves=[_curve(r) for r in own if r["row"]["budget_flops"] == largest and r["trajectory"]],
+        facts=_facts(part, records, inputs) | {"schedule": _schedule(name, part, records)},
+        curves=[
+            _curve(r)
+            for r in own
+            if r["row"]["budget_flops"] == largest[r["row"]["arm"], r["row"]["size"]] and r["trajectory"]
+        ],
         sweep=_sweep(own),
         text_lms=_text_lms(name, part, records),
         samples=_samples(name, inputs),
@@ -175,6 +189,27 @@ def _facts(part: Mapping[str, Any], records: Mapping[str, Any], inputs: Mapping[
     if corpus["kind"] == "storyworld" and corpus["read_only_share"]:
         facts["facts only read"] = f"{corpus['read_only_share']:.0%} of the facts never occur in speech"
     return facts
+
+
+def _schedule(name: str, part: Mapping[str, Any], records: Mapping[str, Any]) -> str:
+    """Which schedule the runs had; with trunks what they and their branches cost, and what full runs would have."""
+    trunks = [r["results"] for step, r in records.items() if step.startswith(f"trunk/{name}/")]
+    runs = [r["results"]["row"] for step, r in records.items() if step.startswith(f"run/{name}/")]
+    branches = [row for row in runs if row["branch_from_tokens"] is not None]
+    if not trunks or not branches:
+        return f"{part['train']['schedule']}, one run per point"
+    cool_downs, trunk_flops = (sum(values) for values in _costs(branches, trunks))
+    whole = sum(row["flops_exact"] for row in branches)
+    return (
+        f"wsd: {len(trunks)} trunks of {trunk_flops:.3g} FLOPs and {len(branches)} cool-downs of {cool_downs:.3g}; as "
+        f"full runs {whole:.3g}: {1 - (cool_downs + trunk_flops) / whole:.0%} saved; the other "
+        f"{len(runs) - len(branches)} runs (the sweep) were trained whole"
+    )
+
+
+def _costs(runs: Iterable[Mapping[str, Any]], trunks: Iterable[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
+    """FLOPs spent, exact count, of each run and each trunk."""
+    return [row["flops_exact_spent"] for row in runs], [trunk["flops_exact"] for trunk in trunks]
 
 
 def _oracle(units: Mapping[str, Any]) -> bool:
@@ -213,11 +248,13 @@ def _sweep(own: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _text_lms(name: str, part: Mapping[str, Any], records: Mapping[str, Any]) -> list[dict[str, str]]:
     rows = []
+    families = {arm["family"] for arm in part["arms"].values()}
+    shapes = {f"{family}:{size}" if family else size for family in families for size in part["grid"]["sizes"]}
     for step, record in sorted(records.items()):
         if not step.startswith(f"text_lm/{part['corpus']['name']}/"):
             continue
         results = record["results"]
-        if results["size"] not in part["grid"]["sizes"]:
+        if results["size"] not in shapes:
             continue
         row = {
             "size": results["size"],
@@ -227,7 +264,7 @@ def _text_lms(name: str, part: Mapping[str, Any], records: Mapping[str, Any]) ->
             "text epochs": f"{results['text_epochs']:.2f}",
             "text loss (nats per token)": f"{results['loss_text']:.3f}",
         }
-        scored = records.get(f"text_lm_eval/{name}/{results['size']}", {}).get("results", {})
+        scored = records.get(f"text_lm_eval/{name}/{results['size'].replace(':', '-')}", {}).get("results", {})
         if scored.get("text_lm") == step:
             for metric in scored["metrics"]:
                 if not metric["tag"]:
@@ -254,7 +291,9 @@ def _provenance(records: Mapping[str, Mapping[str, Any]], dropped: int) -> dict[
     done = list(records.values())
     cpu = sum(r["cpu_seconds"] for r in done)
     commits = sorted({r["git_commit"] for r in done if r["git_commit"]})
-    flops = sum(r["results"]["row"]["flops_exact"] or 0 for name, r in records.items() if name.startswith("run/"))
+    rows = [r["results"]["row"] for name, r in records.items() if name.startswith("run/")]
+    trunks = [r["results"] for name, r in records.items() if name.startswith("trunk/")]
+    flops = sum(map(sum, _costs(rows, trunks)))
     lms = sum(r["results"]["flops_exact"] for name, r in records.items() if name.startswith("text_lm/"))
     return {
         "steps": f"{len(done)}, {cpu:,.0f} core-seconds",
