@@ -281,6 +281,8 @@ def _step_of(folder: Path) -> int | None:
 
 
 def _reason(error: BaseException) -> str:
+    if failures := getattr(error, "failures", None):  # torch gathers what went wrong on each process
+        error = next(iter(failures.values()))[0]
     full = isinstance(error, OSError) and error.errno in FULL_DISK
     if full or "No space left" in str(error):  # torch and safetensors wrap the system's error
         return "the disk is full; free some space, the next save is tried as planned"
