@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import random
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +12,10 @@ import pytest
 import torch
 
 from speechscale.errors import DataError
-from speechscale.model.sizes import SIZES, Size
-from speechscale.model.slm import POLICIES, drop_text, extend, load_model, new_model, save_model
+from speechscale.model.rows import POLICIES
+from speechscale.model.shape import Size
+from speechscale.model.sizes import SIZES
+from speechscale.model.slm import drop_text, extend, new_model
 from speechscale.tokens.packing import Batch, pack_documents
 from speechscale.train.loop import TrainConfig, train
 from speechscale.train.losses import loss_by_modality
@@ -92,7 +92,8 @@ def test_same_seed_same_weights_and_no_global_randomness(size: Size) -> None:
 def test_extension_keeps_text_bit_for_bit(size: Size, policy: str) -> None:
     lm = new_model(size, TEXT + 8, CONTEXT, seed=0)  # eight rows of padding behind the text
     original = copy.deepcopy(lm.state_dict())
-    slm = extend(lm, TEXT, JOINT, seed=1, policy=policy)
+    centroids = np.random.default_rng(0).normal(size=(UNITS, 8)) if policy == "centroid" else None
+    slm = extend(lm, TEXT, JOINT, seed=1, policy=policy, centroids=centroids)
     for name, weight in lm.state_dict().items():
         assert torch.equal(weight, original[name]), "the TextLM was changed"
         kept = TEXT if name.endswith(("embed_tokens.weight", "lm_head.weight")) else len(weight)
@@ -103,7 +104,7 @@ def test_extension_keeps_text_bit_for_bit(size: Size, policy: str) -> None:
     with torch.no_grad():
         assert torch.equal(slm(tokens).logits[..., :TEXT], lm(tokens).logits[..., :TEXT])
         assert slm(tokens).logits.shape[-1] == JOINT == slm.config.vocab_size
-    again = extend(lm, TEXT, JOINT, seed=1, policy=policy)
+    again = extend(lm, TEXT, JOINT, seed=1, policy=policy, centroids=centroids)
     assert torch.equal(again.lm_head.weight, slm.lm_head.weight)
 
 
@@ -157,38 +158,12 @@ def test_textless_warm_keeps_the_body_only(text_lm: Any) -> None:
     assert loss == pytest.approx(math.log(1 + UNITS), abs=1.5)
 
 
-@pytest.mark.parametrize("size", SHAPES, ids=["tied", "untied"])
-def test_folder_reads_back_the_same_model(size: Size, tmp_path: Path) -> None:
-    slm = extend(new_model(size, TEXT, CONTEXT, seed=0), TEXT, JOINT, seed=1)
-    save_model(slm, tmp_path / "model")
-    assert {p.suffix for p in (tmp_path / "model").iterdir()} == {".json", ".safetensors"}
-    back = load_model(tmp_path / "model")
-    assert type(back) is type(slm)
-    for name, weight in slm.state_dict().items():
-        assert torch.equal(weight, back.state_dict()[name])
-    assert (back.lm_head.weight is back.model.embed_tokens.weight) == size.tied
-
-
-def test_unusable_folders_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no config"):
-        load_model(tmp_path / "nothing")
-    folder = tmp_path / "model"
-    save_model(new_model(SIZES["0.02M"], 50, CONTEXT, seed=0), folder)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
-    with pytest.raises(DataError, match=r"disagree at model\.layers\.2"):
-        load_model(folder)
-    (folder / "model.safetensors").write_bytes(b"not a tensor file")
-    with pytest.raises(DataError, match="cannot be read"):
-        load_model(folder)
-
-
 @pytest.mark.parametrize(
     ("text", "new", "policy", "message"),
     [
         (TEXT + 1, JOINT, "mean", "this TextLM has 120 rows"),
         (TEXT, TEXT, "mean", "does not go beyond"),
-        (TEXT, JOINT, "fancy", "allowed: calibrated, gaussian, mean"),
+        (TEXT, JOINT, "fancy", "allowed: calibrated, gaussian, mean, mean_cov, centroid"),
     ],
 )
 def test_impossible_extensions_are_refused(text_lm: Any, text: int, new: int, policy: str, message: str) -> None:

@@ -88,7 +88,8 @@ def load_text_lm(name: Path | str, revision: str | None = None, dtype: torch.dty
             )
     except Exception as error:
         raise DataError(
-            f"{_what(name, revision)}: weights cannot be read (safetensors only): {_remedy(name)} ({_first_line(error)})"
+            f"{_what(name, revision)}: weights cannot be read (safetensors only): {_remedy(name, revision)} "
+            f"({_first_line(error)})"
         ) from error
     report["unexpected_keys"] = {key for key in report["unexpected_keys"] if not key.endswith(BUFFERS)}
     _require_complete(report, _what(name, revision), "these weights belong to another model")
@@ -103,7 +104,7 @@ def text_lm_config(name: Path | str, revision: str | None = None) -> Any:
             config = AutoConfig.from_pretrained(name, **_options(name, revision))
     except Exception as error:  # the hub's client, os, json and transformers each raise their own
         raise DataError(
-            f"{_what(name, revision)}: config.json cannot be read: {_remedy(name)} ({_first_line(error)})"
+            f"{_what(name, revision)}: config.json cannot be read: {_remedy(name, revision)} ({_first_line(error)})"
         ) from error
     require_known(config.model_type)
     if getattr(config, "quantization_config", None):
@@ -125,12 +126,15 @@ def _what(name: Path | str, revision: str | None) -> str:
     return f"TextLM '{name}'" + (f" at revision '{revision}'" if revision else "")
 
 
-def _remedy(name: Path | str) -> str:
+def _remedy(name: Path | str, revision: str | None) -> str:
     if Path(name).is_dir():
         return "give a folder with config.json and *.safetensors"
+    if str(name).startswith(("/", ".", "~")):
+        return "no such folder; give one with config.json and *.safetensors, or a name on the hub"
+    command = f"hf download {name}" + (f" --revision {revision}" if revision else "")
     return (
         "no such folder here, and the hub did not give it either; check the name, or run "
-        f"`hf download {name}` on a machine with network and give the folder"
+        f"`{command}` on a machine with network and give the folder"
     )
 
 

@@ -18,11 +18,11 @@ from transformers import AutoModelForCausalLM
 from speechscale.errors import DataError
 from speechscale.model.anatomy import embedding_of, is_tied, output_layer_of, rows_of
 from speechscale.model.configs import INIT_STD, model_config
-from speechscale.model.folders import load_model, load_text_lm, save_model
-from speechscale.model.rows import POLICIES, Centroids, calibrate, choose_policy, trained_scale
+from speechscale.model.folders import load_model, save_model
+from speechscale.model.rows import Centroids, calibrate, choose_policy, trained_scale
 from speechscale.model.shape import Size
 
-__all__ = ["POLICIES", "drop_text", "extend", "load_model", "load_text_lm", "new_model", "save_model"]
+__all__ = ["drop_text", "extend", "load_model", "new_model", "save_model"]
 
 
 def new_model(size: Size, vocab_size: int, context: int, seed: int) -> Any:
@@ -66,7 +66,7 @@ def extend(
 
     Args:
         text_vocab_size: ids that the TextLM was trained on. new_vocab_size: those, units and markers.
-        policy: a key of POLICIES.
+        policy: a key of `rows.POLICIES`.
         centroids: for "centroid": row k belongs to id `text_vocab_size + k`.
         copies: text id whose rows a new id starts with, exactly; for markers. Example: {speech_id: newline_id}
 
