@@ -17,7 +17,7 @@ from speechscale.model.shape import Size
 Precision = Literal["fp32", "bf16"]
 Kernel = Literal["mask", "varlen", "flex"]
 Device = Literal["cpu", "cuda"]
-Body = Literal["full", "frozen", "lora"]
+Trains = Literal["all", "rows", "lora"]
 FP32, BF16, INT64 = 4, 2, 8
 FLEX_BLOCK = 128
 
@@ -54,7 +54,9 @@ class Setup:
         rows, context: of one micro-batch. kernel: of attention, as in `train.attention`.
         cast: "autocast" keeps the residual stream in fp32 and casts what matrices multiply; "sharded" is FSDP2's mixed
             precision, a body wholly in bf16; "none" is fp32.
-        body: what trains in the layers; "lora": adapters of `lora_rank` beside every matrix of the body.
+        trains: as in `train.adapt`: everything, the rows of embedding and head alone, or these and adapters of
+            `lora_rank` beside every matrix of the body.
+        fp32_attention: attend in fp32 whatever the matrices multiply.
         checkpointing: keep the input of each layer only and compute the layer again.
     """
 
@@ -63,8 +65,9 @@ class Setup:
     kernel: Kernel
     device: Device
     cast: Literal["none", "autocast", "sharded"]
-    body: Body = "full"
+    trains: Trains = "all"
     lora_rank: int = 0
+    fp32_attention: bool = False
     checkpointing: bool = False
 
     @property
@@ -83,12 +86,12 @@ class Setup:
 
     @property
     def attention(self) -> int:
-        """Bytes of a number in attention, which the loop runs in fp32 under autocast on a CPU."""
-        return FP32 if self.device == "cpu" and self.cast == "autocast" else self.compute
+        """Bytes of a number in attention."""
+        return FP32 if self.fp32_attention else self.compute
 
     def casts(self, readers: int, shared: bool = False) -> int:
         """Copies kept of an input that `readers` matrices multiply: autocast makes one for each reader."""
-        if self.body == "frozen":
+        if self.trains == "rows":
             return 0  # a frozen matrix needs no input to differentiate; what passes the gradient on is the matrix
         return readers if self.cast == "autocast" and not shared else 1
 
@@ -120,7 +123,7 @@ def layer_bytes(size: Size, setup: Setup) -> dict[str, int]:
         "inputs of gate and up": n * d * setup.compute * setup.casts(second),
         "mlp": n * size.ffn * setup.compute * _mlp_tensors(size, setup),
     }
-    if setup.body == "lora":
+    if setup.trains == "lora":
         terms["adapters"] = n * setup.lora_rank * setup.compute * (first + second + 2)
     return terms
 
@@ -129,7 +132,7 @@ def _norm(size: Size, setup: Setup, width: int, shares_input: bool = False) -> i
     """What a norm keeps of each token: its input; RMSNorm also the normed input, for its weight, and 1 / rms."""
     if TRAITS[size.family].norm_bias:
         return setup.tokens * (2 * FP32 + (0 if shares_input else width * setup.stream))
-    normed = width * setup.stream if setup.body == "full" else 0
+    normed = width * setup.stream if setup.trains == "all" else 0
     return setup.tokens * (width * FP32 + normed + FP32)  # computes in fp32 whatever the stream
 
 
@@ -147,7 +150,7 @@ def _attention(size: Size, setup: Setup) -> dict[str, int]:
     if TRAITS[size.family].qk_norm:
         per_head = _norm(size, setup, size.head_dim)
         terms["norms of q and k"] = per_head * (size.heads + size.kv_heads)
-        if setup.cast == "autocast" and setup.body == "full":  # the norm's input is bf16, its upcast copy is fp32
+        if setup.cast == "autocast" and setup.trains == "all":  # the norm's input is bf16, its upcast copy is fp32
             terms["norms of q and k"] -= n * (queries + size.kv_dim) * (FP32 - BF16)
     if setup.kernel == "mask":
         terms["mask as numbers"] = setup.rows * setup.context**2 * setup.attention  # each call converts the booleans
@@ -160,7 +163,7 @@ def _attention(size: Size, setup: Setup) -> dict[str, int]:
 
 def _mlp_tensors(size: Size, setup: Setup) -> int:
     """Tensors of the inner width: inputs of activation and product, and of the last matrix if its weight trains."""
-    last = 0 if setup.body == "frozen" else 1
+    last = 0 if setup.trains == "rows" else 1
     if TRAITS[size.family].gated:
         return 3 + last  # the gate's matrix, its activation, up, their product
     return 1 if kept_of(size).activation == "relu" else 1 + last
@@ -186,13 +189,15 @@ def outer_bytes(size: Size, setup: Setup) -> dict[str, int]:
 
 
 def backward_bytes(size: Size, setup: Setup) -> int:
-    """Count the gradients of activations alive at once while one layer is differentiated.
+    """Count what differentiating one layer adds at most to what the layer keeps: it is in the MLP, which comes first.
 
-    In the MLP: of the stream, of the product and of both its factors; in attention: of the output, q, k and v.
+    Gradients of the stream, before and behind the branch; of the activation's input and output (two of the inner width
+    beyond what is freed by then, one where an input of the last matrix is freed); of the last matrix.
     """
-    mlp = (3 if TRAITS[size.family].gated else 2) * size.ffn * setup.compute
-    attention = 4 * size.q_dim * setup.attention
-    return setup.tokens * (size.dim * (setup.stream + setup.compute) + max(mlp, attention))
+    inner = 1 if kept_of(size).activation == "gelu" else 2
+    stream = size.dim * (setup.stream + setup.compute)
+    matrix = size.dim * size.ffn * (FP32 + setup.compute) if setup.trains == "all" else 0
+    return setup.tokens * (stream + inner * size.ffn * setup.compute) + matrix
 
 
 def forward_bytes(size: Size, setup: Setup) -> int:
