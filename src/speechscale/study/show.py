@@ -32,6 +32,7 @@ def print_plan(study: Study) -> None:
         if value:
             console.print(f"  {label}: {value}", highlight=False)
     cells: list[Cell] = []
+    text_lms: dict[tuple[str, str, tuple[float, ...]], Cell] = {}
     for name, part in study.parts.items():
         lms, runs = text_lm_cells(name, part), plan_part(name, part)
         console.print(f"\n[bold]part {name}[/]: {part.title}", highlight=False)
@@ -39,8 +40,10 @@ def print_plan(study: Study) -> None:
         trunks = trunk_cells(runs)
         console.print(_table([*lms, *trunks, *runs], part))
         console.print("  " + describe_schedule(part, runs), highlight=False)
-        cells += lms + trunks + runs
-    console.print(bill(cells), highlight=False)
+        for lm in lms:  # parts of one corpus share them
+            text_lms.setdefault((part.corpus.name, lm.size, lm.learning_rates), lm)
+        cells += trunks + runs
+    console.print(bill([*text_lms.values(), *cells]), highlight=False)
 
 
 def describe_data(part: Part) -> str:
