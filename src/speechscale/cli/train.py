@@ -76,7 +76,9 @@ def _train(job: TrainJob, folder: Path, options: dict[str, Any]) -> int:
         if job.preference is not None:
             from speechscale.train.run_preference import run_preference
 
-            record = run_preference(job, folder, group, fresh=options["fresh"], stop=stop)
+            record = run_preference(
+                job, folder, group, _options(options, group), stop=stop, sinks=_sinks(folder, options, group)
+            )
         else:
             from speechscale.train.run import prepare, run_job
 
@@ -127,8 +129,11 @@ def _summary(record: dict[str, Any], folder: Path) -> str:
         return f"{folder}: {record['stopped']} after {spent}; start again with the same command to go on"
     losses = [
         f"{name}: " + ", ".join(f"{key} {value:.3f}" for key, value in found.items() if key != "mean")
-        for name, found in record["losses_final"].items()
+        for name, found in record.get("losses_final", {}).items()
     ]
+    for name, found in record.get("held_out", {}).items():
+        numbers = (f"{key} {found['mean'][key]:.3f} ± {found['se'][key] or 0:.3f}" for key in ("margin", "accuracy"))
+        losses.append(f"held-out pairs {name}: {', '.join(numbers)}")
     ended = f" (ended early: {record['stopped']})" if record["stopped"] else ""
     return "\n  ".join([f"{folder}: {spent}{ended}", *losses, f"model: {folder / 'model'}"])
 

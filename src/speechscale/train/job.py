@@ -8,6 +8,7 @@ tokens here, once the vocabulary and the shape are known, and the record holds w
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,8 @@ from speechscale.model.sizes import Size
 from speechscale.settings import Section, override, read_toml, validate
 from speechscale.train.adapt import Trains
 from speechscale.train.config import TrainConfig
+from speechscale.train.preference_data import PairRules
+from speechscale.train.preference_loss import PreferenceConfig
 
 Stream = Literal["speech", "text", "interleaved"]
 Convention = Literal["exact", "6nd_total", "6nd_non_embedding"]
@@ -142,11 +145,44 @@ class Recipe(Section):
 
 
 class Preference(Section):
-    """Preference tuning (DPO) instead of training on rows."""
+    """Preference tuning (DPO) instead of training on rows (docs/preference.md)."""
 
-    pairs: str = Field(description="JSONL of prompt, chosen, rejected")
-    validation: str = ""
-    settings: dict[str, Any] = Field(default_factory=dict, description="of `PreferenceConfig` (docs/preference.md)")
+    pairs: str = Field(description="JSON lines of prompt, chosen, rejected")
+    validation: str = Field("", description="held-out pairs, likewise")
+    prompt_as: Literal["given", "text"] = "given"
+    completion_as: Literal["given", "text"] = "given"
+    max_auto_bleu: float | None = Field(None, ge=0, le=1)
+    auto_bleu_of: Literal["text", "tokens"] = "text"
+    auto_bleu_n: int = Field(2, ge=1)
+    epochs: int = Field(1, ge=1)
+    batch_pairs: int = Field(ge=1)
+    context: int = Field(ge=8)
+    learning_rate: float = Field(gt=0)
+    beta: float = Field(0.1, gt=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    length_normalized: bool = False
+    sft_weight: float = Field(0.0, ge=0)
+    score_end: bool = True
+    schedule: Literal["cosine", "linear", "wsd"] = "cosine"
+    warmup_fraction: float = Field(0.1, ge=0, le=1)
+    final_lr_fraction: float = Field(0.0, ge=0, le=1)
+    weight_decay: float = Field(0.0, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    checks: int = Field(4, ge=1)
+    seed: int = Field(0, ge=0)
+
+    @property
+    def rules(self) -> PairRules:
+        """How lines become pairs."""
+        names = ("context", "prompt_as", "completion_as", "max_auto_bleu", "auto_bleu_of", "auto_bleu_n")
+        return PairRules(**{name: getattr(self, name) for name in names})
+
+    @property
+    def config(self) -> PreferenceConfig:
+        """The recipe of the tuning."""
+        names = {field.name for field in fields(PreferenceConfig)}
+        return PreferenceConfig(**{name: value for name, value in self.model_dump().items() if name in names})
 
 
 class TrainJob(Section):

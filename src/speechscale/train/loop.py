@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,9 +17,8 @@ from jaxtyping import Int, Int8
 from torch import Tensor
 
 from speechscale.errors import DataError
-from speechscale.model.anatomy import blocks_of, causal_lm
+from speechscale.model.anatomy import blocks_of
 from speechscale.tokens.packing import Batch
-from speechscale.train.attention import attention_of_documents
 from speechscale.train.checkpoints import Checkpoint, Checkpoints, load_tensors
 from speechscale.train.config import Runtime, TrainConfig, make_optimizer, require_fit, resolve_precision
 from speechscale.train.losses import Losses
@@ -147,12 +144,7 @@ def _stepper(model: Any, config: TrainConfig, runtime: Runtime, group: Group, to
     objective = Objective(model, precision=resolve_precision(config.precision, model), z_loss=config.z_loss)
     objective.require_context(config.context)
     if runtime.recompute:
-        # The backward pass computes blocks again, outside of the forward pass that chose the attention.
-        again = partial(attention_of_documents, model)
-        options = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), again())}
-        lm = causal_lm(model)
-        # transformers 5.0 has the older name only, later ones warn about it
-        getattr(lm, "activation_checkpointing_enable", lm.gradient_checkpointing_enable)(options)
+        recompute_blocks(model)
     call = spread(objective, group, runtime.parallel)
     if runtime.compile:
         for block in blocks_of(model):

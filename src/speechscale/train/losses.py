@@ -20,7 +20,7 @@ from speechscale.tokens.packing import Batch
 from speechscale.tokens.vocabulary import MODALITY_MARKER, MODALITY_SPEECH, MODALITY_TEXT
 from speechscale.train.attention import choose_kernel, lay_out, predicting_places
 from speechscale.train.objective import Objective, Precision
-from speechscale.train.parallel import SOLO, Group
+from speechscale.train.parallel import SOLO, Group, is_sharded
 
 __all__ = ["Losses", "Rates", "loss_by_modality", "predicting_places", "ratio_standard_error", "target_losses"]
 
@@ -153,6 +153,8 @@ def loss_by_modality(
         document = np.unique(key, return_inverse=True)[1]
         own.append(_Measured(losses, modality[targets], spelled[targets], document))
     model.train(was_training)
+    if is_sharded(model):  # without a backward pass FSDP2 leaves the root's parameters whole
+        model.reshard()
     rounds = zip(*group.gather(own), strict=True)
     measured = [part for each in rounds for part in each][: len(usable)]
     before = np.cumsum([0, *(int(part.documents.max()) + 1 for part in measured)])[:-1]

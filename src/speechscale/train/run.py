@@ -2,13 +2,12 @@
 
 Enters: a `TrainJob`, a run folder, the processes. Leaves in the folder: job.json, metrics.jsonl, checkpoints/, best/,
 model/ (stock Hugging Face folders with the vocabulary) and, last, result.json.
-The one decision worth knowing: a folder belongs to one recipe. The same command goes on where it was; another recipe
-is refused with the fields that differ.
+The one decision worth knowing: everything that is chosen here (loaders, checkpoints, kernels, writers) is how, not
+what: the recipe alone decides the numbers, and it is the folder's name tag.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -16,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from speechscale.errors import DataError, StaleStep
+from speechscale.errors import DataError
 from speechscale.files import read_json, write_json
 from speechscale.model.configs import size_of
 from speechscale.model.flops import Flops, flops_per_token
@@ -25,7 +24,6 @@ from speechscale.model.peak import measured_peak
 from speechscale.model.shape import Size, params
 from speechscale.model.sizes import get_size
 from speechscale.model.slm import drop_text, extend, new_model
-from speechscale.settings import differences
 from speechscale.tokens.vocabulary import Vocabulary
 from speechscale.train.adapt import Adaptation, adapt
 from speechscale.train.checkpoints import Checkpoint, Checkpoints
@@ -36,11 +34,10 @@ from speechscale.train.logs import RunLog, Sink
 from speechscale.train.loop import Check, Hooks, TrainResult, train
 from speechscale.train.losses import Losses, Rates
 from speechscale.train.meter import Meter
-from speechscale.train.parallel import Group, save_stock
+from speechscale.train.parallel import Group
+from speechscale.train.run_folder import RESULT, claim, save_folder
 from speechscale.train.step import StepReport
 from speechscale.train.stopping import StopRequest
-
-JOB, RESULT = "job.json", "result.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +144,7 @@ def run_job(
         StaleStep: the folder belongs to another recipe.
         DataError, FloatingPointError, ConnectionError: see `train`.
     """
-    claim(prepared, folder, group, fresh=options.fresh)
+    claim(_recipe(prepared), folder, group, fresh=options.fresh)
     if (folder / RESULT).is_file():
         return read_json(folder / RESULT, "result", "delete it to run again")
     notes: list[str] = []
@@ -163,47 +160,12 @@ def run_job(
         return run.go(start, stop or StopRequest())
 
 
-def claim(prepared: Prepared, folder: Path, group: Group, *, fresh: bool) -> None:
-    """Make the run folder this recipe's. Called by all processes.
-
-    Raises:
-        StaleStep: it is another recipe's. DataError: it holds something else.
-    """
-    recipe = _recipe(prepared)
-    problem: Exception | None = None
-    if group.leads:
-        try:
-            _claim(recipe, folder, fresh)
-        except (DataError, StaleStep) as error:
-            problem = error
-    heard = group.gather(problem)[0]
-    if heard is not None:
-        raise heard
-
-
 def _recipe(prepared: Prepared) -> dict[str, Any]:
     return {
         "job": prepared.job.model_dump(mode="json"),
         "vocabulary": prepared.vocabulary.fingerprint,
         "tokens": prepared.config.tokens,
     }
-
-
-def _claim(recipe: Mapping[str, Any], folder: Path, fresh: bool) -> None:
-    path = folder / JOB
-    if fresh and path.is_file():
-        shutil.rmtree(folder)
-    if path.is_file():
-        changed = differences(read_json(path, "job", "give another --out"), recipe)
-        if changed:
-            raise StaleStep(
-                f"{folder} was begun with another recipe:\n  " + "\n  ".join(changed) + "\ngive another --out, or "
-                "--fresh to remove what is there"
-            )
-    elif folder.is_dir() and any(folder.iterdir()):
-        raise DataError(f"{folder} holds other files and no {JOB}; choose another --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, dict(recipe))
 
 
 @dataclass(slots=True)
@@ -304,22 +266,11 @@ class _Running:
 
     def _save_best(self, model: Any) -> None:
         if "select" in self.prepared.job.validation:
-            self._save_folder(model, self.folder / "best")
-
-    def _save_folder(self, model: Any, folder: Path) -> None:
-        """A stock folder with the vocabulary, complete or absent."""
-        draft = folder.with_name(f".{folder.name}.partial")
-        if self.group.leads:
-            shutil.rmtree(draft, ignore_errors=True)
-        save_stock(model, draft, self.group)
-        if self.group.leads:
-            self.prepared.vocabulary.save(draft)
-            shutil.rmtree(folder, ignore_errors=True)
-            draft.replace(folder)
+            save_folder(model, self.prepared.vocabulary, self.folder / "best", self.group)
 
     def _finish(self, model: Any, result: TrainResult, rates: Mapping[str, Rates]) -> dict[str, Any]:
         if not result.interrupted:
-            self._save_folder(model, self.folder / "model")
+            save_folder(model, self.prepared.vocabulary, self.folder / "model", self.group)
         record = {
             "stopped": result.stopped,
             "interrupted": result.interrupted,
