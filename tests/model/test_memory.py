@@ -194,6 +194,7 @@ BODIES = [
         for mode in ({}, BF16, GPU, SHARDED)
     ),
     ("0.5M", 1, 200, BF16),
+    *(("qwen2.5-0.5B", 1, 256, {"layers": 1, "kernel": kernel}) for kernel in ("mask", "varlen")),
     ("0.5M", 3, 96, {"fp32_attention": True, **BF16}),
     *((f"{family}:0.2M", 2, 64, mode) for family in ("qwen2", "qwen3", "gpt_neox", "opt") for mode in (BF16, GPU)),
     ("opt:0.2M", 2, 64, {"kernel": "mask"}),

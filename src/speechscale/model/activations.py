@@ -138,7 +138,7 @@ def _norm(size: Size, setup: Setup, width: int, shares_input: bool = False) -> i
 
 def _attention(size: Size, setup: Setup) -> dict[str, int]:
     n, queries = setup.tokens, size.q_dim
-    repeated = setup.device == "cpu" or setup.kernel == "mask"  # else the kernel reads grouped heads as they are
+    repeated = setup.device == "cuda" and setup.kernel == "mask"  # other kernels read grouped heads as they are
     keys = queries if repeated else size.kv_dim
     terms = {
         "q, k, v": n * (queries + 2 * keys) * setup.attention,
