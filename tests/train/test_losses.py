@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from speechscale.model.anatomy import Head
 from speechscale.model.sizes import SIZES, Size
 from speechscale.model.slm import new_model
 from speechscale.tokens.packing import Batch, pack_documents
 from speechscale.train import objective as objectives
 from speechscale.train.attention import Kernel, Rows, document_mask, lay_out
 from speechscale.train.losses import (
+    Rates,
     loss_by_modality,
     predicting_places,
     ratio_standard_error,
@@ -186,3 +188,61 @@ def test_speech_error_is_over_documents(model: Any, speech: list[Batch], modalit
             sums.append(values[own].sum())
             counts.append(float(own.sum()))
     assert got.speech_se == pytest.approx(ratio_standard_error(np.array(sums), np.array(counts)))
+
+
+@pytest.mark.parametrize("chunk", [1, 10_000])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("scale", "softcap", "z_loss"), [(1.0, None, 0.0), (0.5, 3.0, 0.1), (1.0, 2.0, 0.0)])
+def test_head_of_any_kind_equals_torch(
+    monkeypatch: pytest.MonkeyPatch, chunk: int, bias: bool, scale: float, softcap: float | None, z_loss: float
+) -> None:
+    """Weights per target, a bias, scaled and capped logits, the z-loss: value and gradients as autograd makes them."""
+    monkeypatch.setattr(objectives, "CHUNK_LOGITS", chunk)
+    monkeypatch.setattr(objectives, "MIN_CHUNK_TARGETS", 7)
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(n, 8, generator=generator).requires_grad_() for n in (20, 30))
+    shift = torch.randn(30, generator=generator).requires_grad_() if bias else None
+    targets = torch.randint(30, (20,), generator=generator)
+    weights = torch.rand(20, generator=generator)
+    head = Head(weight, shift, scale, softcap)
+    total, nats, denominator = objectives._HeadCrossEntropy.apply(
+        hidden, weight, shift, targets, weights, head, z_loss, "fp32"
+    )
+    logits = head.logits(hidden)
+    expected = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    torch.testing.assert_close(nats, expected)
+    torch.testing.assert_close(denominator, logits.logsumexp(1))
+    stock = (weights * (expected + z_loss * logits.logsumexp(1).square())).sum()
+    torch.testing.assert_close(total, stock)
+    inputs = [tensor for tensor in (hidden, weight, shift) if tensor is not None]
+    for got, wanted in zip(torch.autograd.grad(total, inputs), torch.autograd.grad(stock, inputs), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_z_loss_holds_the_denominator_near_one(batches: list[Batch]) -> None:
+    """Would catch a z-loss that is reported but not learned from."""
+    ends = {}
+    for z_loss in (0.0, 1.0):
+        model = new_model(SIZES["0.02M"], VOCAB, CONTEXT, seed=0)
+        objective = Objective(model, precision="fp32", z_loss=z_loss)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        for batch in batches[:30]:
+            outcome = objective(rows(batch))
+            optimizer.zero_grad()
+            outcome.total.backward()
+            optimizer.step()
+        ends[z_loss] = float(outcome.log_denominator.square().mean())
+    assert ends[1.0] < ends[0.0] / 4
+
+
+def test_losses_per_second_and_word_are_the_loss_per_unit_times_the_rate(
+    model: Any, batches: list[Batch], modality: np.ndarray
+) -> None:
+    found = loss_by_modality(model, batches[:2], modality)
+    per = found.per(Rates(units_per_second=19.4, units_per_word=7.1, text_tokens_per_word=1.3))
+    assert found.speech is not None
+    assert found.text is not None
+    assert per["speech_per_second"] == found.speech * 19.4
+    assert per["speech_per_word"] == found.speech * 7.1
+    assert per["text_per_word"] == found.text * 1.3
+    assert found.per(Rates())["speech_per_word"] is None

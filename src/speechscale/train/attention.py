@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -39,6 +39,7 @@ class Documents:
             variable-length kernel on a GPU, one SDPA call per document elsewhere. "flex": rows (B, T), a block mask.
         fp32: attend in fp32 whatever the precision around.
         mask: True where a token may look (mask), or flex's block mask. borders, lengths: of the documents (varlen).
+        added: the mask as it is added to scores, by dtype, so that layers share one.
     """
 
     kernel: Kernel
@@ -46,6 +47,14 @@ class Documents:
     mask: Any = None
     borders: Int32[Tensor, " documents1"] | None = None
     lengths: tuple[int, ...] = ()
+    added: dict[torch.dtype, Tensor] = field(default_factory=dict)
+
+    def additive(self, dtype: torch.dtype) -> Float[Tensor, "B 1 T T"]:
+        """The mask as numbers: 0 where a token may look, -inf elsewhere. SDPA would make one in every layer."""
+        if dtype not in self.added:
+            zeros = torch.zeros(self.mask.shape, dtype=dtype, device=self.mask.device)
+            self.added[dtype] = zeros.masked_fill_(~self.mask, -torch.inf)
+        return self.added[dtype]
 
 
 class Rows(NamedTuple):
@@ -169,10 +178,11 @@ def _attend(
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
     if options.get("softcap") is not None:
         raise DataError("attention with capped logits (Gemma 2) is not supported in training; take another TextLM")
-    if not documents.fp32:
-        return _within_documents(query, key, value, scaling, documents), None
+    # Autocast leaves rotated queries and keys in fp32; FSDP2 in bf16 wants back what it gave.
+    dtype = torch.float32 if documents.fp32 else value.dtype
     with torch.autocast(query.device.type, enabled=False):
-        return _within_documents(query.float(), key.float(), value.float(), scaling, documents), None
+        output = _within_documents(query.to(dtype), key.to(dtype), value.to(dtype), scaling, documents)
+    return output.to(value.dtype), None
 
 
 def _within_documents(
@@ -186,9 +196,13 @@ def _within_documents(
             query, key, value, block_mask=documents.mask, scale=scaling, enable_gqa=grouped
         )
         return output.transpose(1, 2)
+    if grouped and documents.kernel == "mask" and query.device.type == "cuda":
+        # With a mask and shared keys SDPA would fall back to whole score matrices.
+        key, value = (tensor.repeat_interleave(query.shape[1] // key.shape[1], 1) for tensor in (key, value))
+        grouped = False
     attend = partial(scaled_dot_product_attention, scale=scaling, enable_gqa=grouped)
     if documents.kernel == "mask":
-        return attend(query, key, value, attn_mask=documents.mask).transpose(1, 2)
+        return attend(query, key, value, attn_mask=documents.additive(query.dtype)).transpose(1, 2)
     parts = [
         attend(q, k, v, is_causal=True)
         for q, k, v in zip(*(tensor.split(documents.lengths, 2) for tensor in (query, key, value)), strict=True)

@@ -22,7 +22,7 @@ from speechscale.tokens.packing import Batch
 from speechscale.train.checkpoints import Checkpoint, Checkpoints, load_tensors
 from speechscale.train.config import Runtime, TrainConfig, make_optimizer, require_fit, resolve_precision
 from speechscale.train.losses import Losses
-from speechscale.train.objective import Objective, Precision
+from speechscale.train.objective import Objective, Precision, recompute_blocks
 from speechscale.train.parallel import SOLO, Group, is_sharded, spread
 from speechscale.train.schedule import check_points
 from speechscale.train.selection import SELECT, Check, CheckHook, Selection

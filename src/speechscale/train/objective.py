@@ -148,6 +148,7 @@ class _HeadCrossEntropy(torch.autograd.Function):
             grad.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=grad.dtype))
             grad *= share * head.scale if capped is None else share * head.scale * (1 - capped.square_())
             grads.add(chunk, grad, part, table)
+            del raw, logits, grad  # or they would lie beside those of the next chunk
         ctx.save_for_backward(*grads.finish(hidden.dtype, weight.dtype))
         ctx.mark_non_differentiable(nats, denominator)
         total = (weights * (nats + z_loss * denominator.square())).sum()

@@ -140,7 +140,7 @@ def spread(objective: Any, group: Group, parallel: Parallel) -> Any:
     if group.world == 1:
         return objective
     if parallel == "ddp":
-        return DistributedDataParallel(objective, broadcast_buffers=False, gradient_as_bucket_view=True)
+        return DistributedDataParallel(objective, gradient_as_bucket_view=True)
     mesh = init_device_mesh(group.device.type, (group.world,))
     bf16 = objective.precision == "bf16"
     policy = MixedPrecisionPolicy(
