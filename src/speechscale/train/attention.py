@@ -203,6 +203,9 @@ def _within_documents(
     attend = partial(scaled_dot_product_attention, scale=scaling, enable_gqa=grouped)
     if documents.kernel == "mask":
         return attend(query, key, value, attn_mask=documents.additive(query.dtype)).transpose(1, 2)
+    if len(set(documents.lengths)) == 1:  # full rows: one call for all of them
+        stacked = (t[0].unflatten(1, (len(documents.lengths), -1)).transpose(0, 1) for t in (query, key, value))
+        return attend(*stacked, is_causal=True).transpose(1, 2).flatten(0, 1)[None]
     parts = [
         attend(q, k, v, is_causal=True)
         for q, k, v in zip(*(tensor.split(documents.lengths, 2) for tensor in (query, key, value)), strict=True)
@@ -249,7 +252,8 @@ def _no_mask(*_: Any, **__: Any) -> None:
     """The documents say where a token may look; transformers need not make a mask of its own."""
 
 
-AttentionInterface.register(NAME, _attend)
+# Lengths of documents differ from batch to batch; compiled blocks would be compiled anew for each.
+AttentionInterface.register(NAME, torch.compiler.disable(_attend))
 AttentionMaskInterface.register(NAME, _no_mask)
 
 

@@ -148,7 +148,7 @@ def _stepper(model: Any, config: TrainConfig, runtime: Runtime, group: Group, to
     call = spread(objective, group, runtime.parallel)
     if runtime.compile:
         for block in blocks_of(model):
-            block.compile()
+            block.compile(dynamic=True if model.device.type == "cpu" else None)  # a GPU's rows keep their padding
     return Stepper(
         objective=objective,
         call=call,
