@@ -9,6 +9,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH_INDEX ?=
 
+# One worker per core, each with one thread; files stay whole, because their tests share what they make.
+SPREAD := -n auto --dist loadfile
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+
 .PHONY: quick test check lint clean
 
 $(BIN)/python:
@@ -31,8 +35,8 @@ quick: $(VENV)/.run
 	$(BIN)/speechscale study run quick
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow"
-	$(BIN)/python -m pytest -m slow
+	$(ONE_THREAD) $(BIN)/python -m pytest $(SPREAD) -m "not slow"
+	$(ONE_THREAD) $(BIN)/python -m pytest $(SPREAD) -m slow
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""Catches a resumed run that is another run, a half-written checkpoint that is believed, and a full disk that ends it."""
+"""Catches a resumed run that is another one, half a checkpoint that is believed, and a full disk that ends training."""
 
 from __future__ import annotations
 

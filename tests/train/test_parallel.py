@@ -19,7 +19,6 @@ from speechscale.train.parallel import SOLO, Group
 from tests.train.processes import run_processes
 from tests.train.runs import curve, summary, train_small
 
-
 TWO: dict[str, dict[str, Any]] = {
     "ddp": {"parallel": "ddp"},
     "fsdp-parts-recompute": {"parallel": "fsdp", "micro_rows": 1, "recompute": True},
