@@ -89,6 +89,12 @@ class Bill:
         return f"{self.device_hours:,.1f} device-hours{money}"
 
 
+def device_name(device: torch.device | str) -> str:
+    """What a GPU calls itself; "cpu" elsewhere."""
+    place = torch.device(device)
+    return torch.cuda.get_device_name(place) if place.type == "cuda" else place.type
+
+
 def known_peak(device_name: str) -> Peak | None:
     """Look up the published dense bf16 rate of a GPU; None where the name is not in the table.
 

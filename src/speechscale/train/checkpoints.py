@@ -122,7 +122,10 @@ class Checkpoints:
         except BaseException as error:  # told to the user by the main thread
             problem = _reason(error)
         heard: list[Any] = [None] * self.group.world
-        dist.all_gather_object(heard, (problem, own), group=self._talk)
+        try:
+            dist.all_gather_object(heard, (problem, own), group=self._talk)
+        except RuntimeError as error:  # a process is gone; the main thread will hear of it, too
+            heard = [(_reason(error), {})]
         problems = [text for text, _ in heard if text]
         if self.group.leads and not problems:
             try:

@@ -20,7 +20,7 @@ from speechscale.files import read_json, write_json
 from speechscale.model.configs import size_of
 from speechscale.model.flops import Flops, flops_per_token
 from speechscale.model.folders import load_model, load_text_lm, text_lm_config
-from speechscale.model.peak import measured_peak
+from speechscale.model.peak import device_name, known_peak, measured_peak
 from speechscale.model.shape import Size, params
 from speechscale.model.sizes import get_size
 from speechscale.model.slm import drop_text, extend, new_model
@@ -219,6 +219,7 @@ class _Running:
     def _log_start(self, model: Any, meter: Meter, start: Checkpoint | None) -> None:
         if self.log is None:
             return
+        sheet = known_peak(device_name(self.group.device))
         count = params(self.prepared.size, self.prepared.vocabulary.size)
         self.log.start(
             {
@@ -229,6 +230,7 @@ class _Running:
                 "flops_per_token_exact": self.prepared.flops.flops_exact,
                 "peak_flops": meter.peak.flops_per_s,
                 "peak": meter.peak.how,
+                "peak_flops_datasheet": None if sheet is None else sheet.flops_per_s,
                 "world": self.group.world,
                 "parallel": self.options.runtime.parallel if self.group.world > 1 else "none",
                 "device": str(self.group.device),
