@@ -246,3 +246,13 @@ def test_losses_per_second_and_word_are_the_loss_per_unit_times_the_rate(
     assert per["speech_per_word"] == found.speech * 7.1
     assert per["text_per_word"] == found.text * 1.3
     assert found.per(Rates())["speech_per_word"] is None
+
+
+def test_documents_of_one_length_attend_like_others(model: Any) -> None:
+    """Full rows take a shorter way through attention; it must be the same attention."""
+    equal = [np.arange(1, CONTEXT - 1) % 30 + k for k in range(1, 5)]
+    (batch,) = pack_documents(equal, ["text"] * 4, CONTEXT, batch_rows=4)
+    assert (batch.segments == 0).all()
+    with torch.no_grad():
+        short, long = (hidden_states(model, rows(batch, kernel), "fp32") for kernel in ("varlen", "mask"))
+    torch.testing.assert_close(short, long, rtol=1e-5, atol=1e-5)

@@ -204,8 +204,9 @@ def _within_documents(
     if documents.kernel == "mask":
         return attend(query, key, value, attn_mask=documents.additive(query.dtype)).transpose(1, 2)
     if len(set(documents.lengths)) == 1:  # full rows: one call for all of them
-        stacked = (t[0].unflatten(1, (len(documents.lengths), -1)).transpose(0, 1) for t in (query, key, value))
-        return attend(*stacked, is_causal=True).transpose(1, 2).flatten(0, 1)[None]
+        shape = (len(documents.lengths), -1)
+        q, k, v = (tensor[0].unflatten(1, shape).transpose(0, 1) for tensor in (query, key, value))
+        return attend(q, k, v, is_causal=True).transpose(1, 2).flatten(0, 1)[None]
     parts = [
         attend(q, k, v, is_causal=True)
         for q, k, v in zip(*(tensor.split(documents.lengths, 2) for tensor in (query, key, value)), strict=True)
