@@ -18,9 +18,11 @@ from speechscale.model.flops import flops_per_token
 from speechscale.model.sizes import SIZES, get_size
 from speechscale.model.slm import new_model, save_model
 from speechscale.records import UnitTable
+from speechscale.speech.units import SpeechTokenizer
 from speechscale.tokens.shards import write_packed
 from speechscale.tokens.store import TokenStore, build_store
 from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
+from speechscale.train.adapt import Adaptation
 from speechscale.train.config import Runtime
 from speechscale.train.feed import feed, open_mixture, rates_of
 from speechscale.train.job import TrainJob, load_job
@@ -29,6 +31,7 @@ from speechscale.train.parallel import SOLO
 from speechscale.train.plan import plan_lines
 from speechscale.train.run import Options, prepare, run_job
 from speechscale.train.run_folder import RESULT
+from speechscale.train.start import make_model
 from speechscale.train.stopping import StopRequest
 from tests.tokens.conftest import NUM_UNITS, WORDS, random_table
 
@@ -296,3 +299,29 @@ def test_a_plan_says_what_it_needs_and_what_would_fit(store: Path) -> None:
     small = "\n".join(plan(prepared, device="cuda", memory_bytes=800 * 2**20))
     assert "GiB" in small
     assert "fits" in small or "DOES NOT FIT" in small
+
+
+def test_rows_of_units_may_come_from_their_clusters_and_markers_from_text(store: Path, tmp_path: Path) -> None:
+    joint = Vocabulary.load(store.parent / "vocabulary")
+    save_model(new_model(SIZES["0.02M"], joint.text_size, CONTEXT, seed=3), tmp_path / "text_lm")
+    centers = np.random.default_rng(0).normal(size=(NUM_UNITS, 5)).astype(np.float32)
+    SpeechTokenizer(
+        encoder_name="mfcc", num_units=NUM_UNITS, frame_rate_hz=25.0, sample_rate_hz=16_000, centroids=centers
+    ).save(tmp_path / "units")
+    table = job_table(store, model__start="warm", model__path=str(tmp_path / "text_lm"), model__size="")
+    table["model"] |= {"new_rows": "centroid", "unit_tokenizer": str(tmp_path / "units")}
+    table["model"]["markers_like"] = {"speech": "cat", "text": "dog"}
+    size = get_size("0.02M")
+    job = TrainJob.model_validate(table)
+    rows = make_model(job.model, joint, size, CONTEXT, Adaptation()).get_input_embeddings().weight.detach()
+    assert joint.SPEECH is not None
+    for marker, word in ((joint.SPEECH, "cat"), (joint.SPEECH + 1, "dog")):
+        assert torch.equal(rows[marker], rows[joint.text_tokenizer.token_to_id(word)])
+    units = rows[joint.unit_start : joint.unit_start + NUM_UNITS]
+    near, far = (torch.pdist(torch.as_tensor(values)) for values in (centers, units))
+    assert float(torch.corrcoef(torch.stack([near, far]))[0, 1]) > 0.5, "near clusters do not have near rows"
+    table["model"]["markers_like"] = {"speech": "nowhere"}
+    with pytest.raises(DataError, match=r"markers_like.speech: no token 'nowhere'"):
+        make_model(TrainJob.model_validate(table).model, joint, size, CONTEXT, Adaptation())
+    with pytest.raises(ValueError, match="belong together"):
+        TrainJob.model_validate(job_table(store, model__new_rows="centroid"))

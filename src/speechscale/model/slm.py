@@ -72,7 +72,7 @@ def extend(
 
     Returns:
         A new model; text rows and all other weights equal the TextLM's bit for bit. So do fp32 logits of text ids, for
-        two or more tokens at once; for a single one the CPU rounds by the number of rows (1e-7).
+        two or more tokens at once; for a single one the CPU rounds by the number of rows (about 1e-6).
 
     Raises:
         DataError: unknown policy, more text ids than rows, nothing to add, copies from or to ids that are not there.

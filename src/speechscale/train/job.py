@@ -71,6 +71,10 @@ class Model(Section):
     revision: str = ""
     size: str = Field("", description="shape from scratch, e.g. 20M, qwen2.5-0.5B, opt:1M")
     new_rows: str = Field("calibrated", description="policy for the rows of new ids (docs/model.md)")
+    unit_tokenizer: str = Field("", description="folder of the speech tokenizer, for new_rows = 'centroid'")
+    markers_like: dict[Literal["speech", "text"], str] = Field(
+        default_factory=dict, description="text token whose row a marker starts with"
+    )
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
@@ -80,6 +84,8 @@ class Model(Section):
             raise ValueError("start 'scratch' needs size, and no path")
         if not scratch and (not self.path or self.size):
             raise ValueError(f"start '{self.start}' needs path, and no size")
+        if (self.new_rows == "centroid") != bool(self.unit_tokenizer):
+            raise ValueError("new_rows 'centroid' and unit_tokenizer belong together: give both or neither")
         return self
 
 

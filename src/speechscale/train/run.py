@@ -15,27 +15,24 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from speechscale.errors import DataError
 from speechscale.files import read_json, write_json
-from speechscale.model.configs import size_of
 from speechscale.model.flops import Flops, flops_per_token
-from speechscale.model.folders import load_model, load_text_lm, text_lm_config
 from speechscale.model.peak import device_name, known_peak, measured_peak
 from speechscale.model.shape import Size, params
 from speechscale.model.sizes import get_size
-from speechscale.model.slm import drop_text, extend, new_model
 from speechscale.tokens.vocabulary import Vocabulary
-from speechscale.train.adapt import Adaptation, adapt
+from speechscale.train.adapt import Adaptation
 from speechscale.train.checkpoints import Checkpoint, Checkpoints
 from speechscale.train.config import Runtime, TrainConfig, resolve_precision
 from speechscale.train.feed import feed, find_vocabulary, open_mixture, open_validation
-from speechscale.train.job import Model, TrainJob, need
+from speechscale.train.job import TrainJob, need
 from speechscale.train.logs import RunLog, Sink
 from speechscale.train.loop import Check, Hooks, TrainResult, train
 from speechscale.train.losses import Losses, Rates
 from speechscale.train.meter import Meter
 from speechscale.train.parallel import Group
 from speechscale.train.run_folder import RESULT, claim, save_folder
+from speechscale.train.start import make_model, shape_of
 from speechscale.train.step import StepReport
 from speechscale.train.stopping import StopRequest
 
@@ -84,46 +81,6 @@ def prepare(job: TrainJob) -> Prepared:
         config=config,
         flops=flops_per_token(size, vocabulary.size, config.context),
     )
-
-
-def shape_of(model: Model) -> Size:
-    """The shape of a model on disk or on the hub, from its config alone."""
-    return size_of(text_lm_config(model.path, model.revision or None))
-
-
-def make_model(prepared: Prepared) -> Any:
-    """The model before its first step, with a row for every id of the vocabulary.
-
-    Raises:
-        DataError: weights that do not fit, or an SLM of another vocabulary.
-    """
-    wanted, vocabulary = prepared.job.model, prepared.vocabulary
-    if wanted.start == "scratch":
-        model = new_model(prepared.size, vocabulary.size, prepared.config.context, wanted.seed)
-    elif wanted.start == "slm":
-        model = load_slm(Path(wanted.path), vocabulary)
-    else:
-        text_lm = load_text_lm(wanted.path, wanted.revision or None)
-        if wanted.start == "textless-warm":
-            model = drop_text(text_lm, vocabulary.size, wanted.seed)
-        else:
-            model = extend(text_lm, vocabulary.text_size, vocabulary.size, wanted.seed, wanted.new_rows)
-    return adapt(model, Adaptation(**prepared.job.adapt.model_dump()), wanted.seed)
-
-
-def load_slm(folder: Path, vocabulary: Vocabulary) -> Any:
-    """Read an SLM and hold it to a vocabulary.
-
-    Raises:
-        DataError: its own vocabulary is another one.
-    """
-    own = Vocabulary.load(folder)
-    if own.fingerprint != vocabulary.fingerprint:
-        raise DataError(
-            f"{folder}: its vocabulary {own.fingerprint[:12]} ({own.size} ids) is not the data's "
-            f"{vocabulary.fingerprint[:12]} ({vocabulary.size} ids); build the tokens with the model's vocabulary"
-        )
-    return load_model(folder)
 
 
 def run_job(
@@ -185,7 +142,7 @@ class _Running:
         data, _ = need(prepared.job)
         mixture = open_mixture(data, prepared.vocabulary, config.context, config.tokens)
         validation, rates = open_validation(prepared.job.validation, data, prepared.vocabulary, config.context)
-        model = make_model(prepared).to(self.group.device)
+        model = self._model().to(self.group.device)
         state = None if start is None else start.state["data"]
         batches = feed(mixture, config.batch_rows, self.group, state=state, workers=self.options.workers)
         meter = self._meter(model, 0.0 if start is None else start.state["seconds"])
@@ -204,6 +161,11 @@ class _Running:
             start=start,
         )
         return self._finish(model, result, rates)
+
+    def _model(self) -> Any:
+        prepared = self.prepared
+        adaptation = Adaptation(**prepared.job.adapt.model_dump())
+        return make_model(prepared.job.model, prepared.vocabulary, prepared.size, prepared.config.context, adaptation)
 
     def _meter(self, model: Any, seconds: float) -> Meter:
         return Meter(
