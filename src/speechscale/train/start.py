@@ -52,8 +52,8 @@ def _with_units(text_lm: Any, wanted: Model, vocabulary: Vocabulary) -> Any:
         tokenizer = SpeechTokenizer.load(wanted.unit_tokenizer)
         if tokenizer.num_units != vocabulary.num_units or not len(tokenizer.centroids):
             raise DataError(
-                f"model.unit_tokenizer {wanted.unit_tokenizer}: {len(tokenizer.centroids)} centroids, the vocabulary has "
-                f"{vocabulary.num_units} units; give the tokenizer that made them"
+                f"model.unit_tokenizer {wanted.unit_tokenizer}: {len(tokenizer.centroids)} centroids, the vocabulary "
+                f"has {vocabulary.num_units} units; give the tokenizer that made them"
             )
         centroids = tokenizer.centroids
     copies = {}
