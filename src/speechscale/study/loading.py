@@ -8,7 +8,6 @@ them key by key. A study without parts has one, named "main".
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from speechscale.errors import DataError
+from speechscale.settings import nearest, override, parse_override, read_toml
 from speechscale.study.spec import (
     SLUG,
     Arm,
@@ -37,6 +37,8 @@ from speechscale.study.spec import (
     Units,
     Vocoder,
 )
+
+__all__ = ["load_study", "parse_override", "resolve", "shipped_studies"]
 
 PART_SECTIONS = ("corpus", "units", "text", "interleave", "arms", "text_lm", "grid", "train", "evals", "vocoder", "fit")
 SECTIONS: dict[str, type[Section]] = {
@@ -71,36 +73,10 @@ def load_study(name_or_file: str, overrides: Mapping[str, Any] | None = None) ->
         nearest = difflib.get_close_matches(name_or_file, shipped, n=1)
         hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
         raise DataError(f"no study '{name_or_file}': neither a file nor one of {', '.join(shipped)}{hint}")
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a TOML file: {error}") from error
+    data = read_toml(path)
     for key, value in (overrides or {}).items():
-        _override(data, key, value)
+        override(data, key, value)
     return resolve(data, source=str(path))
-
-
-def parse_override(text: str) -> tuple[str, Any]:
-    """Read one KEY=VALUE of the command line; the value is TOML, or a plain string.
-
-    Example: "grid.seeds=[0, 1]" -> ("grid.seeds", [0, 1]); "corpus.path=my/dir" -> ("corpus.path", "my/dir")
-    """
-    key, equals, value = text.partition("=")
-    if not equals or not all(key.split(".")):
-        raise DataError(f"--set {text}: expected KEY=VALUE with a dotted key, e.g. corpus.path=my/dir")
-    try:
-        return key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key, value
-
-
-def _override(data: dict[str, Any], key: str, value: Any) -> None:
-    *tables, last = key.split(".")
-    for table in tables:
-        data = data.setdefault(table, {})
-        if not isinstance(data, dict):
-            raise DataError(f"--set {key}: '{table}' is a value, not a table")
-    data[last] = value
 
 
 def resolve(data: Mapping[str, Any], source: str = "study") -> Study:
@@ -112,7 +88,7 @@ def resolve(data: Mapping[str, Any], source: str = "study") -> Study:
     known = ["study", "parts", *PART_SECTIONS]
     for key in data:
         if key not in known:
-            raise DataError(f"{source}: unknown section [{key}]{_nearest(key, known)}")
+            raise DataError(f"{source}: unknown section [{key}]{nearest(key, known)}")
     header = data.pop("study", {})
     parts = data.pop("parts", None) or {"main": {}}
     merged = {}
@@ -133,7 +109,7 @@ def _merge_part(
 ) -> dict[str, Any]:
     for key in part:
         if key not in (*PART_SECTIONS, "title", "use_arms"):
-            raise DataError(f"{source}: unknown key parts.{name}.{key}{_nearest(key, [*PART_SECTIONS, 'use_arms'])}")
+            raise DataError(f"{source}: unknown key parts.{name}.{key}{nearest(key, [*PART_SECTIONS, 'use_arms'])}")
     merged: dict[str, Any] = {"title": part.get("title", name), "seed": seed}
     for section in PART_SECTIONS:
         merged[section] = _deep(shared.get(section, {}), part.get(section, {}))
@@ -165,11 +141,6 @@ def _deep(base: Any, over: Any) -> Any:
     return out
 
 
-def _nearest(key: str, allowed: list[str]) -> str:
-    match = difflib.get_close_matches(key, allowed, n=1)
-    return f"; did you mean '{match[0]}'?" if match else f"; allowed: {', '.join(allowed)}"
-
-
 def _fields_at(path: list[str], kind: str) -> list[str]:
     corpora: dict[str, type[Section]] = {
         "storyworld": StoryworldCorpus,
@@ -198,7 +169,7 @@ def _explain(error: ValidationError, source: str) -> str:
             kind = location.pop(1)
         key = ".".join(location)
         if issue["type"] == "extra_forbidden":
-            text = f"unknown key{_nearest(location[-1], _fields_at(location, kind))}"
+            text = f"unknown key{nearest(location[-1], _fields_at(location, kind))}"
         elif issue["type"] == "missing":
             text = "is missing; give it a value"
         else:

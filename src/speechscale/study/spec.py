@@ -9,21 +9,16 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from speechscale.model.families import Family
+from speechscale.settings import Section
 from speechscale.tokens.interleave_config import InterleaveConfig, Knot
 
 Stream = Literal["text", "speech", "interleaved"]
 Axis = Literal["budgets_flops", "tokens_per_param", "tokens"]
 Direction = Literal["ss", "st", "ts", "tt"]
 SLUG = re.compile(r"[a-z0-9][a-z0-9._-]*")
-
-
-class Section(BaseModel):
-    """A frozen table of the study file; unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class StudyHeader(Section):
@@ -315,7 +310,7 @@ class Train(Section):
     )
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     checks: int = Field(6, ge=1, description="validations along each run; the early-stopped loss is chosen among them")
-    new_rows: Literal["calibrated", "gaussian", "mean"] = "calibrated"
+    new_rows: Literal["calibrated", "gaussian", "mean", "mean_cov"] = "calibrated"
 
     @model_validator(mode="after")
     def _trunk(self) -> Train:
