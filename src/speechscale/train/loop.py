@@ -17,12 +17,11 @@ from jaxtyping import Int, Int8
 from torch import Tensor
 
 from speechscale.errors import DataError
-from speechscale.model.anatomy import blocks_of
 from speechscale.tokens.packing import Batch
 from speechscale.train.checkpoints import Checkpoint, Checkpoints, load_tensors
 from speechscale.train.config import Runtime, TrainConfig, make_optimizer, require_fit, resolve_precision
 from speechscale.train.losses import Losses
-from speechscale.train.objective import Objective, Precision, recompute_blocks
+from speechscale.train.objective import Objective, Precision, compile_blocks, recompute_blocks
 from speechscale.train.parallel import SOLO, Group, is_sharded, spread
 from speechscale.train.schedule import check_points
 from speechscale.train.selection import SELECT, Check, CheckHook, Selection
@@ -147,8 +146,7 @@ def _stepper(model: Any, config: TrainConfig, runtime: Runtime, group: Group, to
         recompute_blocks(model)
     call = spread(objective, group, runtime.parallel)
     if runtime.compile:
-        for block in blocks_of(model):
-            block.compile(dynamic=True if model.device.type == "cpu" else None)  # a GPU's rows keep their padding
+        compile_blocks(model)
     return Stepper(
         objective=objective,
         call=call,

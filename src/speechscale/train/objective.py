@@ -16,7 +16,7 @@ from jaxtyping import Float, Float32, Int
 from torch import Tensor, nn
 
 from speechscale.errors import DataError
-from speechscale.model.anatomy import Head, body_of, causal_lm, head_of, window_of
+from speechscale.model.anatomy import Head, blocks_of, body_of, causal_lm, head_of, window_of
 from speechscale.train.attention import Rows, attention_of_documents
 
 Precision = Literal["fp32", "bf16"]
@@ -102,6 +102,12 @@ def recompute_blocks(model: Any) -> None:
     # transformers 5.23 renamed it and warns of the old name.
     enable = getattr(lm, "activation_checkpointing_enable", None) or lm.gradient_checkpointing_enable
     enable(options)
+
+
+def compile_blocks(model: Any) -> None:
+    """Let torch compile each block. On a CPU rows differ in length from step to step; a GPU's keep their padding."""
+    for block in blocks_of(model):
+        block.compile(dynamic=True if model.device.type == "cpu" else None)
 
 
 def chunk_targets(vocab: int, device: torch.device) -> int:

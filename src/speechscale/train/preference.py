@@ -19,12 +19,11 @@ import torch
 from jaxtyping import Float64
 
 from speechscale.errors import DataError
-from speechscale.model.anatomy import blocks_of
 from speechscale.progress import Watch
 from speechscale.tokens.vocabulary import Vocabulary
 from speechscale.train.checkpoints import Checkpoint, Checkpoints, load_tensors
 from speechscale.train.config import Runtime, make_optimizer, require_fit, resolve_precision
-from speechscale.train.objective import Precision, recompute_blocks
+from speechscale.train.objective import Precision, compile_blocks, recompute_blocks
 from speechscale.train.parallel import SOLO, Group, is_sharded, spread
 from speechscale.train.preference_data import Pair
 from speechscale.train.preference_loss import PreferenceConfig, PreferenceObjective, compare
@@ -133,8 +132,7 @@ def tune(
         recompute_blocks(model)
     call = spread(objective, group, runtime.parallel)
     if runtime.compile:
-        for block in blocks_of(model):
-            block.compile()
+        compile_blocks(model)
     _quiet(objective, runtime)
     sets = {"train": Sequences.of(pairs, vocabulary.eos_id, config.score_end)}
     if validation:
