@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float64
 
 from speechscale.errors import DataError
+from speechscale.model.anatomy import blocks_of
 from speechscale.progress import Watch
 from speechscale.tokens.vocabulary import Vocabulary
 from speechscale.train.checkpoints import Checkpoint, Checkpoints, load_tensors
