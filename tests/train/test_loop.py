@@ -221,9 +221,14 @@ def test_unusable_input_is_refused(batches: list[Batch], modality: np.ndarray) -
 
 
 def test_auto_precision_follows_size_and_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    small, large = fresh("0.05M"), fresh("0.2M")
+    small, large, larger = fresh("0.05M"), fresh("0.2M"), fresh("0.5M")
     assert resolve_precision("bf16", small) == "bf16"
-    for native in (True, False):
+    expected = {
+        (False, False): ["fp32"] * 3,
+        (True, False): ["fp32", "bf16", "bf16"],
+        (True, True): ["fp32", "fp32", "bf16"],
+    }
+    for (native, amx), precisions in expected.items():
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native, raising=False)
-        assert resolve_precision("auto", small) == "fp32"
-        assert resolve_precision("auto", large) == ("bf16" if native else "fp32")
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx, raising=False)
+        assert [resolve_precision("auto", model) for model in (small, large, larger)] == precisions

@@ -21,8 +21,9 @@ from speechscale.train.objective import Precision
 from speechscale.train.parallel import Group, Parallel
 from speechscale.train.schedule import Schedule, decay_start
 
-BF16_FROM_PARAMS = 80_000
-"""On a CPU, body parameters from which bf16 autocast was measured faster than fp32 (docs/train.md)."""
+BF16_FROM_PARAMS, AMX_BF16_FROM_PARAMS = 80_000, 300_000
+"""Body parameters from which bf16 autocast was measured faster than fp32, on a CPU with avx512_bf16 (AMD) and on one
+with AMX, whose fp32 is faster in proportion (docs/train.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,16 +145,23 @@ class Runtime:
 
 
 def resolve_precision(precision: Literal["auto", "fp32", "bf16"], model: Any) -> Precision:
-    """Turn "auto" into what was measured faster: on a GPU bf16; on a CPU bf16 for bodies of at least
-    BF16_FROM_PARAMS parameters if it multiplies bf16 natively, else fp32."""
+    """Turn "auto" into what was measured faster: on a GPU bf16; on a CPU that multiplies bf16 natively bf16 for bodies
+    of some size, else fp32."""
     if precision != "auto":
         return precision
     if model.device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     tables = (embedding_of(model).weight.numel(), output_layer_of(model).weight.numel())
     body = sum(p.numel() for p in model.parameters()) - max(tables)
-    native = bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
-    return "bf16" if native and body >= BF16_FROM_PARAMS else "fp32"
+    return "bf16" if body >= bf16_from_params() else "fp32"
+
+
+def bf16_from_params() -> float:
+    """Body parameters from which bf16 is faster on this CPU; infinite where it is not native."""
+    if not getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)():
+        return math.inf
+    amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+    return AMX_BF16_FROM_PARAMS if amx else BF16_FROM_PARAMS
 
 
 def make_optimizer(model: Any, config: TrainConfig) -> torch.optim.AdamW:

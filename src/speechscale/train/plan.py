@@ -15,7 +15,7 @@ from speechscale.model.fitting import advise, largest_micro_rows
 from speechscale.model.memory import Job, gib, plan_memory
 from speechscale.model.shape import params
 from speechscale.train.attention import Attention, choose_kernel
-from speechscale.train.config import BF16_FROM_PARAMS
+from speechscale.train.config import bf16_from_params
 from speechscale.train.objective import CHUNK_LOGITS, GPU_CHUNK_LOGITS, Precision
 from speechscale.train.parallel import Parallel
 from speechscale.train.run import Prepared
@@ -95,7 +95,7 @@ def _precision(prepared: Prepared, kind: str) -> Precision:
     if prepared.config.precision != "auto":
         return prepared.config.precision
     body = params(prepared.size, prepared.vocabulary.size).non_embedding
-    return "bf16" if kind == "cuda" or body >= BF16_FROM_PARAMS else "fp32"
+    return "bf16" if kind == "cuda" or body >= bf16_from_params() else "fp32"
 
 
 def _recipe(prepared: Prepared, world: int, kind: str) -> list[str]:
