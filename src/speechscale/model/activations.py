@@ -152,8 +152,6 @@ def _attention(size: Size, setup: Setup) -> dict[str, int]:
         terms["norms of q and k"] = per_head * (size.heads + size.kv_heads)
         if setup.cast == "autocast" and setup.trains == "all":  # the norm's input is bf16, its upcast copy is fp32
             terms["norms of q and k"] -= n * (queries + size.kv_dim) * (FP32 - BF16)
-    if setup.kernel == "mask":
-        terms["mask as numbers"] = setup.rows * setup.context**2 * setup.attention  # each call converts the booleans
     joined = setup.kernel == "varlen" and setup.device == "cpu"  # outputs of the documents, put together
     head_by_head = kept_of(size).fused_qkv and not (setup.kernel == "mask" and setup.device == "cuda")  # as its queries
     if joined or head_by_head or setup.attention != setup.compute:
@@ -179,7 +177,7 @@ def outer_bytes(size: Size, setup: Setup) -> dict[str, int]:
     if not TRAITS[size.family].learned_positions:
         terms["cos and sin"] = 2 * n * size.head_dim * setup.stream
     if setup.kernel == "mask":
-        terms["mask"] = setup.rows * setup.context**2
+        terms["mask"] = setup.rows * setup.context**2 * (1 + setup.attention)  # as booleans, and as all layers add it
     if setup.kernel == "flex":
         blocks = -(-setup.context // FLEX_BLOCK)
         terms["block mask"] = setup.rows * blocks * blocks * 4 * 4  # four int32 tables

@@ -88,6 +88,7 @@ def _memory_job(
         checkpointing=recompute,
         trains=adapt.trains,
         lora_rank=adapt.rank if adapt.trains == "lora" else 0,
+        fp32_attention=kind == "cpu",
     )
 
 
