@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from speechscale.cli import COMMANDS, USUAL
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -69,8 +71,12 @@ def test_every_readme_command_exists() -> None:
     commands = re.findall(r"^ {4}speechscale (.+?)(?: {2,}#.*)?$", text, flags=re.MULTILINE)
     assert len(commands) >= 5
     for command in commands:
-        words = shlex.split(command)
-        verbs = words[:2] if words[0] in ("study", "corpus", "units", "tokens") else words[:1]
+        words = shlex.split(command.partition(" -- ")[0])  # what follows is for another command
+        verbs, table = words[:1], COMMANDS[words[0]]
+        if words[0] == "study" or (isinstance(table, dict) and words[1] in table):
+            verbs = words[:2]
+        elif isinstance(table, dict):
+            verbs = [words[0], USUAL[words[0]]]
         result = speechscale(*verbs, "--help")
         assert result.returncode == 0, command
         for option in (word for word in words if word.startswith("--")):
