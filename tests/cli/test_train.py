@@ -42,8 +42,9 @@ def test_train_plan_run_again_and_plot(store: Path, tmp_path: Path) -> None:
     assert "2,000 tokens" in planned.output
     assert "fits" in planned.output
     assert not out.exists()
-    done = call("train", config, "--out", out)
+    done = call("train", config, "--out", out, "--writer", "tensorboard")
     assert done.exit_code == 0, done.output
+    assert list((out / "tensorboard").glob("events.*")), "the writer was never asked"
     assert re.search(r"2,000 tokens in \d+ steps", done.output)
     assert "speech_per_unit" in done.output
     again = call("train", "run", config, "--out", out)

@@ -41,11 +41,12 @@ def held_out() -> list[Batch]:
     return pack_documents(chosen, ["speech"] * len(chosen), CONTEXT, batch_rows=ROWS)
 
 
-def share(group: Group, skip: int = 0) -> Iterator[tuple[Batch, dict[str, Any]]]:
+def share(group: Group, skip: int = 0, few: int | None = None) -> Iterator[tuple[Batch, dict[str, Any]]]:
     """This process' rows, with the number of batches behind each."""
     rows = ROWS // group.world
     cut = slice(group.rank * rows, (group.rank + 1) * rows)
-    for number, batch in enumerate(all_batches()[skip:], skip + 1):
+    stream = all_batches() if few is None else all_batches()[:few] * 200
+    for number, batch in enumerate(stream[skip:], skip + 1):
         yield (
             Batch(batch.tokens[cut], batch.segments[cut], batch.positions[cut], batch.stream[cut]),
             {"batches": number},
@@ -63,9 +64,14 @@ def train_small(
     folder: Path | None = None,
     stop_after: int | None = None,
     hooks: Hooks | None = None,
+    few: int | None = None,
     **runtime: Any,
 ) -> tuple[TrainResult, Any]:
-    """Train 0.05M; with a folder, save there and go on from what is there."""
+    """Train 0.05M; with a folder, save there and go on from what is there.
+
+    Args:
+        few: so many batches over and over, so that the model gets worse on others.
+    """
     model = new_model(SIZES["0.05M"], VOCAB, CONTEXT, seed=0)
     model = adapt(model, Adaptation(trains=trains, rank=4), seed=0)
     config = TrainConfig(
@@ -93,10 +99,10 @@ def train_small(
         "group": group,
     }
     if folder is None:
-        return train(model, share(group), config, **wanted), model
+        return train(model, share(group, few=few), config, **wanted), model
     with Checkpoints(folder, group) as saves:
         start = saves.latest()
-        batches = share(group, start.state["data"]["batches"] if start else 0)
+        batches = share(group, start.state["data"]["batches"] if start else 0, few)
         return train(model, batches, config, checkpoints=saves, start=start, **wanted), model
 
 

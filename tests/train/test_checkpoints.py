@@ -66,12 +66,25 @@ def test_so_is_one_with_adapters_in_bf16(tmp_path: Path) -> None:
     exact({"trains": "lora", "precision": "bf16"}, tmp_path, (5,))
 
 
-def test_best_weights_come_from_disk_when_they_are_older(tmp_path: Path) -> None:
-    """A best check before the stop is measured again at the end, from its checkpoint."""
-    whole, _ = train_small(SOLO, tokens=6_000)
-    part, _ = train_small(SOLO, tokens=6_000, folder=tmp_path, save_best=True)
-    assert (part.final, part.best) == (whole.final, whole.best)
-    assert not part.best_state, "the best weights need no place in memory"
+@pytest.mark.parametrize("stop_after", [None, 95])
+def test_best_weights_come_from_disk_when_they_are_older(stop_after: int | None, tmp_path: Path) -> None:
+    """Also when they are of an earlier start: measured at the end, handed out, and the final weights put back."""
+    over = {"few": 2, "tokens": 20_000}
+    whole, model = train_small(SOLO, **over)
+    assert whole.best_tokens_seen < whole.tokens_seen, "the run did not over-fit, the test shows nothing"
+    if stop_after is not None:
+        train_small(SOLO, folder=tmp_path, save_best=True, stop_after=stop_after, **over)
+    given: list[dict[str, torch.Tensor]] = []
+
+    def keep(holding: Any) -> None:
+        given.append({name: tensor.clone() for name, tensor in holding.named_parameters()})
+
+    last, resumed = train_small(SOLO, folder=tmp_path, save_best=True, hooks=Hooks(with_best=keep), **over)
+    assert (last.final, last.best, last.best_tokens_seen) == (whole.final, whole.best, whole.best_tokens_seen)
+    assert not last.best_state, "the best weights need no place in memory"
+    assert len(given) == 1
+    assert all(torch.equal(given[0][name], tensor) for name, tensor in whole.best_state.items())
+    assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), model.parameters(), strict=True))
 
 
 def test_saving_changes_nothing_and_old_ones_go(tmp_path: Path) -> None:

@@ -14,19 +14,24 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from speechscale.errors import DataError, StaleStep
+from speechscale.model import memory
 from speechscale.model.flops import flops_per_token
+from speechscale.model.folders import load_model, load_text_lm, save_model
 from speechscale.model.sizes import SIZES, get_size
-from speechscale.model.slm import new_model, save_model
+from speechscale.model.slm import new_model
 from speechscale.records import UnitTable
 from speechscale.speech.units import SpeechTokenizer
 from speechscale.tokens.shards import write_packed
+from speechscale.tokens.sources import BLOCK_ROWS, StoreSource
 from speechscale.tokens.store import TokenStore, build_store
 from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
+from speechscale.train import objective
 from speechscale.train.adapt import Adaptation
-from speechscale.train.config import Runtime
-from speechscale.train.feed import feed, open_mixture, rates_of
+from speechscale.train.config import Runtime, require_fit
+from speechscale.train.feed import feed, open_mixture
 from speechscale.train.job import TrainJob, load_job
 from speechscale.train.logs import read_events
+from speechscale.train.losses import Rates
 from speechscale.train.parallel import SOLO
 from speechscale.train.plan import plan_lines
 from speechscale.train.run import Options, prepare, run_job
@@ -92,7 +97,7 @@ def test_a_job_leaves_a_stock_model_a_log_and_a_record(store: Path, tmp_path: Pa
     }
     assert sum(steps[-1]["tokens_by_modality"].values()) == 2_000
     final = record["losses_final"]["select"]
-    rates = rates_of(TokenStore.open(store, vocabulary))
+    rates = Rates.of(TokenStore.open(store, vocabulary))
     assert rates.units_per_second is not None
     assert rates.units_per_word is not None
     assert final["speech_per_second"] == pytest.approx(final["speech_per_unit"] * rates.units_per_second)
@@ -107,7 +112,7 @@ def test_a_job_leaves_a_stock_model_a_log_and_a_record(store: Path, tmp_path: Pa
 def test_rates_of_a_store_are_those_of_its_table(tmp_path: Path) -> None:
     table = random_table(30, most_words=10)
     made = make_data(tmp_path, table)
-    rates = rates_of(TokenStore.open(made, Vocabulary.load(tmp_path / "vocabulary")))
+    rates = Rates.of(TokenStore.open(made, Vocabulary.load(tmp_path / "vocabulary")))
     assert rates.units_per_second == pytest.approx(len(table.units) / (table.hours * 3600))
     assert rates.units_per_word == pytest.approx(len(table.units) / len(table.words))
     assert rates.text_tokens_per_word == 1.0  # one id per word in this tokenizer
@@ -136,8 +141,11 @@ def test_an_interrupted_job_goes_on_to_the_same_end(store: Path, tmp_path: Path,
     assert {key: last[key] for key in same} == {key: whole[key] for key in same}
     weights = [AutoModelForCausalLM.from_pretrained(tmp_path / name / "model") for name in ("whole", "parts")]
     assert all(torch.equal(a, b) for a, b in zip(weights[0].parameters(), weights[1].parameters(), strict=True))
-    logged = [event["step"] for event in read_events(tmp_path / "parts" / "metrics.jsonl") if event["event"] == "step"]
-    assert logged == list(range(1, last["steps"] + 1))
+    logs = [read_events(tmp_path / name / "metrics.jsonl") for name in ("whole", "parts")]
+    whole_log, parts_log = ([event for event in events if event["event"] == "step"] for events in logs)
+    assert [event["step"] for event in parts_log] == list(range(1, last["steps"] + 1))
+    assert parts_log[-1]["tokens_by_modality"] == whole_log[-1]["tokens_by_modality"]
+    assert sum(parts_log[-1]["tokens_by_modality"].values()) == 2_000, "counts began anew with a start"
 
 
 def test_wall_time_ends_a_job_with_its_validation(store: Path, tmp_path: Path) -> None:
@@ -177,12 +185,31 @@ def test_loader_processes_change_nothing(store: Path) -> None:
 
 
 def test_packed_rows_train_like_their_store(store: Path, tmp_path: Path) -> None:
+    """In the first epoch the rows on disk are those that are made on the fly."""
     vocabulary = Vocabulary.load(store.parent / "vocabulary")
-    write_packed(TokenStore.open(store, vocabulary), "speech", tmp_path / "rows", context=CONTEXT, seed=0)
+    rows = write_packed(TokenStore.open(store, vocabulary), "speech", tmp_path / "rows", context=CONTEXT, seed=0)
+    assert rows.tokens > 2_500, "the test needs one epoch"
+    losses = []
+    for number, place in enumerate(({"rows": str(tmp_path / "rows")}, {"store": str(store)})):
+        table = job_table(store)
+        table["data"]["sources"] = {"speech": {**place, "stream": "speech", "share": 1}}
+        table["data"]["vocabulary"] = str(store.parent / "vocabulary")
+        losses.append(run(table, tmp_path / f"run-{number}")["losses_final"])
+    assert losses[0] == losses[1]
+    table["data"]["sources"]["speech"] = {"rows": str(tmp_path / "rows"), "stream": "text", "share": 1}
+    with pytest.raises(DataError, match=r"data.sources.speech: stream 'text', the rows in .* are 'speech'"):
+        run(table, tmp_path / "other")
+
+
+def test_a_curriculum_moves_on_within_a_short_job(store: Path) -> None:
+    """Blocks of the usual size would hold the whole training at its first knot."""
     table = job_table(store)
-    table["data"]["sources"] = {"speech": {"rows": str(tmp_path / "rows"), "stream": "speech", "share": 1}}
-    table["data"]["vocabulary"] = str(store.parent / "vocabulary")
-    assert run(table, tmp_path / "run")["tokens_seen"] == 2_000
+    table["data"]["interleave"] |= {"curriculum": [{"at": 0, "speech_share": 0.2}, {"at": 1, "speech_share": 0.8}]}
+    made = prepare(TrainJob.model_validate(table))
+    assert made.job.data is not None
+    sources = open_mixture(made.job.data, made.vocabulary, CONTEXT, 2_000).sources
+    rows = {source.stream: source.block_rows for source in sources if isinstance(source, StoreSource)}
+    assert rows["interleaved"] < rows["speech"] == rows["text"] == BLOCK_ROWS
 
 
 @pytest.mark.parametrize("start", ["warm", "textless-warm"])
@@ -296,9 +323,13 @@ def test_a_plan_says_what_it_needs_and_what_would_fit(store: Path) -> None:
     assert f"{count:,} parameters" in lines
     assert "2,000 tokens" in lines
     assert "optimizer" in lines
-    small = "\n".join(plan(prepared, device="cuda", memory_bytes=800 * 2**20))
-    assert "GiB" in small
-    assert "fits" in small or "DOES NOT FIT" in small
+    roomy = "\n".join(plan(prepared, device="cuda", memory_bytes=80 * 2**30))
+    assert "80.00 GiB; fits; at most" in roomy
+    wide = job_table(store, model__size="qwen2.5-1.5B", train__batch_rows=64, train__context=2048)
+    tight = "\n".join(plan(prepare(TrainJob.model_validate(wide)), device="cuda", memory_bytes=40 * 2**30))
+    assert "DOES NOT FIT" in tight
+    assert "it would fit with checkpointing and micro_rows = 1" in tight
+    assert memory.MIN_CHUNK_TARGETS == objective.MIN_CHUNK_TARGETS, "the plan's head is not the loop's"
 
 
 def test_rows_of_units_may_come_from_their_clusters_and_markers_from_text(store: Path, tmp_path: Path) -> None:
@@ -325,3 +356,12 @@ def test_rows_of_units_may_come_from_their_clusters_and_markers_from_text(store:
         make_model(TrainJob.model_validate(table).model, joint, size, CONTEXT, Adaptation())
     with pytest.raises(ValueError, match="belong together"):
         TrainJob.model_validate(job_table(store, model__new_rows="centroid"))
+
+
+def test_a_model_that_drops_activations_is_refused_and_loading_switches_that_off(store: Path, tmp_path: Path) -> None:
+    model = new_model(get_size("opt:0.1M"), 50, 32, seed=0)
+    model.config.dropout = 0.1
+    with pytest.raises(DataError, match=r"drops activations at random \(dropout\)"):
+        require_fit(model, 50, prepare(TrainJob.model_validate(job_table(store))).config)
+    save_model(model, tmp_path / "opt")
+    assert load_model(tmp_path / "opt").config.dropout == load_text_lm(tmp_path / "opt").config.dropout == 0

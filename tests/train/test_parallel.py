@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,16 @@ def close(got: dict[str, Any], expected: dict[str, Any], tolerance: float) -> No
 def test_how_a_batch_is_computed_changes_nothing(alone: dict[str, Any], settings: dict[str, Any]) -> None:
     """Parts of a batch, recomputed blocks and another kernel give the same losses to fp32 rounding."""
     close(curve(SOLO, **settings), alone, 1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)  # a cold compiler takes minutes on a slow machine
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on a CPU")
+@pytest.mark.filterwarnings("ignore")  # of the compiler's own parts
+def test_compiled_blocks_learn_the_same(alone: dict[str, Any]) -> None:
+    """Rows of another length every step, without compiling anew for each."""
+    close(curve(SOLO, compile=True), alone, 1e-4)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] < 20
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,18 +74,15 @@ def _train(job: TrainJob, folder: Path, options: dict[str, Any]) -> int:
         stop_requests() as stop,
         open_group(options["device"], timeout_s=options["timeout_s"]) as group,
     ):
+        sinks = partial(_sinks, folder, options)
         if job.preference is not None:
             from speechscale.train.run_preference import run_preference
 
-            record = run_preference(
-                job, folder, group, _options(options, group), stop=stop, sinks=_sinks(folder, options, group)
-            )
+            record = run_preference(job, folder, group, _options(options, group), stop=stop, sinks=sinks)
         else:
             from speechscale.train.run import prepare, run_job
 
-            record = run_job(
-                prepare(job), folder, group, _options(options, group), stop=stop, sinks=_sinks(folder, options, group)
-            )
+            record = run_job(prepare(job), folder, group, _options(options, group), stop=stop, sinks=sinks)
         if group.leads:
             click.echo(_summary(record, folder))
         return stop.exit_code if record["interrupted"] else 0
@@ -114,9 +112,7 @@ def _options(options: dict[str, Any], group: Group) -> Options:
     )
 
 
-def _sinks(folder: Path, options: dict[str, Any], group: Group) -> list[Any]:
-    if not group.leads:
-        return []
+def _sinks(folder: Path, options: dict[str, Any]) -> list[Any]:
     from speechscale.train.dashboard import Dashboard
     from speechscale.train.writers import open_writers
 

@@ -18,6 +18,9 @@ from speechscale.errors import DataError
 FAMILIES = ("llama", "qwen2", "qwen3", "gpt_neox", "opt", "gemma", "gemma2", "gemma3_text", "phi", "granite")
 """`model_type` of the architectures that are tested; others are refused."""
 
+DROPOUTS = ("dropout", "attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop", "layerdrop")
+"""What configs call their dropout."""
+
 
 class Head(NamedTuple):
     """How last hidden states become logits: cap(scale (hidden weight^T + bias))."""

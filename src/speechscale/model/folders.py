@@ -18,10 +18,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers import logging as transformers_logging
 
 from speechscale.errors import DataError
-from speechscale.model.anatomy import head_of, require_known
+from speechscale.model.anatomy import DROPOUTS, head_of, require_known
 
-DROPOUTS = ("dropout", "attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop", "layerdrop")
-"""What configs call their dropout."""
 BUFFERS = "rotary_emb.inv_freq"
 """End of names in files of old transformers that are worked out anew today."""
 
@@ -47,8 +45,11 @@ def load_model(folder: Path | str) -> Any:
         raise DataError(f"model folder '{folder}': no config.json there; give a folder made by save_model")
     try:
         with _quiet():
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            _without_dropout(config)
             model, report = AutoModelForCausalLM.from_pretrained(
                 folder,
+                config=config,
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
@@ -73,9 +74,7 @@ def load_text_lm(name: Path | str, revision: str | None = None, dtype: torch.dty
             no safetensors, weights that do not belong to the config.
     """
     config = text_lm_config(name, revision)
-    for dropout in DROPOUTS:
-        if getattr(config, dropout, None):
-            setattr(config, dropout, 0.0)
+    _without_dropout(config)
     try:
         with _quiet():
             model, report = AutoModelForCausalLM.from_pretrained(
@@ -112,6 +111,12 @@ def text_lm_config(name: Path | str, revision: str | None = None) -> Any:
             f"{_what(name, revision)} is quantized, and cannot be trained in full; give the original weights"
         )
     return config
+
+
+def _without_dropout(config: Any) -> None:
+    for dropout in DROPOUTS:
+        if getattr(config, dropout, None):
+            setattr(config, dropout, 0.0)
 
 
 def _options(name: Path | str, revision: str | None) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from speechscale.study.trunk import BranchPoint, branch_point, train_trunk
 from speechscale.tokens.interleave import InterleaveConfig
 from speechscale.tokens.mixture import MixtureSampler
 from speechscale.tokens.sources import StoreSource
-from speechscale.tokens.store import TokenStore
 from speechscale.tokens.vocabulary import Vocabulary
 from speechscale.train.loop import TrainResult, train
 from speechscale.train.losses import Rates
@@ -183,27 +182,10 @@ def _losses(result: TrainResult, setting: Setting) -> dict[str, Any]:
         row["loss_text_final"] = final["text"].text
     if "interleaved" in final:
         row["loss_interleaved_final"] = final["interleaved"].mean
-    rates = rates_of(setting.data.test)
+    rates = Rates.of(setting.data.test)
     per = final["test"].per(rates) | {"text_per_word": final.get("text", final["test"]).per(rates)["text_per_word"]}
     names = ("speech_per_second", "speech_per_word", "text_per_word")
     return row | {f"loss_{name}": per[name] for name in names if per[name] is not None}
-
-
-def rates_of(store: TokenStore) -> Rates:
-    """Units and text tokens per second and word of a split's spoken documents, where they are known.
-
-    Text tokens per word are those of the transcripts; what is only read is of the same language.
-    """
-    counts = store.counts
-    units, words = counts.get("units", 0), counts.get("words", 0)
-    if not units:
-        return Rates()
-    worded = words and not counts.get("utterances_without_words", 0)
-    return Rates(
-        units_per_second=units / (store.speech_hours * 3600),
-        units_per_word=units / words if worded else None,
-        text_tokens_per_word=float(store.arrays["word_token_counts"].mean()) if worded else None,
-    )
 
 
 def _counts(result: TrainResult, sampler: MixtureSampler, speech_units: int) -> dict[str, Any]:

@@ -82,9 +82,8 @@ class MixtureSampler:
         if unknown := [stream for stream in mixture if stream not in STREAMS]:
             raise DataError(f"mixture: stream '{unknown[0]}': allowed: {', '.join(STREAMS)}")
         interleave, rows = interleave or InterleaveConfig(), BLOCK_ROWS
-        if interleave.curriculum and total_targets and "interleaved" in mixture:
-            own = total_targets * mixture["interleaved"] / sum(mixture.values()) / context
-            rows = min(BLOCK_ROWS, max(SMALLEST_BLOCK_ROWS, int(own / CURRICULUM_BLOCKS)))
+        if "interleaved" in mixture:
+            rows = block_rows(interleave, total_targets, mixture["interleaved"] / sum(mixture.values()), context)
         sources = [
             StoreSource(
                 store,
@@ -236,6 +235,14 @@ class MixtureSampler:
     def stats(self) -> MixtureStats:
         """Count what the latest `batches` call has delivered (on all ranks)."""
         return self._latest.stats()
+
+
+def block_rows(interleave: InterleaveConfig, total_targets: int | None, share: float, context: int) -> int:
+    """Rows of a block of an interleaved source: few where a curriculum moves on within a short training."""
+    if not (interleave.curriculum and total_targets):
+        return BLOCK_ROWS
+    own = total_targets * share / context
+    return min(BLOCK_ROWS, max(SMALLEST_BLOCK_ROWS, int(own / CURRICULUM_BLOCKS)))
 
 
 class _Deal:

@@ -19,7 +19,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
@@ -290,13 +289,3 @@ def _reason(error: BaseException) -> str:
     if full or "No space left" in str(error):  # torch and safetensors wrap the system's error
         return "the disk is full; free some space, the next save is tried as planned"
     return f"{type(error).__name__}: {str(error).strip()[:300]}"
-
-
-def torch_random_state() -> str:
-    """The state of torch's CPU generator, as text for `state`."""
-    return bytes(torch.get_rng_state().tolist()).hex()
-
-
-def restore_torch_random(state: str) -> None:
-    """Undo `torch_random_state`."""
-    torch.set_rng_state(torch.tensor(list(bytes.fromhex(state)), dtype=torch.uint8))

@@ -15,11 +15,11 @@ from typing import Any, Literal
 import torch
 
 from speechscale.errors import DataError
-from speechscale.model.anatomy import context_limit, embedding_of, output_layer_of
+from speechscale.model.anatomy import DROPOUTS, causal_lm, context_limit, embedding_of, output_layer_of
 from speechscale.train.attention import Attention
-from speechscale.train.objective import Precision
-from speechscale.train.parallel import Group, Parallel
-from speechscale.train.schedule import Schedule, decay_start
+from speechscale.train.objective import Objective, Precision, compile_blocks, recompute_blocks
+from speechscale.train.parallel import Group, Parallel, spread
+from speechscale.train.schedule import Schedule, decay_start, learning_rate_share
 
 BF16_FROM_PARAMS, AMX_BF16_FROM_PARAMS = 80_000, 300_000
 """Body parameters from which bf16 autocast was measured faster than fp32, on a CPU with avx512_bf16 (AMD) and on one
@@ -121,6 +121,20 @@ class Runtime:
     save_before: tuple[int, ...] = ()
     stop_before: int | None = None
 
+    def apply(self, objective: Objective, context: int, group: Group) -> Any:
+        """Make an objective ready for rows of `context` tokens; the module to call, as wrapped for several processes.
+
+        Raises:
+            DataError: rows longer than the window of the model's layers.
+        """
+        objective.require_context(context)
+        if self.recompute:
+            recompute_blocks(objective.model)
+        call = spread(objective, group, self.parallel)
+        if self.compile:
+            compile_blocks(objective.model)
+        return call
+
     def parts(self, config: TrainConfig, group: Group) -> int:
         """Forward passes of one step on each process.
 
@@ -151,8 +165,8 @@ def resolve_precision(precision: Literal["auto", "fp32", "bf16"], model: Any) ->
         return precision
     if model.device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    tables = (embedding_of(model).weight.numel(), output_layer_of(model).weight.numel())
-    body = sum(p.numel() for p in model.parameters()) - max(tables)
+    rows = {id(p): p.numel() for layer in (embedding_of(model), output_layer_of(model)) for p in layer.parameters()}
+    body = sum(p.numel() for p in model.parameters()) - sum(rows.values())
     return "bf16" if body >= bf16_from_params() else "fp32"
 
 
@@ -175,8 +189,29 @@ def make_optimizer(model: Any, config: TrainConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=True)
 
 
+def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, seen: int) -> float:
+    """Set and return the rate of the step that ends at `seen` of `config.tokens` (pairs, in preference tuning)."""
+    share = learning_rate_share(
+        seen,
+        config.tokens,
+        schedule=config.schedule,
+        warmup_tokens=config.warmup,
+        final_fraction=config.final_lr_fraction,
+        decay_fraction=config.decay_fraction,
+    )
+    for group in optimizer.param_groups:
+        group["lr"] = share * config.learning_rate
+    return share * config.learning_rate
+
+
 def require_fit(model: Any, rows: int, config: TrainConfig) -> None:
-    """Raise DataError where a model cannot be trained on such rows."""
+    """Raise DataError where a model cannot be trained on such rows, or not repeatably."""
+    random = [name for name in DROPOUTS if getattr(causal_lm(model).config, name, None)]
+    if random:
+        raise DataError(
+            f"train: this model drops activations at random ({random[0]}), and nothing in a run may be random: load it "
+            "with load_text_lm or load_model, which switch that off"
+        )
     limit = context_limit(model)
     if limit.hard and config.context > limit.tokens:
         raise DataError(

@@ -16,13 +16,14 @@ import torch
 from speechscale.errors import DataError
 from speechscale.tokens.interleave import InterleaveConfig
 from speechscale.tokens.interleave_config import interleave_settings
-from speechscale.tokens.mixture import MixtureSampler
+from speechscale.tokens.mixture import MixtureSampler, block_rows
 from speechscale.tokens.packed_rows import PackedRows, PackedSource
 from speechscale.tokens.packing import Batch
-from speechscale.tokens.sources import Source, StoreSource, pack_store
+from speechscale.tokens.sources import BLOCK_ROWS, Source, StoreSource, pack_store
 from speechscale.tokens.store import TokenStore
 from speechscale.tokens.vocabulary import Vocabulary
 from speechscale.train.job import Data, ValidationSet
+from speechscale.train.job import Source as Wanted
 from speechscale.train.losses import Rates
 from speechscale.train.parallel import Group
 
@@ -57,10 +58,16 @@ def open_mixture(data: Data, vocabulary: Vocabulary, context: int, total_targets
     """
     interleave = interleaving(data)
     sources: list[Source] = []
+    together = sum(wanted.share for wanted in data.sources.values())
     for name, wanted in data.sources.items():
         if wanted.rows:
-            rows = PackedRows.open(Path(wanted.rows), vocabulary)
-            sources.append(PackedSource(rows, name=name, seed=data.seed))
+            source = PackedSource(PackedRows.open(Path(wanted.rows), vocabulary), name=name, seed=data.seed)
+            if "stream" in wanted.model_fields_set and wanted.stream != source.stream:
+                raise DataError(
+                    f"data.sources.{name}: stream '{wanted.stream}', the rows in {wanted.rows} are '{source.stream}'; "
+                    "say so, or leave stream out"
+                )
+            sources.append(source)
         else:
             store = TokenStore.open(Path(wanted.store), vocabulary)
             sources.append(
@@ -72,6 +79,7 @@ def open_mixture(data: Data, vocabulary: Vocabulary, context: int, total_targets
                     name=name,
                     pack=wanted.pack,
                     interleave=interleave,
+                    block_rows=_block_rows(wanted, interleave, total_targets, wanted.share / together, context),
                 )
             )
     shares = {name: wanted.share for name, wanted in data.sources.items()}
@@ -79,6 +87,10 @@ def open_mixture(data: Data, vocabulary: Vocabulary, context: int, total_targets
     mixture = MixtureSampler(sources, shares, max_epochs=limits or None, total_targets=total_targets)
     mixture.require(total_targets)
     return mixture
+
+
+def _block_rows(wanted: Wanted, interleave: InterleaveConfig, targets: int, share: float, context: int) -> int:
+    return block_rows(interleave, targets, share, context) if wanted.stream == "interleaved" else BLOCK_ROWS
 
 
 def open_validation(
@@ -97,7 +109,7 @@ def open_validation(
             raise DataError(f"validation.{name}: {store.folder} has no '{wanted.stream}' documents: {reason}")
         packed = pack_store(store, [wanted.stream], context, interleave=interleave, batch_rows=VALIDATION_ROWS)
         batches[name] = packed if wanted.documents is None else _first(packed, wanted.documents)
-        rates[name] = rates_of(store)
+        rates[name] = Rates.of(store)
     return batches, rates
 
 
@@ -110,23 +122,6 @@ def _first(batches: list[Batch], documents: int) -> list[Batch]:
         kept.append(batch)
         seen += int((batch.segments.max(1) + 1).sum())
     return kept
-
-
-def rates_of(store: TokenStore) -> Rates:
-    """Units and text tokens per second and word of a store's spoken documents, where they are known.
-
-    Text tokens per word are those of the transcripts; what is only read is of the same language.
-    """
-    counts = store.counts
-    units, words = counts.get("units", 0), counts.get("words", 0)
-    if not units:
-        return Rates()
-    worded = words and not counts.get("utterances_without_words", 0)
-    return Rates(
-        units_per_second=units / (store.speech_hours * 3600),
-        units_per_word=units / words if worded else None,
-        text_tokens_per_word=float(store.arrays["word_token_counts"].mean()) if worded else None,
-    )
 
 
 class _Batches(torch.utils.data.IterableDataset[Item]):

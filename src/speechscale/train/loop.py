@@ -21,8 +21,8 @@ from speechscale.tokens.packing import Batch
 from speechscale.train.checkpoints import Checkpoint, Checkpoints, load_tensors
 from speechscale.train.config import Runtime, TrainConfig, make_optimizer, require_fit, resolve_precision
 from speechscale.train.losses import Losses
-from speechscale.train.objective import Objective, Precision, compile_blocks, recompute_blocks
-from speechscale.train.parallel import SOLO, Group, is_sharded, spread
+from speechscale.train.objective import Objective, Precision
+from speechscale.train.parallel import SOLO, Group, is_sharded
 from speechscale.train.schedule import check_points
 from speechscale.train.selection import SELECT, Check, CheckHook, Selection
 from speechscale.train.step import Stepper, StepReport, Tokens, places_of
@@ -73,7 +73,7 @@ class Hooks:
     on_check: CheckHook | None = None
     on_save: Callable[[int], None] | None = None
     with_best: Callable[[Any], None] | None = None
-    stop: Callable[[], str] = str
+    stop: Callable[[], str] = str  # str() is ""
 
 
 def train(
@@ -141,12 +141,7 @@ def train(
 def _stepper(model: Any, config: TrainConfig, runtime: Runtime, group: Group, tokens: Tokens) -> Stepper:
     parts = runtime.parts(config, group)
     objective = Objective(model, precision=resolve_precision(config.precision, model), z_loss=config.z_loss)
-    objective.require_context(config.context)
-    if runtime.recompute:
-        recompute_blocks(model)
-    call = spread(objective, group, runtime.parallel)
-    if runtime.compile:
-        compile_blocks(model)
+    call = runtime.apply(objective, config.context, group)
     return Stepper(
         objective=objective,
         call=call,
@@ -191,6 +186,8 @@ class _Run:
         self.selection.checks = [Check.from_json(check) for check in state["checks"]]
         if state["best"] is not None:
             self.selection.best_check = self.selection.checks[state["best"]]
+            if self.checkpoints is not None and self.runtime.save_best:
+                self.checkpoints.best = self.selection.best_check.step  # or the next save would remove it
         self.saved_step, self.saved_tokens, self.saved_s = self.step, self.tokens.seen, self.seconds
 
     def loop(self, batches: Iterator[Any]) -> tuple[str, bool]:

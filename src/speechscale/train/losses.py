@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int, Int8
 
 from speechscale.tokens.packing import Batch
+from speechscale.tokens.store import TokenStore
 from speechscale.tokens.vocabulary import MODALITY_MARKER, MODALITY_SPEECH, MODALITY_TEXT
 from speechscale.train.attention import choose_kernel, lay_out, predicting_places
 from speechscale.train.objective import Objective, Precision
@@ -37,6 +38,23 @@ class Rates:
     units_per_second: float | None = None
     units_per_word: float | None = None
     text_tokens_per_word: float | None = None
+
+    @classmethod
+    def of(cls, store: TokenStore) -> Rates:
+        """Those of a store's spoken documents, where they are known.
+
+        Text tokens per word are those of the transcripts; what is only read is of the same language.
+        """
+        counts = store.counts
+        units, words = counts.get("units", 0), counts.get("words", 0)
+        if not units:
+            return cls()
+        worded = words and not counts.get("utterances_without_words", 0)
+        return cls(
+            units_per_second=units / (store.speech_hours * 3600),
+            units_per_word=units / words if worded else None,
+            text_tokens_per_word=float(store.arrays["word_token_counts"].mean()) if worded else None,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from speechscale.model.peak import Peak
+from speechscale.model.peak import Peak, gpu_hours_and_money, utilization
 from speechscale.train.step import StepReport
 
 LOSS_NAMES = {"speech": "loss_speech_per_unit", "text": "loss_text_per_token", "marker": "loss_marker"}
@@ -24,7 +24,7 @@ class Meter:
 
     Args:
         tokens: budget. flops_per_token: exact. peak: of one device. world: devices. dollars_per_hour: of one, if known.
-        seconds: of training before this start. clock: for tests.
+        seconds, targets: of earlier starts of the run. datasheet: the published peak, if known. clock: for tests.
     """
 
     tokens: int
@@ -32,6 +32,7 @@ class Meter:
     flops_per_token: float
     peak: Peak
     world: int
+    datasheet: Peak | None = None
     dollars_per_hour: float | None = None
     seconds: float = 0.0
     clock: Callable[[], float] = time.perf_counter
@@ -57,8 +58,10 @@ class Meter:
         wall, self._last = max(now - self._last, 1e-9), now
         last, count = steps[-1], sum(sum(step.targets.values()) for step in steps)
         seconds = self.seconds + now - self._began
-        hours = seconds * self.world / 3600
-        rate = count / wall
+        used = utilization(
+            count, wall, self.flops_per_token, world=self.world, measured=self.peak, datasheet=self.datasheet
+        )
+        bill = gpu_hours_and_money(seconds, self.world, self.dollars_per_hour)
         event = {
             "step": last.step,
             "tokens_seen": last.tokens_seen,
@@ -68,18 +71,20 @@ class Meter:
             "grad_norm": last.grad_norm,
             "log_denominator_square": last.log_denominator_square,
             "tokens_by_modality": dict(self.targets),
-            "tokens_per_s": rate,
-            "mfu": rate * self.flops_per_token / self.world / self.peak.flops_per_s,
+            "tokens_per_s": count / wall,
+            "mfu": used.measured,
             "data_wait_share": sum(step.waited for step in steps) / wall,
             "seconds": seconds,
             "flops_exact": last.tokens_seen * self.flops_per_token,
-            "gpu_hours": hours,
+            "gpu_hours": bill.device_hours,
         }
         for kind, name in LOSS_NAMES.items():
             if parts := [(step.losses[kind], step.targets[kind]) for step in steps if kind in step.losses]:
                 event[name] = _mean(parts)
-        if self.dollars_per_hour is not None:
-            event["dollars"] = hours * self.dollars_per_hour
+        if used.datasheet is not None:
+            event["mfu_datasheet"] = used.datasheet
+        if bill.dollars is not None:
+            event["dollars"] = bill.dollars
         return event
 
 

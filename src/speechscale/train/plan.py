@@ -10,14 +10,13 @@ from typing import Literal
 
 import torch
 
-from speechscale.errors import DataError
 from speechscale.model.fitting import advise, largest_micro_rows
 from speechscale.model.memory import Job, gib, plan_memory
 from speechscale.model.shape import params
 from speechscale.train.attention import Attention, choose_kernel
-from speechscale.train.config import bf16_from_params
+from speechscale.train.config import Runtime, bf16_from_params
 from speechscale.train.objective import CHUNK_LOGITS, GPU_CHUNK_LOGITS, Precision
-from speechscale.train.parallel import Parallel
+from speechscale.train.parallel import Group, Parallel
 from speechscale.train.run import Prepared
 
 
@@ -66,17 +65,12 @@ def _memory_job(
     attention: Attention,
 ) -> Job:
     config, adapt = prepared.config, prepared.job.adapt
-    share, rest = divmod(config.batch_rows, world)
-    rows = micro_rows or share
-    if rest or not share or share % rows:
-        raise DataError(
-            f"train: batch_rows = {config.batch_rows} cannot be shared out to {world} processes in parts of {rows} rows"
-        )
+    parts = Runtime(micro_rows=micro_rows).parts(config, Group(world=world))
     precision = _precision(prepared, kind)
     return Job(
         size=prepared.size,
         vocab=prepared.vocabulary.size,
-        micro_rows=rows,
+        micro_rows=config.batch_rows // world // parts,
         context=config.context,
         precision=precision,
         kernel=choose_kernel(attention, torch.device(kind), precision),
@@ -84,7 +78,7 @@ def _memory_job(
         chunk_logits=CHUNK_LOGITS if kind == "cpu" else GPU_CHUNK_LOGITS,
         world=world,
         parallel=parallel,
-        parts=share // rows,
+        parts=parts,
         checkpointing=recompute,
         trains=adapt.trains,
         lora_rank=adapt.rank if adapt.trains == "lora" else 0,

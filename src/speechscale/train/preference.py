@@ -24,8 +24,8 @@ from speechscale.progress import Watch
 from speechscale.tokens.vocabulary import Vocabulary
 from speechscale.train.checkpoints import Checkpoint, Checkpoints, load_tensors
 from speechscale.train.config import Runtime, make_optimizer, require_fit, resolve_precision
-from speechscale.train.objective import Precision, compile_blocks, recompute_blocks
-from speechscale.train.parallel import SOLO, Group, is_sharded, spread
+from speechscale.train.objective import Precision
+from speechscale.train.parallel import SOLO, Group, is_sharded
 from speechscale.train.preference_data import Pair
 from speechscale.train.preference_loss import PreferenceConfig, PreferenceObjective, compare
 from speechscale.train.preference_reference import Sequences, log_probs, reference_log_probs
@@ -67,7 +67,7 @@ class PreferenceHooks:
     on_step: Callable[[PreferenceReport], None] | None = None
     on_check: Callable[[Any, PreferenceCheck], None] | None = None
     on_save: Callable[[int], None] | None = None
-    stop: Callable[[], str] = str
+    stop: Callable[[], str] = str  # str() is ""
     watch: Watch | None = None
 
 
@@ -128,12 +128,7 @@ def tune(
     recipe = config.recipe(len(pairs))
     require_fit(model, vocabulary.size, recipe)
     objective = PreferenceObjective(model, config, precision=resolve_precision(config.precision, model))
-    objective.require_context(config.context)
-    if runtime.recompute:
-        recompute_blocks(model)
-    call = spread(objective, group, runtime.parallel)
-    if runtime.compile:
-        compile_blocks(model)
+    call = runtime.apply(objective, config.context, group)
     _quiet(objective, runtime)
     sets = {"train": Sequences.of(pairs, vocabulary.eos_id, config.score_end)}
     if validation:

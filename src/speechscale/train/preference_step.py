@@ -21,12 +21,11 @@ from torch import Tensor
 from speechscale.tokens.packing import best_fit
 from speechscale.tokens.ragged import Shuffle
 from speechscale.train.attention import choose_kernel, lay_out
-from speechscale.train.config import Runtime, TrainConfig
+from speechscale.train.config import Runtime, TrainConfig, set_learning_rate
 from speechscale.train.parallel import Group, accumulating, clip_gradients
 from speechscale.train.preference_data import FRAME
 from speechscale.train.preference_loss import Comparison, PairTargets, PreferenceConfig, PreferenceObjective, compare
 from speechscale.train.preference_reference import Sequences
-from speechscale.train.schedule import learning_rate_share
 from speechscale.train.step import dump_batch
 
 
@@ -91,7 +90,7 @@ class PairStepper:
         """
         chosen = self._next_pairs()
         own = np.array_split(chosen, self.group.world)[self.group.rank]
-        rate = self._set_rate(self.pairs_seen + len(chosen))
+        rate = set_learning_rate(self.optimizer, self.recipe, self.pairs_seen + len(chosen))
         sums = self._backward(own, len(chosen)).tolist()
         norm = clip_gradients(self.objective, self.config.clip_norm)
         self.steps, self.pairs_seen, self.tokens_seen = (
@@ -122,20 +121,6 @@ class PairStepper:
             here = places // count == epoch
             chosen[here] = _order(count, self.config.seed, epoch).at(places[here] % count)
         return chosen
-
-    def _set_rate(self, pairs_seen: int) -> float:
-        recipe = self.recipe
-        share = learning_rate_share(
-            pairs_seen,
-            self.budget,
-            schedule=recipe.schedule,
-            warmup_tokens=recipe.warmup,
-            final_fraction=recipe.final_lr_fraction,
-            decay_fraction=recipe.decay_fraction,
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = share * recipe.learning_rate
-        return share * recipe.learning_rate
 
     def _backward(self, own: Int[np.ndarray, " pairs"], total: int) -> Tensor:
         """Run this process' pairs forward and backward; return sums over all processes: `Comparison`, tokens."""

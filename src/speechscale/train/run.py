@@ -8,8 +8,8 @@ what: the recipe alone decides the numbers, and it is the folder's name tag.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,23 +17,23 @@ from typing import Any
 
 from speechscale.files import read_json, write_json
 from speechscale.model.flops import Flops, flops_per_token
-from speechscale.model.peak import device_name, known_peak, measured_peak
+from speechscale.model.peak import device_name, gpu_hours_and_money, known_peak, measured_peak
 from speechscale.model.shape import Size, params
 from speechscale.model.sizes import get_size
 from speechscale.tokens.vocabulary import Vocabulary
 from speechscale.train.adapt import Adaptation
-from speechscale.train.checkpoints import Checkpoint, Checkpoints
+from speechscale.train.checkpoints import Checkpoint
 from speechscale.train.config import Runtime, TrainConfig, resolve_precision
 from speechscale.train.feed import feed, find_vocabulary, open_mixture, open_validation
 from speechscale.train.job import TrainJob, need
-from speechscale.train.logs import RunLog, Sink
+from speechscale.train.logs import RunLog
 from speechscale.train.loop import Check, Hooks, TrainResult, train
 from speechscale.train.losses import Losses, Rates
 from speechscale.train.meter import Meter
 from speechscale.train.parallel import Group
-from speechscale.train.run_folder import RESULT, claim, save_folder
+from speechscale.train.run_folder import RESULT, MakeSinks, Opened, claim, open_run, save_folder
 from speechscale.train.start import make_model, shape_of
-from speechscale.train.step import StepReport
+from speechscale.train.step import StepReport, modality_counts
 from speechscale.train.stopping import StopRequest
 
 
@@ -90,7 +90,7 @@ def run_job(
     options: Options,
     *,
     stop: StopRequest | None = None,
-    sinks: list[Sink] | None = None,
+    sinks: MakeSinks = list,
 ) -> dict[str, Any]:
     """Run a job to its end, or go on with it. Called by all processes.
 
@@ -104,17 +104,8 @@ def run_job(
     claim(_recipe(prepared), folder, group, fresh=options.fresh)
     if (folder / RESULT).is_file():
         return read_json(folder / RESULT, "result", "delete it to run again")
-    notes: list[str] = []
-    with ExitStack() as stack:
-        saves = stack.enter_context(
-            Checkpoints(folder / "checkpoints", group, keep_last=options.keep_last, warn=notes.append)
-        )
-        start = saves.latest()
-        log = None
-        if group.leads:
-            log = stack.enter_context(RunLog.open(folder, resume_step=start.step if start else 0, sinks=sinks or []))
-        run = _Running(prepared, folder, group, options, log, saves, notes)
-        return run.go(start, stop or StopRequest())
+    with open_run(folder, group, keep_last=options.keep_last, sinks=sinks) as opened:
+        return _Running(prepared, folder, group, options, opened).go(stop or StopRequest())
 
 
 def _recipe(prepared: Prepared) -> dict[str, Any]:
@@ -133,20 +124,20 @@ class _Running:
     folder: Path
     group: Group
     options: Options
-    log: RunLog | None
-    saves: Checkpoints
-    notes: list[str]
+    opened: Opened
 
-    def go(self, start: Checkpoint | None, stop: StopRequest) -> dict[str, Any]:
-        prepared, config = self.prepared, self.prepared.config
+    def go(self, stop: StopRequest) -> dict[str, Any]:
+        prepared, config, start = self.prepared, self.prepared.config, self.opened.start
         data, _ = need(prepared.job)
         mixture = open_mixture(data, prepared.vocabulary, config.context, config.tokens)
         validation, rates = open_validation(prepared.job.validation, data, prepared.vocabulary, config.context)
         model = self._model().to(self.group.device)
         state = None if start is None else start.state["data"]
         batches = feed(mixture, config.batch_rows, self.group, state=state, workers=self.options.workers)
-        meter = self._meter(model, 0.0 if start is None else start.state["seconds"])
-        self._log_start(model, meter, start)
+        meter = None
+        if self.opened.log is not None:
+            meter = self._meter(model, start)
+            self._log_start(self.opened.log, model, meter)
         result = train(
             model,
             batches,
@@ -157,7 +148,7 @@ class _Running:
             runtime=replace(self.options.runtime, dump=self.folder, save_best="select" in validation),
             hooks=self._hooks(meter, rates, stop),
             group=self.group,
-            checkpoints=self.saves,
+            checkpoints=self.opened.saves,
             start=start,
         )
         return self._finish(model, result, rates)
@@ -167,23 +158,22 @@ class _Running:
         adaptation = Adaptation(**prepared.job.adapt.model_dump())
         return make_model(prepared.job.model, prepared.vocabulary, prepared.size, prepared.config.context, adaptation)
 
-    def _meter(self, model: Any, seconds: float) -> Meter:
+    def _meter(self, model: Any, start: Checkpoint | None) -> Meter:
         return Meter(
             tokens=self.prepared.config.tokens,
             every=self.options.runtime.log_every,
             flops_per_token=self.prepared.flops.flops_exact,
             peak=measured_peak(self.group.device, resolve_precision(self.prepared.config.precision, model)),
+            datasheet=known_peak(device_name(self.group.device)),
             world=self.group.world,
             dollars_per_hour=self.options.dollars_per_hour,
-            seconds=seconds,
+            seconds=0.0 if start is None else start.state["seconds"],
+            targets=Counter() if start is None else modality_counts(start.state["counts"]),
         )
 
-    def _log_start(self, model: Any, meter: Meter, start: Checkpoint | None) -> None:
-        if self.log is None:
-            return
-        sheet = known_peak(device_name(self.group.device))
+    def _log_start(self, log: RunLog, model: Any, meter: Meter) -> None:
         count = params(self.prepared.size, self.prepared.vocabulary.size)
-        self.log.start(
+        log.start(
             {
                 "config": _recipe(self.prepared),
                 "params_total": count.total,
@@ -192,41 +182,32 @@ class _Running:
                 "flops_per_token_exact": self.prepared.flops.flops_exact,
                 "peak_flops": meter.peak.flops_per_s,
                 "peak": meter.peak.how,
-                "peak_flops_datasheet": None if sheet is None else sheet.flops_per_s,
+                "peak_flops_datasheet": None if meter.datasheet is None else meter.datasheet.flops_per_s,
                 "world": self.group.world,
                 "parallel": self.options.runtime.parallel if self.group.world > 1 else "none",
                 "device": str(self.group.device),
                 "precision": resolve_precision(self.prepared.config.precision, model),
                 "versions": {name: version(name) for name in ("speechscale", "torch", "transformers")},
-                "resumed_from": None if start is None else start.step,
+                "resumed_from": self.opened.start_step,
             }
         )
 
-    def _hooks(self, meter: Meter, rates: Mapping[str, Rates], stop: StopRequest) -> Hooks:
-        log = self.log
+    def _hooks(self, meter: Meter | None, rates: Mapping[str, Rates], stop: StopRequest) -> Hooks:
+        log = self.opened.log
 
         def on_step(report: StepReport) -> None:
-            event = meter.add(report)
+            event = None if meter is None else meter.add(report)
             if log is not None and event is not None:
                 log.step(event)
-            self._tell_notes()
+            self.opened.tell_notes()
 
         def on_check(model: Any, check: Check) -> None:
             if log is not None:
                 losses = _logged(check.losses, rates)
                 log.check({"step": check.step, "tokens_seen": check.tokens_seen, "losses": losses})
 
-        def on_save(step: int) -> None:
-            if log is not None:
-                log.checkpoint({"step": step, "path": f"checkpoints/step-{step:08d}"})
-
+        on_save = self.opened.log_save
         return Hooks(on_step=on_step, on_check=on_check, on_save=on_save, stop=stop, with_best=self._save_best)
-
-    def _tell_notes(self) -> None:
-        while self.notes:
-            note = self.notes.pop(0)
-            if self.log is not None:
-                self.log.note(note)
 
     def _save_best(self, model: Any) -> None:
         if "select" in self.prepared.job.validation:
@@ -246,13 +227,13 @@ class _Running:
             "losses_best": _logged(result.best, rates),
             "precision": result.precision,
             "seconds": result.seconds,
-            "gpu_hours": result.seconds * self.group.world / 3600,
+            "gpu_hours": gpu_hours_and_money(result.seconds, self.group.world, None).device_hours,
             "flops": asdict(self.prepared.flops.times(result.tokens_seen)),
         }
-        self._tell_notes()
-        if self.log is not None:
+        self.opened.tell_notes()
+        if self.opened.log is not None:
             stop = {key: record[key] for key in ("steps", "tokens_seen", "seconds", "losses_final", "losses_best")}
-            self.log.stop({"reason": result.stopped or "budget of tokens", "step": result.steps, **stop})
+            self.opened.log.stop({"reason": result.stopped or "budget of tokens", "step": result.steps, **stop})
         if self.group.leads and not result.interrupted:
             write_json(self.folder / RESULT, record)
         return record

@@ -7,7 +7,6 @@ The one decision worth knowing: the vocabulary is the model's own; pairs are rea
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,13 @@ from speechscale.files import read_json, write_json
 from speechscale.model.folders import load_model
 from speechscale.tokens.vocabulary import Vocabulary
 from speechscale.train.adapt import Adaptation, adapt
-from speechscale.train.checkpoints import Checkpoints
 from speechscale.train.job import TrainJob
-from speechscale.train.logs import RunLog, Sink
 from speechscale.train.parallel import Group
 from speechscale.train.preference import PreferenceCheck, PreferenceHooks, PreferenceResult, tune
 from speechscale.train.preference_data import ReadPairs, read_pairs
 from speechscale.train.preference_step import PreferenceReport
 from speechscale.train.run import Options
-from speechscale.train.run_folder import RESULT, claim, save_folder
+from speechscale.train.run_folder import RESULT, MakeSinks, Opened, claim, open_run, save_folder
 from speechscale.train.stopping import StopRequest
 
 
@@ -36,7 +33,7 @@ def run_preference(
     options: Options,
     *,
     stop: StopRequest | None = None,
-    sinks: list[Sink] | None = None,
+    sinks: MakeSinks = list,
 ) -> dict[str, Any]:
     """Tune to the end, or go on with a tuning. Called by all processes; returns and raises as `run_job`."""
     wanted = job.preference
@@ -51,16 +48,9 @@ def run_preference(
     pairs = read_pairs(wanted.pairs, vocabulary, wanted.rules, skips_to=skips)
     held_out = read_pairs(wanted.validation, vocabulary, wanted.rules) if wanted.validation else None
     model = adapt(load_model(job.model.path), Adaptation(**job.adapt.model_dump()), job.model.seed)
-    notes: list[str] = []
-    with ExitStack() as stack:
-        saves = stack.enter_context(
-            Checkpoints(folder / "checkpoints", group, keep_last=options.keep_last, warn=notes.append)
-        )
-        start = saves.latest()
-        log = None
-        if group.leads:
-            log = stack.enter_context(RunLog.open(folder, resume_step=start.step if start else 0, sinks=sinks or []))
-            log.start({"config": recipe, "resumed_from": start.step if start else None})
+    with open_run(folder, group, keep_last=options.keep_last, sinks=sinks) as opened:
+        if opened.log is not None:
+            opened.log.start({"config": recipe, "resumed_from": opened.start_step})
         result = tune(
             model.to(group.device),
             pairs.pairs,
@@ -68,28 +58,29 @@ def run_preference(
             vocabulary=vocabulary,
             validation=held_out.pairs if held_out else (),
             runtime=options.runtime,
-            hooks=_hooks(log, wanted.config.epochs * len(pairs.pairs), notes, stop or StopRequest()),
+            hooks=_hooks(opened, wanted.config.epochs * len(pairs.pairs), stop or StopRequest()),
             group=group,
-            checkpoints=saves,
-            start=start,
+            checkpoints=opened.saves,
+            start=opened.start,
             reference_file=folder / "reference.safetensors",
         )
         if not result.interrupted:
             save_folder(model, vocabulary, folder / "model", group)
         record = _record(result, pairs)
-        if log is not None:
-            log.stop({"reason": result.stopped or "all pairs seen", "step": result.steps, **_spent(result)})
+        if opened.log is not None:
+            opened.log.stop({"reason": result.stopped or "all pairs seen", "step": result.steps, **_spent(result)})
     if group.leads and not result.interrupted:
         write_json(folder / RESULT, record)
     return record
 
 
-def _hooks(log: RunLog | None, total: int, notes: list[str], stop: StopRequest) -> PreferenceHooks:
+def _hooks(opened: Opened, total: int, stop: StopRequest) -> PreferenceHooks:
+    log = opened.log
+
     def on_step(report: PreferenceReport) -> None:
         if log is not None:
             log.step({**asdict(report), "pairs_total": total})
-            while notes:
-                log.note(notes.pop(0))
+        opened.tell_notes()
 
     def on_check(model: Any, check: PreferenceCheck) -> None:
         if log is not None:
@@ -97,11 +88,7 @@ def _hooks(log: RunLog | None, total: int, notes: list[str], stop: StopRequest) 
             place = {"step": check.step, "tokens_seen": check.tokens_seen, "pairs_seen": check.pairs_seen}
             log.check({**place, "losses": {"held_out": {**check.mean, **errors}}})
 
-    def on_save(step: int) -> None:
-        if log is not None:
-            log.checkpoint({"step": step, "path": f"checkpoints/step-{step:08d}"})
-
-    return PreferenceHooks(on_step=on_step, on_check=on_check, on_save=on_save, stop=stop)
+    return PreferenceHooks(on_step=on_step, on_check=on_check, on_save=opened.log_save, stop=stop)
 
 
 def _spent(result: PreferenceResult) -> dict[str, Any]:

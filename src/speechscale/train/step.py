@@ -8,7 +8,8 @@ part is weighted by its targets, and how a batch is cut or shared out does not c
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,9 @@ from speechscale.model.anatomy import embedding_of, output_layer_of
 from speechscale.tokens.packing import STREAMS, Batch
 from speechscale.tokens.vocabulary import MODALITY_MARKER, MODALITY_SPEECH, MODALITY_TEXT
 from speechscale.train.attention import choose_kernel, lay_out, predicting_places
-from speechscale.train.config import Runtime, TrainConfig
+from speechscale.train.config import Runtime, TrainConfig, set_learning_rate
 from speechscale.train.objective import Objective, Outcome
 from speechscale.train.parallel import Group, accumulating, clip_gradients
-from speechscale.train.schedule import learning_rate_share
 
 MODALITIES = {MODALITY_TEXT: "text", MODALITY_SPEECH: "speech", MODALITY_MARKER: "marker"}
 
@@ -77,6 +77,12 @@ class Tokens:
         return {s: {n: int(self.counts[i, k]) for k, n in MODALITIES.items()} for i, s in enumerate(STREAMS)}
 
 
+def modality_counts(counts: Sequence[Sequence[int]]) -> Counter[str]:
+    """Targets by modality, of counts by stream and modality."""
+    columns = list(zip(*counts, strict=True))
+    return Counter({name: sum(columns[kind]) for kind, name in MODALITIES.items()})
+
+
 @dataclass(slots=True, kw_only=True)
 class Stepper:
     """What a step needs. `call`: the objective as wrapped for several processes. `parts`: forward passes of a step."""
@@ -102,7 +108,7 @@ class Stepper:
             FloatingPointError: the loss or the gradient is not finite; the weights are those before the step.
         """
         total = int(counts.sum())
-        rate = self._set_rate(self.tokens.seen + total)
+        rate = set_learning_rate(self.optimizer, self.config, self.tokens.seen + total)
         sums = self._backward(batch, places, total)
         if self.tokens.seen < self.config.rows_first_tokens:
             self._spare_body()
@@ -121,20 +127,6 @@ class Stepper:
         for parameter in model.parameters():
             if id(parameter) not in rows:
                 parameter.grad = None
-
-    def _set_rate(self, tokens_seen: int) -> float:
-        config = self.config
-        share = learning_rate_share(
-            tokens_seen,
-            config.tokens,
-            schedule=config.schedule,
-            warmup_tokens=config.warmup,
-            final_fraction=config.final_lr_fraction,
-            decay_fraction=config.decay_fraction,
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = share * config.learning_rate
-        return share * config.learning_rate
 
     def _backward(self, batch: Batch, places: Int[np.ndarray, " targets"], total: int) -> Tensor:
         """Run all parts forward and backward; return this process' sums (see `_sums`)."""
