@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from speechscale.study.spec import StoryworldCorpus
+from speechscale.study.corpora_spec import StoryworldCorpus
 from speechscale.study.worlds import training_voices, voice_at, voices_of
 
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from speechscale.tokens.interleave import InterleaveConfig
     from speechscale.tokens.store import TokenStore
 
-VOCABULARIES = ("vocabulary", "joint", "textless")
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
@@ -52,6 +51,7 @@ def open_tokens(folder: Path, vocabulary: Path | None) -> TokenStore:
     from speechscale.tokens.packed_rows import ROWS_FORMAT
     from speechscale.tokens.store import TokenStore
     from speechscale.tokens.vocabulary import Vocabulary
+    from speechscale.tokens.vocabulary_files import first_vocabulary, places_beside
 
     folder = store_folder(folder)
     if not (folder / INDEX_FILE).is_file():
@@ -60,8 +60,8 @@ def open_tokens(folder: Path, vocabulary: Path | None) -> TokenStore:
         raise DataError(f"{folder}: no token store ({INDEX_FILE} is missing){say}")
     if read_json(folder / INDEX_FILE, "token store", "build it").get("format") == ROWS_FORMAT:
         raise DataError(f"{folder}: these are packed rows; give the store that they were packed from")
-    near = [vocabulary] if vocabulary is not None else [folder.parent / name for name in VOCABULARIES]
-    found = next((path for path in near if (path / "vocabulary.json").is_file()), None)
+    near = places_beside(folder) if vocabulary is None else [vocabulary]
+    found = first_vocabulary(near)
     if found is None:
         raise DataError(f"{folder}: no vocabulary in {', '.join(map(str, near))}; name its folder with --vocabulary")
     return TokenStore.open(folder, Vocabulary.load(found))

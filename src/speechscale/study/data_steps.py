@@ -10,8 +10,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from speechscale.study.corpora_spec import InventoryCorpus, StoryworldCorpus
 from speechscale.study.plan import SPEAK_SPEED
-from speechscale.study.spec import InventoryCorpus, Part, StoryworldCorpus, Study
+from speechscale.study.spec import (
+    Part,
+    Study,
+)
 from speechscale.study.steps import Step
 
 STAGES = "speechscale.study.stages"

@@ -17,18 +17,15 @@ from pydantic import ValidationError
 
 from speechscale.errors import DataError
 from speechscale.settings import nearest, override, parse_override, read_toml
+from speechscale.study.corpora_spec import FolderCorpus, ImportedCorpus, InventoryCorpus, StoryworldCorpus
 from speechscale.study.spec import (
     SLUG,
     Arm,
     Evals,
     Fit,
-    FolderCorpus,
     Grid,
-    ImportedCorpus,
     Interleave,
-    InventoryCorpus,
     Section,
-    StoryworldCorpus,
     Study,
     StudyHeader,
     Text,

@@ -19,7 +19,13 @@ from speechscale.corpus.world import build_world, world_words
 from speechscale.errors import DataError
 from speechscale.model.flops import Convention, Flops, flops_per_token, tokens_for_budget
 from speechscale.model.sizes import Size, get_size, params
-from speechscale.study.spec import Arm, Axis, Part, StoryworldCorpus, Study
+from speechscale.study.corpora_spec import StoryworldCorpus
+from speechscale.study.spec import (
+    Arm,
+    Axis,
+    Part,
+    Study,
+)
 from speechscale.study.worlds import world_config
 from speechscale.train.schedule import decay_start
 

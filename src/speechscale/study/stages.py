@@ -38,7 +38,12 @@ from speechscale.speech.units import (
     read_units,
     write_units,
 )
-from speechscale.study.spec import Corpus, FolderCorpus, ImportedCorpus, StoryworldCorpus, Subwords, Text, Units
+from speechscale.study.corpora_spec import Corpus, FolderCorpus, ImportedCorpus, StoryworldCorpus
+from speechscale.study.spec import (
+    Subwords,
+    Text,
+    Units,
+)
 from speechscale.study.worlds import unseen_voices, voice_at, voices_of, world_config
 from speechscale.tokens.ragged import Ragged
 from speechscale.tokens.store import build_store

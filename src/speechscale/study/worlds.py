@@ -6,7 +6,7 @@ import math
 
 from speechscale.corpus.world import WorldConfig
 from speechscale.errors import DataError
-from speechscale.study.spec import StoryworldCorpus
+from speechscale.study.corpora_spec import StoryworldCorpus
 from speechscale.voices.espeak import VOICES
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     V = TypeVar("V", bound=Vocabulary)
 
 LOCK_FILE = "vocabulary.json"
+USUAL_FOLDERS = ("vocabulary", "joint", "textless")
+"""What the folder beside a store is called by `tokens build` and by studies."""
 SUBWORDS_FILE = "subwords.json"
 LOCK_FORMAT = "speechscale.vocabulary.2"
 OLD_FORMAT = "speechscale.vocabulary.1"
@@ -138,3 +141,13 @@ def canonical(data: dict[str, Any]) -> str:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def places_beside(folder: Path) -> list[Path]:
+    """Where the vocabulary of a token store or of packed rows usually is."""
+    return [folder.parent / name for name in USUAL_FOLDERS]
+
+
+def first_vocabulary(places: Iterable[Path]) -> Path | None:
+    """The first of some folders that holds a vocabulary; None: none does."""
+    return next((path for path in places if (path / LOCK_FILE).is_file()), None)

@@ -22,12 +22,12 @@ from speechscale.tokens.packing import Batch
 from speechscale.tokens.sources import BLOCK_ROWS, Source, StoreSource, pack_store
 from speechscale.tokens.store import TokenStore
 from speechscale.tokens.vocabulary import Vocabulary
+from speechscale.tokens.vocabulary_files import first_vocabulary, places_beside
 from speechscale.train.job import Data, ValidationSet
 from speechscale.train.job import Source as Wanted
 from speechscale.train.losses import Rates
 from speechscale.train.parallel import Group
 
-VOCABULARIES = ("vocabulary", "joint", "textless")
 VALIDATION_ROWS = 16
 
 Item = tuple[Batch, dict[str, Any]]
@@ -39,10 +39,10 @@ def find_vocabulary(data: Data) -> Path:
         return Path(data.vocabulary)
     first = next(iter(data.sources.values()))
     folder = Path(first.store or first.rows)
-    for name in VOCABULARIES:
-        if (folder.parent / name / "vocabulary.json").is_file():
-            return folder.parent / name
-    raise DataError(f"{folder}: no vocabulary beside it; name its folder: data.vocabulary")
+    found = first_vocabulary(places_beside(folder))
+    if found is None:
+        raise DataError(f"{folder}: no vocabulary beside it; name its folder: data.vocabulary")
+    return found
 
 
 def interleaving(data: Data) -> InterleaveConfig:
