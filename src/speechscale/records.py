@@ -66,24 +66,39 @@ class Item:
     """One forced choice of an item set.
 
     Args:
-        set: "story_cloze", "topic_cloze", "facts", "grammar", "words".
+        set: "story_cloze", "topic_cloze", "facts", "grammar", "words", or a set of a benchmark.
         prompt: shared context, empty for minimal pairs without one.
-        good, bad: the two candidates that follow the prompt.
-        pair: id shared by the two items of a symmetric pair, whose candidates swap roles; errors cluster on it.
-        tag: "heard", "read" (a fact that occurs in text only) or "".
+        good, bad: the two candidates that follow the prompt. All three are empty where only recordings exist.
+        pair: id shared by the items that are one observation (the two of a symmetric pair, whose candidates swap roles;
+            a minimal pair in several voices); errors cluster on it.
+        tag: "heard", "read" (a fact that occurs in text only), another subset, or "".
         phenomenon: grammatical phenomenon, relation or topic.
         speaker: voice that speaks the item.
+        good_cut_s, bad_cut_s: where the candidate begins in the recording of prompt and candidate, seconds; None: at
+            the first word of the candidate, or there is no prompt.
     """
 
     id: str
     set: str
-    prompt: str
-    good: str
-    bad: str
+    prompt: str = ""
+    good: str = ""
+    bad: str = ""
     pair: str
     tag: str = ""
     phenomenon: str = ""
     speaker: str = ""
+    good_cut_s: float | None = None
+    bad_cut_s: float | None = None
+
+    @property
+    def has_text(self) -> bool:
+        """Whether the words are known."""
+        return bool(self.good)
+
+    @property
+    def has_prompt(self) -> bool:
+        """Whether the candidates follow a prompt, spoken or written."""
+        return bool(self.prompt.strip()) or self.good_cut_s is not None
 
 
 def dedup(frames: Int[np.ndarray, " frames"]) -> tuple[Int[np.ndarray, " units"], Int[np.ndarray, " units"]]:

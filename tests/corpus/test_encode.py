@@ -303,7 +303,7 @@ def test_wrong_or_half_written_tables_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file; run the step"):
         list(read_utterances(path))
     write_items(path, [])
-    with pytest.raises(DataError, match="its kind is 'items-1', expected 'utterances-2'"):
+    with pytest.raises(DataError, match="its kind is 'items-2', expected 'utterances-2'"):
         list(read_utterances(path))
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DataError, match="not a readable Parquet file"):

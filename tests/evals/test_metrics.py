@@ -32,7 +32,7 @@ from speechscale.evals.metrics import (
     write_choices,
 )
 from speechscale.evals.score import score_candidates
-from speechscale.evals.tasks import candidates, item_directions, item_utterances
+from speechscale.evals.layouts import candidates, item_directions, item_utterances
 from speechscale.records import Item, UnitTableBuilder
 from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
 

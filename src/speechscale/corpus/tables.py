@@ -24,7 +24,7 @@ from speechscale.files import complete_file
 from speechscale.records import Item, Utterance, Word
 
 _KIND_KEY = b"speechscale.kind"
-_UTTERANCES, _ITEMS = b"utterances-2", b"items-1"
+_UTTERANCES, _ITEMS = b"utterances-2", b"items-2"
 _WORD = pa.struct([("text", pa.string()), ("start_s", pa.float64()), ("end_s", pa.float64()), ("score", pa.float64())])
 _UTTERANCE_FIELDS = tuple(f.name for f in fields(Utterance))
 _UTTERANCE_TYPES = {
@@ -115,7 +115,8 @@ def pick_utterances(path: Path, rows: Sequence[int]) -> list[Utterance]:
 
 def write_items(path: Path, items: Iterable[Item], *, group_rows: int = 5000) -> int:
     """Write items as they come, complete or not at all. Return their number."""
-    schema = pa.schema([(f.name, pa.string()) for f in fields(Item)])
+    numbers = ("good_cut_s", "bad_cut_s")
+    schema = pa.schema([(f.name, pa.float64() if f.name in numbers else pa.string()) for f in fields(Item)])
     return _write(path, (asdict(item) for item in items), schema, _ITEMS, group_rows)
 
 

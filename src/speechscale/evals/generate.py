@@ -44,7 +44,7 @@ def generate(
 
     Args:
         model: a transformers `*ForCausalLM` of `vocabulary.size` ids.
-        prompt_ids: prompts, each opened with `<eos>` (and markers) as in training; see `tasks.prompt_ids`.
+        prompt_ids: prompts, each opened with `<eos>` (and markers) as in training; see `layouts.prompt_ids`.
         modality: "speech" allows units, "text" text tokens, "free" both and the markers; `<unk>` never comes out.
         temperature: 0 takes the likeliest token; `seed`, `top_k`, `top_p` then have no effect.
         top_k: keep the k likeliest tokens. top_p: of these keep the smallest set with at least this probability.

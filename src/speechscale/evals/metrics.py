@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float
 
 from speechscale.errors import DataError
-from speechscale.evals.tasks import Candidate
+from speechscale.evals.layouts import Candidate
 
 if TYPE_CHECKING:
     from speechscale.evals.score import Scores

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from speechscale.errors import DataError
-from speechscale.evals.tasks import Candidate
+from speechscale.evals.layouts import Candidate
 
 Precision = Literal["fp32", "bf16"]
 

@@ -14,7 +14,7 @@ from typing import Any
 from speechscale.corpus.tables import read_items
 from speechscale.evals.metrics import Choice, Metric, choices, flat_columns, measure, metric_records, write_choices
 from speechscale.evals.score import score_candidates
-from speechscale.evals.tasks import candidates, item_directions
+from speechscale.evals.layouts import candidates, item_directions
 from speechscale.records import Item, UnitTable
 from speechscale.skips import SkipLog
 from speechscale.speech.units import read_units

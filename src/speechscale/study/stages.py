@@ -28,7 +28,7 @@ from speechscale.corpus.tables import read_items, read_utterances, write_items, 
 from speechscale.corpus.unit_corpus import fit_units
 from speechscale.corpus.world import build_world
 from speechscale.errors import DataError
-from speechscale.evals.tasks import item_utterances
+from speechscale.evals.layouts import item_utterances
 from speechscale.records import Item, UnitTable, Utterance, concat_tables
 from speechscale.skips import SkipLog
 from speechscale.speech.encoders.presets import encoder_of

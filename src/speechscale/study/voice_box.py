@@ -14,7 +14,7 @@ import numpy as np
 
 from speechscale.errors import DataError
 from speechscale.evals.generate import continue_units, generate
-from speechscale.evals.tasks import prompt_ids
+from speechscale.evals.layouts import prompt_ids
 from speechscale.model.slm import load_model
 from speechscale.records import dedup
 from speechscale.speech.audio import load_audio

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from speechscale.errors import DataError
-from speechscale.evals.tasks import (
+from speechscale.evals.layouts import (
     Candidate,
     Direction,
     candidates,
