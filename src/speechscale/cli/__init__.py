@@ -21,6 +21,18 @@ COMMANDS = {
     },
     "align": "align:align",
     "train": {"run": "train:run", "plot": "train_plot:plot", "slurm": "train:slurm"},
+    "eval": {
+        "list": "eval_prepare:list_tasks",
+        "prepare": "eval_prepare:prepare",
+        "run": "eval_run:run",
+        "compare": "eval_compare:compare",
+        "table": "eval_compare:table",
+        "export": "eval_text:export",
+        "retention": "eval_text:retention",
+        "generate": "eval_generate:generate",
+        "lens": "eval_lens:lens",
+        "abx": "eval_abx:abx",
+    },
     "units": {
         "fit": "units:fit",
         "encode": "units:encode",
@@ -46,6 +58,7 @@ GROUP_HELP = {
     "corpus": "Corpora: import, check, split, or speak one from texts.",
     "units": "Speech units: fit a tokenizer, encode a corpus, judge and convert units.",
     "train": "Train: `speechscale train CONFIG` is `speechscale train run CONFIG`; plot runs; write Slurm scripts.",
+    "eval": "Evaluate: prepare benchmarks, score models, compare them; text retention, generation, analysis.",
     "tokens": "Token stores: build them from units and texts, look into them, pack them into rows.",
 }
 
