@@ -18,7 +18,7 @@ import soundfile
 
 from speechscale.errors import DataError
 from speechscale.records import NO_TIME, Utterance
-from speechscale.voices import endpoint
+from speechscale.voices import endpoint, http_client
 from speechscale.voices.endpoint import EndpointEngine
 from speechscale.voices.segments import EngineDown
 
@@ -85,7 +85,7 @@ def serving(answer: Callable[[dict[str, Any], int], Answer]) -> Iterator[tuple[s
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(http_client, "FIRST_WAIT_S", 0.01)
     monkeypatch.delenv(KEY_ENV, raising=False)
 
 
@@ -151,7 +151,7 @@ def test_answers_stay_in_order_and_requests_are_bounded() -> None:
 
 def test_busy_then_success_is_tried_again_and_waits_as_told(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(endpoint.time, "sleep", waits.append)
+    monkeypatch.setattr(http_client.time, "sleep", waits.append)
     answers: list[Answer] = [(429, {"Retry-After": "7"}, b"slow down"), (503, {}, b""), (200, {}, sound())]
     with serving(lambda body, n: answers[n]) as (base, server):
         (spoken,) = engine(base).speak(texts(1), None)
