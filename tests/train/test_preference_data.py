@@ -11,8 +11,9 @@ import pytest
 
 from speechscale.errors import DataError
 from speechscale.skips import read_skips
+from speechscale.tokens.repetition import auto_bleu
 from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
-from speechscale.train.preference_data import Pair, PairRules, ReadPairs, auto_bleu, read_pairs
+from speechscale.train.preference_data import Pair, PairRules, ReadPairs, read_pairs
 
 WORDS = ("the", "cat", "dog", "sat", "ran", "home")
 UNITS = 60

@@ -16,9 +16,7 @@ Source: the format and the repetition filter of slamkit (github.com/slp-rl/slamk
 from __future__ import annotations
 
 import json
-import re
-from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -30,13 +28,13 @@ from speechscale.errors import DataError
 from speechscale.skips import SkipLog
 from speechscale.tokens.layout import MODALITY_SPEECH, MODALITY_TEXT
 from speechscale.tokens.ragged import Ragged
+from speechscale.tokens.repetition import auto_bleu, split_words
 from speechscale.tokens.vocabulary import Vocabulary
 
 As = Literal["given", "text"]
 SIDES = ("prompt", "chosen", "rejected")
 FRAME = 2
 """The `<eos>` in front of a document and the one behind it."""
-WORDS = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 HOW = 'write readable text, a list of ids, {"units": [...]} or [{"speech": [...]}, {"text": "..."}]'
 
 
@@ -146,18 +144,6 @@ def read_pairs(
     if not pairs:
         raise DataError(f"preference: {path}: no pairs are left of {read} lines ({skips.first()})")
     return ReadPairs(pairs, skips, read)
-
-
-def auto_bleu(sequence: Sequence[Hashable], n: int) -> float:
-    """Share of n-grams that occur elsewhere in the same sequence as well; 0 where there is none.
-
-    Example: "a b a b c", 2 -> 0.5: "a b" occurs twice, "b a" and "b c" once each.
-
-    Source: Lakhotia et al. 2021 (GSLM, arXiv 2102.01192), for one n.
-    """
-    counts = Counter(zip(*(sequence[i:] for i in range(n)), strict=False))
-    total = sum(counts.values())
-    return sum(count for count in counts.values() if count > 1) / total if total else 0.0
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -320,7 +306,7 @@ def _require_variety(pair: Pair, sample: dict[str, Any], rules: PairRules) -> No
         return
     if rules.auto_bleu_of == "text":
         words = " ".join(_transcript(side, sample) for side in SIDES[:2])
-        sequence: list[Any] = WORDS.findall(words)
+        sequence: list[Any] = split_words(words)
     else:
         sequence = np.concatenate([pair.prompt, pair.chosen]).tolist()
     found = auto_bleu(sequence, rules.auto_bleu_n)
