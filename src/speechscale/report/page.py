@@ -21,6 +21,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from speechscale.report import figures
+from speechscale.report.downstream_figures import link_figures, link_rows
 from speechscale.report.numbers import short_count, short_flops
 
 TOPICS = ("loss", "transfer", "sizes", "limits")
@@ -113,6 +114,9 @@ def _part(name: str, runs: pd.DataFrame, laws: Mapping[str, Any], material: Part
         "facts": material.facts,
         "verdict": {topic: laws.get("verdict", {}).get(topic, []) for topic in TOPICS},
         "laws": law_rows(laws),
+        "links": [(title, _div(figure)) for title, figure in link_figures(laws.get("links", []), colors)],
+        "links_said": laws.get("links_said", []),
+        "link_rows": link_rows(laws.get("links", [])),
         "figures": [(title, _div(figure)) for title, figure in drawn if figure is not None],
         "runs": run_table(runs),
         "metrics": metric_table(runs),

@@ -21,6 +21,7 @@ from speechscale.scaling.envelope import Sweep, envelope
 from speechscale.scaling.fit import MIN_RUNS, fit_loss_law
 from speechscale.scaling.intervals import LEVEL, SMALL_TABLE, bootstrap_law
 from speechscale.scaling.isoflop import IsoFlop, isoflop
+from speechscale.scaling.part_links import links_said, part_links
 from speechscale.scaling.runs import LOSSES, Part, find_metrics, numbers, split_parts, sweep_of
 from speechscale.scaling.slopes import fit_power_law, metric_slope
 from speechscale.scaling.transfer import transfer_table
@@ -43,7 +44,12 @@ CONVENTIONS = {
 
 
 def analyze(
-    runs: pd.DataFrame, *, replicates: int = 1000, seed: int = 0, baselines: Mapping[str, str] | None = None
+    runs: pd.DataFrame,
+    *,
+    replicates: int = 1000,
+    seed: int = 0,
+    baselines: Mapping[str, str] | None = None,
+    probes: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
     """Analyze a table of runs.
 
@@ -53,6 +59,7 @@ def analyze(
         runs: one row per run; needs arm, params_total, budget_flops and a loss, uses whatever else is there.
         replicates: bootstrap replicates per interval. seed: equal seeds give equal results.
         baselines: part -> the arm the others are compared with, where it is not the default.
+        probes: accuracies along the runs, see `part_links`.
 
     Returns:
         {"level", "conventions", "parts": {label: {...}}, "verdict": {"loss", "transfer", "sizes", "limits"}}
@@ -60,7 +67,8 @@ def analyze(
     Raises:
         DataError: no rows, no usable rows, or a required column is missing.
     """
-    parts = {part.label: _analyze_part(part, replicates, seed) for part in split_parts(runs, baselines)}
+    along = pd.DataFrame() if probes is None else probes
+    parts = {part.label: _analyze_part(part, along, replicates, seed) for part in split_parts(runs, baselines)}
     verdict: dict[str, list[str]] = {"loss": [], "transfer": [], "sizes": [], "limits": []}
     for label, result in parts.items():
         for topic, sentences in verdict.items():
@@ -83,7 +91,7 @@ def jsonable(value: Any) -> Any:
     return value
 
 
-def _analyze_part(part: Part, replicates: int, seed: int) -> dict[str, Any]:
+def _analyze_part(part: Part, probes: pd.DataFrame, replicates: int, seed: int) -> dict[str, Any]:
     sweeps = {
         (arm, loss): sweep
         for arm in part.arms
@@ -100,6 +108,7 @@ def _analyze_part(part: Part, replicates: int, seed: int) -> dict[str, Any]:
     final = [m for (_, loss, charged), m in multipliers.items() if loss == "final" and not charged]
     too_little = small_data_sentence(part, transfer, final)
     first = [too_little] if too_little else []
+    links = part_links(part, probes, replicates=replicates, seed=seed)
     loss_said = [s for arm in part.arms[1:] for s in _loss_said(part, arm, multipliers)]
     return {
         "part": part.name,
@@ -118,6 +127,8 @@ def _analyze_part(part: Part, replicates: int, seed: int) -> dict[str, Any]:
             for (_, loss, charged), m in multipliers.items()
         ],
         "slopes": _slopes(part, replicates, seed),
+        "links": links,
+        "links_said": links_said(links),
         "transfer": [asdict(row) for row in transfer],
         "verdict": {
             "loss": first + loss_said,

@@ -228,6 +228,8 @@ def _judged(base: Link, points: Points, drawn: np.ndarray, chance: float, replic
         f"{-100 * (base.slope.low or 0):.3g}] per nat of lower loss, R2 {base.r2:.2f} ({tested}), for losses from "
         f"{base.loss_low:.3g} to {base.loss_high:.3g}{chosen.said}"
     )
+    if base.slope.value > 0:
+        base = replace(base, notes=(*base.notes, "accuracy falls where the loss falls: look at the points first"))
     return replace(
         base,
         status="fitted",

@@ -1,0 +1,128 @@
+"""Accuracy against loss: a panel per set and direction, points by arm, the lines that hold.
+
+Enters: the "links" of `laws.json`. Leaves: plotly figures and rows of text.
+The one decision worth knowing: everything drawn stands in `laws.json`; where no slope was told from zero there are
+points with their errors and no line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from speechscale.report.figures import DIRECTIONS, PALETTE
+
+TITLES = {"runs": "Finished runs: loss on test", "probes": "Along training (probes): loss on select"}
+SHORT = {
+    "fitted": "slope",
+    "no_slope": "no slope",
+    "at_chance": "at chance",
+    "narrow": "one loss",
+    "too_few_runs": "too few runs",
+}
+"""Status of an arm as it stands in a panel's title."""
+COLUMNS = 3
+CHANCE = 0.5
+
+
+def link_figures(entries: Sequence[Mapping[str, Any]], colors: Mapping[str, str]) -> list[tuple[str, go.Figure]]:
+    """Title and figure of each source that has points.
+
+    Args:
+        entries: `laws.json`, parts, "links". colors: arm -> color; others get one of the palette.
+    """
+    found = []
+    for source, title in TITLES.items():
+        own = [entry for entry in entries if entry["source"] == source]
+        if own:
+            found.append((title, _figure(own, colors)))
+    return found
+
+
+def _figure(entries: Sequence[Mapping[str, Any]], colors: Mapping[str, str]) -> go.Figure:
+    columns = min(COLUMNS, len(entries))
+    rows = -(-len(entries) // columns)
+    figure = make_subplots(
+        rows=rows,
+        cols=columns,
+        subplot_titles=[_title(entry) for entry in entries],
+        horizontal_spacing=0.07,
+        vertical_spacing=0.26 / rows,
+    )
+    named = set[str]()
+    for index, entry in enumerate(entries):
+        at = {"row": index // columns + 1, "col": index % columns + 1}
+        for number, arm in enumerate(entry["arms"]):
+            color = colors.get(arm["group"], PALETTE[number % len(PALETTE)])
+            for trace in _traces(arm, color):
+                trace.update(legendgroup=arm["group"])
+                if trace.mode == "markers" and arm["group"] not in named:
+                    trace.update(showlegend=True)
+                    named.add(arm["group"])
+                figure.add_trace(trace, **at)
+        figure.update_xaxes(title=f"{entry['loss'].removeprefix('loss_')} loss (nats)", **at)
+    figure.add_hline(y=CHANCE, line={"color": "#888", "dash": "dot", "width": 1})
+    figure.update_xaxes(title_font={"size": 11}, title_standoff=4)
+    figure.update_yaxes(tickformat=".2f")
+    figure.update_yaxes(title="accuracy", col=1)
+    figure.update_annotations(font={"size": 12})
+    figure.update_layout(
+        template="plotly_white",
+        height=110 + 260 * rows,
+        margin={"l": 60, "r": 20, "t": 60, "b": 50},
+        font={"family": "system-ui, sans-serif", "size": 13},
+        legend={"orientation": "h", "y": -0.2 / rows, "yanchor": "top", "font": {"size": 11}},
+        showlegend=True,
+    )
+    return figure
+
+
+def _title(entry: Mapping[str, Any]) -> str:
+    """Example: 'story cloze speech->speech<br>textless: slope, interleaved: at chance'"""
+    said = ", ".join(f"{arm['group']}: {SHORT[arm['status']]}" for arm in entry["arms"])
+    return f"{entry['set'].replace('_', ' ')} {DIRECTIONS[entry['direction']]}<br><sub>{said}</sub>"
+
+
+def _traces(arm: Mapping[str, Any], color: str) -> list[go.Scatter]:
+    """Points with errors; with a curve its band and line before them."""
+    measured, curve = arm["measured"], arm["curve"]
+    points = go.Scatter(
+        x=measured["loss"],
+        y=measured["accuracy"],
+        error_y={"array": measured["se"], "thickness": 1, "width": 2},
+        mode="markers",
+        marker={"color": color, "size": 6},
+        name=arm["group"],
+        text=measured["run"],
+        showlegend=False,
+    )
+    if curve is None:
+        return [points]
+    quiet = {"hoverinfo": "skip", "showlegend": False, "name": arm["group"]}
+    band = go.Scatter(
+        x=[*curve["loss"], *reversed(curve["loss"])],
+        y=[*curve["high"], *reversed(curve["low"])],
+        fill="toself",
+        fillcolor=color,
+        opacity=0.18,
+        mode="none",
+        **quiet,
+    )
+    line = go.Scatter(x=curve["loss"], y=curve["accuracy"], mode="lines", line={"color": color, "width": 1.8}, **quiet)
+    return [band, line, points]
+
+
+def link_rows(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Lines 'what, arm, result' for a table; the last of a set and direction is about all arms together."""
+    rows = []
+    for entry in entries:
+        source = TITLES[entry["source"]].partition(":")[0].lower()
+        what = f"{entry['set'].replace('_', ' ')} {DIRECTIONS[entry['direction']]}, {source}"
+        for arm in entry["arms"]:
+            rows.append({"what": what, "arm": arm["group"], "result": "; ".join([arm["message"], *arm["notes"]])})
+        if entry["pooled"]:
+            rows.append({"what": what, "arm": "all arms", "result": entry["pooled"]["message"]})
+    return rows
