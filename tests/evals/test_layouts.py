@@ -12,15 +12,17 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from speechscale.errors import DataError
+from speechscale.evals.cuts import cut_items, cut_units
 from speechscale.evals.layouts import (
     Candidate,
     Direction,
     candidates,
-    cut_units,
     item_directions,
     item_utterances,
     prompt_ids,
+    require_spellable,
 )
+from speechscale.evals.protocols import Layout
 from speechscale.records import NO_TIME, Item, UnitTable, UnitTableBuilder, dedup, expand
 from speechscale.tokens.interleave import InterleaveConfig, interleave_batch, make_source
 from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
@@ -100,7 +102,7 @@ def test_utterances_are_prompt_and_candidate_by_sentence() -> None:
 def test_layout_of_one_item(
     table: UnitTable, vocabulary: Vocabulary, direction: Direction, prompt: str, good: str, bad: str
 ) -> None:
-    laid_out = candidates([FIRST, SECOND], table, vocabulary, direction)
+    laid_out = candidates([FIRST, SECOND], cut_items([FIRST, SECOND], table), vocabulary, direction)
     assert [c.name for c in laid_out[:2]] == [f"i1/good ({direction})", f"i1/bad ({direction})"]
     assert spell(vocabulary, laid_out[0]) == (prompt, good)
     assert spell(vocabulary, laid_out[1]) == (prompt, bad)
@@ -114,7 +116,7 @@ def test_crossing_layouts_occur_in_training(table: UnitTable, vocabulary: Vocabu
     config = InterleaveConfig(speech_span="poisson(2)", speech_share=0.3)
     row = np.array([table.ids.index("i1/good")])
     drawn = {tuple(interleave_batch(source, row, epoch, config, 0).flat.tolist()) for epoch in range(200)}
-    good = candidates([FIRST, SECOND], table, vocabulary, direction)[0]
+    good = candidates([FIRST, SECOND], cut_items([FIRST, SECOND], table), vocabulary, direction)[0]
     assert tuple(good.ids[1:].tolist()) in drawn
 
 
@@ -129,14 +131,14 @@ def test_spoken_prompt_before_text_is_one_for_both(vocabulary: Vocabulary) -> No
             for side in ("good", "bad")
         ]
     )
-    for candidate in candidates([FIRST, SECOND], whole, vocabulary, "st"):
+    for candidate in candidates([FIRST, SECOND], cut_items([FIRST, SECOND], whole), vocabulary, "st"):
         prompt, ending = spell(vocabulary, candidate)
         assert prompt == "<eos> <speech> <Un7> <Un1> <Un2> <Un3> <Un4> <text>"
         assert ending == getattr(candidate.item, candidate.side).replace(".", " .")
 
 
 def test_speech_alone_is_the_whole_stream(table: UnitTable, vocabulary: Vocabulary) -> None:
-    for candidate in candidates([FIRST, SECOND], table, vocabulary, "ss"):
+    for candidate in candidates([FIRST, SECOND], cut_items([FIRST, SECOND], table), vocabulary, "ss"):
         row = table.ids.index(f"{candidate.item.id}/{candidate.side}")
         np.testing.assert_array_equal(candidate.ids[1:], vocabulary.unit_ids(table.row_units(row)))
 
@@ -159,7 +161,7 @@ def byte_tokenizer(add_prefix_space: bool) -> Tokenizer:
 @pytest.mark.parametrize("prefix", [True, False])
 def test_text_alone_is_the_text_document(table: UnitTable, prefix: bool) -> None:
     vocabulary = Vocabulary.joint(byte_tokenizer(prefix), 10)
-    for candidate in candidates([FIRST, SECOND], table, vocabulary, "tt"):
+    for candidate in candidates([FIRST, SECOND], cut_items([FIRST, SECOND], table), vocabulary, "tt"):
         text = f"{candidate.item.prompt} {getattr(candidate.item, candidate.side)}"
         assert candidate.ids[1:].tolist() == vocabulary.encode_text([text]).flat.tolist()
         assert vocabulary.decode(candidate.ids[1 : candidate.prompt_tokens]) == candidate.item.prompt
@@ -167,7 +169,7 @@ def test_text_alone_is_the_text_document(table: UnitTable, prefix: bool) -> None
     spoken_alone = spoken(
         [(f"g/{s}", t, [1, 2], [(0, 1), (1, 2)]) for s, t in (("good", "he won."), ("bad", "he lost."))]
     )
-    good, _ = candidates([alone], spoken_alone, vocabulary, "tt")
+    good, _ = candidates([alone], cut_items([alone], spoken_alone), vocabulary, "tt")
     assert good.ids[1:].tolist() == vocabulary.encode_text(["he won."]).flat.tolist()
 
 
@@ -200,9 +202,15 @@ def test_partners_leave_together_and_are_counted(table: UnitTable, vocabulary: V
     )
     for direction in ("ss", "st", "ts", "tt"):
         dropped: dict[str, str] = {}
-        kept = candidates([FIRST, SECOND, third], whole, vocabulary, direction, on_drop=dropped.__setitem__)  # type: ignore[arg-type]
+        kept = candidates(
+            [FIRST, SECOND, third],
+            cut_items([FIRST, SECOND, third], whole),
+            vocabulary,
+            direction,
+            on_drop=dropped.__setitem__,
+        )  # type: ignore[arg-type]
         assert [c.item.id for c in kept] == ["i3", "i3"]
-        assert dropped == {"i1": "its symmetric partner i2 was dropped", "i2": "i2/bad was not spoken"}
+        assert dropped == {"i1": "its symmetric partner i2 was dropped", "i2": "i2/bad: it was not spoken"}
 
 
 @pytest.mark.parametrize(
@@ -217,15 +225,17 @@ def test_what_cannot_be_cut_is_dropped(vocabulary: Vocabulary, words: list[tuple
     frames = [*WON[:11], 9, 9]
     whole = spoken([("i1/good", "Tom ran. he won.", frames, words), entry("i1/bad", "Tom ran. he lost.", LOST)])
     dropped: dict[str, str] = {}
-    assert candidates([FIRST], whole, vocabulary, "tt", on_drop=dropped.__setitem__) == []
+    assert candidates([FIRST], cut_items([FIRST], whole), vocabulary, "tt", on_drop=dropped.__setitem__) == []
     assert dropped["i1"].startswith("i1/good: ")
     assert reason in dropped["i1"]
 
 
 def test_too_long_for_the_context_is_dropped(table: UnitTable, vocabulary: Vocabulary) -> None:
     dropped: dict[str, str] = {}
-    assert len(candidates([FIRST, SECOND], table, vocabulary, "ss", max_tokens=9)) == 4
-    kept = candidates([FIRST, SECOND], table, vocabulary, "ss", max_tokens=8, on_drop=dropped.__setitem__)
+    assert len(candidates([FIRST, SECOND], cut_items([FIRST, SECOND], table), vocabulary, "ss", max_tokens=9)) == 4
+    kept = candidates(
+        [FIRST, SECOND], cut_items([FIRST, SECOND], table), vocabulary, "ss", max_tokens=8, on_drop=dropped.__setitem__
+    )
     assert kept == []
     assert dropped["i1"] == "9 tokens, the model's context holds 8"
 
@@ -241,23 +251,23 @@ def test_directions_that_do_not_exist(table: UnitTable, vocabulary: Vocabulary) 
     assert item_directions([FIRST], textless) == ("ss",)
     assert item_directions([FIRST], text_only) == ("tt",)
     with pytest.raises(DataError, match=r"'st' does not exist for these items \(set 'grammar'\)"):
-        candidates([grammar], table, vocabulary, "st")
+        candidates([grammar], cut_items([FIRST], table), vocabulary, "st")
     with pytest.raises(DataError, match="needs text tokens"):
-        candidates([FIRST], table, textless, "ts")
+        candidates([FIRST], cut_items([FIRST], table), textless, "ts")
     with pytest.raises(DataError, match="needs speech units"):
-        candidates([FIRST], table, text_only, "ss")
+        candidates([FIRST], cut_items([FIRST], table), text_only, "ss")
 
 
 def test_without_prompt_everything_is_scored(vocabulary: Vocabulary) -> None:
     word = Item(id="w", set="words", prompt="", good="won", bad="wun", pair="w")
     whole = spoken([("w/good", "won", [9, 6, 6, 9], [(1, 3)]), ("w/bad", "wun", [9, 7, 9], [(1, 2)])])
-    good, bad = candidates([word], whole, vocabulary, "ss")
+    good, bad = candidates([word], cut_items([word], whole), vocabulary, "ss")
     assert spell(vocabulary, good) == ("<eos>", "<Un9> <Un6> <Un9>")
     assert spell(vocabulary, bad) == ("<eos>", "<Un9> <Un7> <Un9>")
 
 
 def test_textless_vocabulary_writes_speech(table: UnitTable) -> None:
-    good, _ = candidates([FIRST], table, Vocabulary.textless(10), "ss")
+    good, _ = candidates([FIRST], cut_items([FIRST], table), Vocabulary.textless(10), "ss")
     assert good.ids.tolist() == [0, *(1 + unit for unit in (9, 1, 2, 3, 4, 5, 6, 9))]
     assert prompt_ids(Vocabulary.textless(10), "ss", np.array([3])) == [0, 3]
 
@@ -275,11 +285,103 @@ def test_bad_items_are_refused(table: UnitTable, vocabulary: Vocabulary, items: 
     with pytest.raises(DataError, match=message):
         item_utterances(items, sentences)
     with pytest.raises(DataError, match=message):
-        candidates(items, table, vocabulary, "tt")
+        candidates(items, cut_items(items, table), vocabulary, "tt")
 
 
 def test_rows_that_speak_other_words_are_refused(table: UnitTable, vocabulary: Vocabulary) -> None:
     with pytest.raises(DataError, match=r"i1/good: the unit table has the words 'Tom ran. he won.'"):
-        candidates([replace(FIRST, good="she won.")], table, vocabulary, "ss")
+        candidates(
+            [replace(FIRST, good="she won.")], cut_items([replace(FIRST, good="she won.")], table), vocabulary, "ss"
+        )
     with pytest.raises(DataError, match="may only split"):
         item_utterances([FIRST], lambda text: [text.lower()])
+
+
+@pytest.mark.parametrize(
+    ("direction", "layout", "before", "after"),
+    [
+        ("ss", Layout("none", "crossing"), "<Un9><Un1><Un2><Un3><Un4>", "<Un5><Un6><Un9>"),
+        ("ss", Layout("none", "always"), "<speech><Un9><Un1><Un2><Un3><Un4>", "<Un5><Un6><Un9>"),
+        ("tt", Layout("none", "always"), "<text> tom ran .", "he won ."),
+        ("st", Layout("none", "always"), "<speech><Un1><Un2><Un3><Un4><text>", "he won ."),
+        ("ts", Layout("eos", "always"), "<eos><text> tom ran .<speech>", "<Un4><Un5><Un6>"),
+    ],
+)
+def test_start_and_markers(
+    table: UnitTable, vocabulary: Vocabulary, direction: Direction, layout: Layout, before: str, after: str
+) -> None:
+    # Would catch: markers of a protocol left out or scored where they should not be.
+    good = candidates([FIRST], cut_items([FIRST], table), vocabulary, direction, layout=layout)[0]
+    found = [part.replace(" ", "") for part in spell(vocabulary, good)]
+    assert found == [before.replace(" ", ""), after.replace(" ", "")]
+
+
+def test_without_start_the_first_token_is_context(vocabulary: Vocabulary) -> None:
+    item = Item(id="a", set="swuggy", pair="a")
+    whole = spoken([("a/good", "", [1, 1, 2, 3], []), ("a/bad", "", [4, 4], [])])
+    dropped: dict[str, str] = {}
+    cuts = cut_items([item], whole)
+    assert candidates([item], cuts, vocabulary, "ss", layout=Layout("none"), on_drop=dropped.__setitem__) == []
+    assert "no token to score" in dropped["a"]  # one unit, which nothing predicts
+    good, bad = candidates([item], cuts, vocabulary, "ss")
+    assert (good.prompt_tokens, len(good.ids), len(bad.ids)) == (1, 4, 2)
+    assert good.whole_s == pytest.approx(4 / 25)
+    assert (good.whole_words, item_directions([item])) == (0, ("ss",))
+
+
+def test_a_cut_time_needs_no_words(vocabulary: Vocabulary) -> None:
+    item = Item(id="a", set="cloze", pair="a", good_cut_s=3 / 25, bad_cut_s=2 / 25)
+    whole = spoken([("a/good", "", [1, 1, 2, 3, 3], []), ("a/bad", "", [1, 1, 4, 5], [])])
+    good, bad = candidates([item], cut_items([item], whole), vocabulary, "ss")
+    assert spell(vocabulary, good)[1].replace(" ", "") == "<Un3>"
+    assert spell(vocabulary, bad)[1].replace(" ", "") == "<Un4><Un5>"
+    assert (good.ending_s, bad.ending_s) == (pytest.approx(2 / 25), pytest.approx(2 / 25))
+    late = replace(item, bad_cut_s=9.0)
+    dropped: dict[str, str] = {}
+    assert candidates([late], cut_items([late], whole), vocabulary, "ss", on_drop=dropped.__setitem__) == []
+    assert "starts at frame 225 of 4" in dropped["a"]
+
+
+def test_parts_recorded_apart_stand_where_modalities_cross(vocabulary: Vocabulary) -> None:
+    # As released cross-modal sets are scored: the prompt's own file before text, the ending's own file behind text.
+    item = replace(FIRST, good_cut_s=8 / 25, bad_cut_s=8 / 25)
+    rows = [("i1/good", "", WON, []), ("i1/bad", "", LOST, []), ("i1/prompt", "", [1, 8], [])]
+    rows += [("i1/good-ending", "", [6, 8], []), ("i1/bad-ending", "", [7, 8, 8], [])]
+    cuts = cut_items([item], spoken(rows))
+    assert "<Un1><Un8>" in spell(vocabulary, candidates([item], cuts, vocabulary, "st")[0])[0].replace(" ", "")
+    good, bad = candidates([item], cuts, vocabulary, "ts")
+    assert spell(vocabulary, good)[1].replace(" ", "") == "<Un6><Un8>"
+    assert bad.ending_s == pytest.approx(3 / 25)
+    joined = spell(vocabulary, candidates([item], cuts, vocabulary, "ss")[0])
+    assert "".join(joined).replace(" ", "").endswith("<Un4><Un5><Un6><Un9>")
+
+
+def test_other_voices_of_a_pair_stay(vocabulary: Vocabulary) -> None:
+    # A sentence pair in two voices is not symmetric: one broken recording costs one row.
+    anna, tom = (Item(id=f"1-{v}", set="sblimp", pair="1", speaker=v) for v in ("anna", "tom"))
+    whole = spoken([("1-anna/good", "", [1, 2], []), ("1-anna/bad", "", [3, 2], []), ("1-tom/good", "", [1, 2], [])])
+    dropped: dict[str, str] = {}
+    kept = candidates([anna, tom], cut_items([anna, tom], whole), vocabulary, "ss", on_drop=dropped.__setitem__)
+    assert [c.item.id for c in kept] == ["1-anna", "1-anna"]
+    assert list(dropped) == ["1-tom"]
+
+
+def test_text_alone_needs_no_recording(vocabulary: Vocabulary) -> None:
+    assert item_directions([FIRST], vocabulary, spoken=False) == ("tt",)
+    assert len(candidates([FIRST], None, vocabulary, "tt")) == 2
+    with pytest.raises(DataError, match=r"'ss' does not exist"):
+        candidates([FIRST], None, vocabulary, "ss")
+
+
+def test_a_tokenizer_of_another_language_is_refused(vocabulary: Vocabulary) -> None:
+    require_spellable([FIRST], vocabulary)
+    with pytest.raises(DataError, match=r"does not know their words \(75% unknown"):
+        require_spellable([replace(FIRST, prompt="der", good="Hund lief", bad="he")], vocabulary)
+    latin = Vocabulary.joint(byte_tokenizer(add_prefix_space=True), 4)
+    with pytest.raises(DataError, match=r"[1-3]\.\d+ tokens per letter"):
+        require_spellable([replace(FIRST, prompt="", good="我们走了", bad="他们来了")], latin)
+
+
+def test_markers_need_a_joint_vocabulary(table: UnitTable) -> None:
+    with pytest.raises(DataError, match="opens sequences with a marker"):
+        candidates([FIRST], cut_items([FIRST], table), Vocabulary.textless(10), "ss", layout=Layout("none", "always"))

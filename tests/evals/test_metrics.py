@@ -18,23 +18,34 @@ from speechscale.corpus.items import ITEM_SETS, items
 from speechscale.corpus.stories import split_sentences
 from speechscale.corpus.world import WorldConfig, build_world
 from speechscale.errors import DataError
-from speechscale.evals import metrics as module
-from speechscale.evals.metrics import (
-    Choice,
-    accuracy,
-    by_phenomenon,
-    choices,
-    flat_columns,
-    measure,
-    metric_records,
-    protocol,
-    read_choices,
-    write_choices,
-)
-from speechscale.evals.score import score_candidates
+from speechscale.evals import choices as module
+from speechscale.evals.choices import Choice, read_choices, write_choices
+from speechscale.evals.cuts import cut_items
+from speechscale.evals.evaluate import choices
+from speechscale.evals.intervals import Clusters, bootstrap, estimate, share_interval, standard_error
 from speechscale.evals.layouts import candidates, item_directions, item_utterances
+from speechscale.evals.metrics import by_phenomenon, flat_columns, measure, metric_records
+from speechscale.evals.protocols import DEFAULT, PROTOCOLS, Layout, Likelihood, get_protocol
+from speechscale.evals.score import score_candidates
 from speechscale.records import Item, UnitTableBuilder
 from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
+
+PROTOCOL = PROTOCOLS[DEFAULT]
+
+
+def side(mean: float, tokens: int = 2, **more: float) -> Likelihood:
+    """A candidate with this mean log-likelihood per token of the ending."""
+    values: dict[str, Any] = {
+        "ending_tokens": tokens,
+        "whole_tokens": 9,
+        "ending_full": mean * tokens,
+        "whole_full": -9.0,
+        "ending_own": mean * tokens,
+        "whole_own": -9.0,
+        "end_full": -1.0,
+        "end_own": -1.0,
+    }
+    return Likelihood(**{**values, **more})
 
 
 def choice(
@@ -45,61 +56,71 @@ def choice(
         id=f"{pair}-{good}-{bad}",
         set="facts",
         direction="st",
+        layout=Layout(),
         pair=pair,
         tag=tag,
         phenomenon=phenomenon,
         speaker="anna",
-        good_sum=good * tokens[0],
-        good_tokens=tokens[0],
-        bad_sum=bad * tokens[1],
-        bad_tokens=tokens[1],
-        good_whole_sum=-9.0,
-        good_whole_tokens=9,
-        bad_whole_sum=-9.0,
-        bad_whole_tokens=9,
+        good=side(good, tokens[0]),
+        bad=side(bad, tokens[1]),
     )
+
+
+def accuracy(scored: list[Choice], aggregate: str = "item") -> tuple[float, float]:
+    clusters = Clusters.of(
+        [c.correct(PROTOCOL) for c in scored], [c.pair for c in scored], [c.phenomenon for c in scored]
+    )
+    return estimate(clusters, aggregate), standard_error(clusters, aggregate)  # type: ignore[arg-type]
 
 
 def test_mean_per_token_decides() -> None:
     # Sums: -6 against -4; means: -2 against -4.
     longer = choice("p", -2.0, -4.0, tokens=(3, 1))
-    assert longer.margin == pytest.approx(2.0)
-    assert longer.correct == 1.0
+    assert longer.margin(PROTOCOL) == pytest.approx(2.0)
+    assert longer.correct(PROTOCOL) == 1.0
+    assert longer.correct(get_protocol("speechscale:normalization=sum")) == 0.0
 
 
-def test_ties_count_half() -> None:
-    assert choice("p", -1.0, -1.0).correct == 0.5
-    assert choice("p", -1.0, -1.0 - 5e-6).correct == 0.5
-    assert choice("p", -1.0, -1.0 - 1e-4).correct == 1.0
-    assert choice("p", -1.0, -1.0 + 1e-4).correct == 0.0
+def test_ties_count_half_or_nothing() -> None:
+    assert choice("p", -1.0, -1.0).correct(PROTOCOL) == 0.5
+    assert choice("p", -1.0, -1.0 - 5e-6).correct(PROTOCOL) == 0.5
+    assert choice("p", -1.0, -1.0 - 1e-4).correct(PROTOCOL) == 1.0
+    assert choice("p", -1.0, -1.0 + 1e-4).correct(PROTOCOL) == 0.0
+    assert choice("p", -1.0, -1.0).correct(get_protocol("speechscale:ties=0")) == 0.0
 
 
 def test_accuracy_and_clustered_error_by_hand() -> None:
     scored = [
         *(choice("a", -1, -2), choice("a", -1, -3)),  # 1, 1
         *(choice("b", -2, -1), choice("b", -3, -1)),  # 0, 0
-        *(choice("c", -1, -2), choice("c", -5, -1)),  # 1, 0, margins +1 and -4
+        *(choice("c", -1, -2), choice("c", -2, -1)),  # 1, 0
     ]
-    (metric,) = measure(scored)
-    assert (metric.accuracy, metric.n_items, metric.n_pairs) == (0.5, 6, 3)
-    # Pair means 1, 0, 0.5: standard deviation 0.5, over the root of 3 pairs.
-    assert metric.se == pytest.approx(0.5 / math.sqrt(3))
-    assert metric.pair_accuracy == pytest.approx(1 / 3)
-    assert metric.pair_se == pytest.approx(math.sqrt(1 / 3) / math.sqrt(3))
+    mean, se = accuracy(scored)
+    assert mean == pytest.approx(0.5)
+    assert se == pytest.approx(math.sqrt(3 / 2 * 2) / 6)  # sums of errors per pair: 1, -1, 0
 
 
-def test_pairs_of_unequal_size_by_hand() -> None:
-    mean, se = accuracy([choice("a", -1, -2), choice("a", -1, -2), choice("b", -2, -1)])
-    # Errors: +1/3 +1/3 | -2/3: sums 2/3 and -2/3, variance 2 / 1 * (8 / 9) / 9.
-    assert mean == pytest.approx(2 / 3)
-    assert se == pytest.approx(math.sqrt(2 * (8 / 9)) / 3)
+def test_aggregates_of_pairs_of_unequal_size_by_hand() -> None:
+    # Pair a has three items in phenomenon x, pair b and c one each in y and x.
+    scored = [
+        *(choice("a", -1, -2, phenomenon="x") for _ in range(3)),
+        choice("b", -2, -1, phenomenon="y"),
+        choice("c", -2, -1, phenomenon="x"),
+    ]
+    assert accuracy(scored, "item")[0] == pytest.approx(3 / 5)
+    assert accuracy(scored, "pair")[0] == pytest.approx(1 / 3)
+    assert accuracy(scored, "macro")[0] == pytest.approx((1 / 2 + 0) / 2)
+    # Errors summed per pair: 3 x .4, -.6, -.6.
+    assert accuracy(scored, "item")[1] == pytest.approx(math.sqrt(3 / 2 * (1.44 + 0.36 + 0.36)) / 5)
+    assert accuracy(scored, "pair")[1] == pytest.approx(np.std([1, 0, 0], ddof=1) / math.sqrt(3))
+    assert math.isnan(accuracy(scored, "macro")[1])  # phenomenon y is one pair
 
 
 def test_one_pair_has_no_error_and_no_column() -> None:
-    metrics = measure([choice("a", -1, -2), choice("a", -1, -2)])
+    metrics = measure([choice("a", -1, -2), choice("a", -1, -3)])
     assert math.isnan(metrics[0].se)
     assert flat_columns(metrics) == {"acc_facts_st": 1.0, "acc_facts_st_n": 2}
-    assert metric_records(metrics)[0]["se"] is None
+    assert (metric_records(metrics)[0]["se"], metric_records(metrics)[0]["low"]) == (None, None)
 
 
 def test_error_covers_correlated_pairs() -> None:
@@ -115,6 +136,36 @@ def test_error_covers_correlated_pairs() -> None:
     assert np.mean(errors) == pytest.approx(np.std(means), rel=0.12)
 
 
+@pytest.mark.parametrize(("truth", "aggregate"), [(0.55, "item"), (0.8, "pair"), (0.9, "macro"), (0.995, "item")])
+def test_intervals_cover_the_truth(truth: float, aggregate: str) -> None:
+    # Would catch an interval of items instead of pairs (covers 83 %), one-sided tails, an empty one at 100 %.
+    rng = np.random.default_rng(0)
+    covered, trials, pairs = 0, 400, 60
+    for trial in range(trials):
+        right = np.repeat(rng.random(pairs) < truth, 2).astype(float)
+        names = [str(i // 2) for i in range(2 * pairs)]
+        clusters = Clusters.of(right.tolist(), names, [str(i // 40) for i in range(2 * pairs)])
+        low, high = share_interval(clusters, aggregate, replicates=400, seed=trial)  # type: ignore[arg-type]
+        covered += low <= truth <= high
+    assert 0.90 <= covered / trials <= 1.0 if truth > 0.99 else 0.91 <= covered / trials <= 0.985
+
+
+def test_the_interval_at_the_edge_is_exact() -> None:
+    clusters = Clusters.of([1.0] * 40, [str(i) for i in range(40)], [""] * 40)
+    low, high = share_interval(clusters, "item")
+    assert (low, high) == (pytest.approx(0.0881**0 - 0.0881, abs=1e-4), 1.0)  # Clopper-Pearson 40 of 40
+    low, high = share_interval(Clusters.of([0.0] * 40, [str(i) for i in range(40)], [""] * 40), "item")
+    assert (low, high) == (0.0, pytest.approx(0.0881, abs=1e-4))
+
+
+def test_equal_pairs_are_drawn_alike() -> None:
+    names, none = [str(i) for i in range(30)], [""] * 30
+    a = Clusters.of(np.arange(30.0).tolist(), names, none)
+    b = Clusters.of((np.arange(30.0) + 5).tolist(), names, none)
+    np.testing.assert_allclose(bootstrap(b, "item", seed=3) - bootstrap(a, "item", seed=3), 5)
+    assert not np.array_equal(bootstrap(a, "item", seed=3), bootstrap(a, "item", seed=4))
+
+
 def test_tags_and_phenomena() -> None:
     scored = [
         choice("a", -1, -2, tag="heard", phenomenon="home"),
@@ -122,36 +173,38 @@ def test_tags_and_phenomena() -> None:
         choice("c", -1, -2, tag="heard", phenomenon="home"),
         choice("d", -2, -1, tag="read", phenomenon="food"),
     ]
-    metrics = measure(scored)
-    assert [metric.tag for metric in metrics] == ["", "heard", "read"]
-    assert metrics[0].accuracy == 0.75
-    assert (metrics[0].macro_accuracy, metrics[0].n_phenomena) == (0.5, 2)
-    columns = flat_columns(metrics)
+    macro = get_protocol("speechscale:aggregate=macro")
+    metrics = measure(scored, [PROTOCOL, macro])
+    assert [(metric.tag, metric.protocol) for metric in metrics[:3]] == [
+        ("", "speechscale"),
+        ("", macro.name),
+        ("heard", "speechscale"),
+    ]
+    assert (metrics[0].estimate, metrics[1].estimate, metrics[1].n_phenomena) == (0.75, 0.5, 2)
+    columns = flat_columns(metric for metric in metrics if metric.protocol == DEFAULT)
     assert columns["acc_facts_st"] == 0.75
     assert columns["acc_facts_st_heard"] == 1.0
     assert columns["acc_facts_st_read"] == 0.0
     assert columns["acc_facts_st_read_n"] == 1
     assert columns["acc_facts_st_heard_se"] == 0.0
     parts = by_phenomenon(scored)
-    assert parts["facts", "st", "home"] == (1.0, 0.0, 3)
-    assert parts["facts", "st", "food"][0] == 0.0
+    assert parts["", "facts", "st", "home"] == (1.0, 0.0, 3)
+    assert parts["", "facts", "st", "food"][0] == 0.0
 
 
-def test_protocols_differ_by_direction() -> None:
-    assert protocol("ss") != protocol("st")
-    assert protocol("ss")["normalization"] == "mean over tokens"
-    assert protocol("ts")["markers"] != protocol("tt")["markers"]
-    assert metric_records(measure([choice("a", -1, -2)]))[0]["protocol"] == protocol("st")
+def test_undecided_items_are_counted() -> None:
+    same = replace(choice("a", -1, -1), identical=True)
+    (metric,) = measure([same, choice("b", -1, -1), choice("c", -1, -2)])
+    assert (metric.n_ties, metric.n_identical, metric.estimate) == (2, 1, pytest.approx(2 / 3))
 
 
 def test_scores_survive_the_disk(tmp_path: Path) -> None:
-    scored = [choice("a", -1, -2, tag="read"), replace(choice("b", -2, -1.5), direction="tt")]
+    scored = [choice("a", -1, -2, tag="read"), replace(choice("b", -2, -1.5), direction="tt", layout=Layout("none"))]
     path = tmp_path / "new" / "scores.parquet"
     write_choices(path, scored, {"model": "abc"})
     back, stamp = read_choices(path)
     assert back == scored
     assert stamp["model"] == "abc"
-    assert stamp["protocols"] == {"st": protocol("st"), "tt": protocol("tt")}
     assert [p.name for p in path.parent.iterdir()] == ["scores.parquet"]
 
 
@@ -159,7 +212,7 @@ def test_a_failed_write_leaves_the_old_scores(tmp_path: Path, monkeypatch: pytes
     path = tmp_path / "scores.parquet"
     write_choices(path, [choice("a", -1, -2)])
 
-    def full_disk(_table: Any, where: Path) -> None:
+    def full_disk(_table: Any, where: Path, **_more: Any) -> None:
         Path(where).write_bytes(b"half")
         raise OSError("no space left on device")
 
@@ -176,7 +229,7 @@ def test_other_files_are_not_scores(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"x\.parquet: not readable"):
         read_choices(path)
     pq.write_table(pa.table({"id": ["a"]}), path)
-    with pytest.raises(DataError, match=r"not a table of scored items \(columns \['id'\]\)"):
+    with pytest.raises(DataError, match=r"not a table of scored items of this version \(kind None\)"):
         read_choices(path)
 
 
@@ -231,16 +284,17 @@ def symmetric_choices(model: Stub, vocabulary: Vocabulary, direction: str) -> li
             words=words,
             word_frames=np.stack([starts, starts + 2], axis=1),
         )
-    laid_out = candidates(pairs, builder.build(), vocabulary, direction)  # type: ignore[arg-type]
+    cuts = cut_items(pairs, builder.build())
+    laid_out = candidates(pairs, cuts, vocabulary, direction)  # type: ignore[arg-type]
     assert len(laid_out) == 2 * len(pairs)
-    return choices(laid_out, score_candidates(model, laid_out))
+    return choices(laid_out, score_candidates(model, laid_out, vocabulary))
 
 
 @pytest.mark.parametrize("direction", ["ss", "st", "ts", "tt"])
 def test_a_context_free_model_gets_exactly_half(vocabulary: Vocabulary, direction: str) -> None:
     row = torch.randn(vocabulary.size, generator=torch.Generator().manual_seed(1)) * 3
     (metric,) = measure(symmetric_choices(Stub(row.expand(vocabulary.size, -1)), vocabulary, direction))
-    assert metric.accuracy == 0.5
+    assert metric.estimate == 0.5
     assert metric.n_pairs == 15
 
 
@@ -268,17 +322,17 @@ def test_a_context_free_model_gets_exactly_half_in_the_storyworld(name: str) -> 
         )
     table, row = builder.build(), torch.randn(joint.size, generator=torch.Generator().manual_seed(1))
     for direction in item_directions(drawn):
-        laid_out = candidates(drawn, table, joint, direction)
+        laid_out = candidates(drawn, cut_items(drawn, table), joint, direction)
         assert len(laid_out) == len(utterances)
         model = Stub(row.expand(joint.size, -1))
-        (metric, *_) = measure(choices(laid_out, score_candidates(model, laid_out)))
+        (metric, *_) = measure(choices(laid_out, score_candidates(model, laid_out, joint)))
         assert metric.n_pairs == 8
-        assert metric.accuracy == 0.5, direction
+        assert metric.estimate == 0.5, direction
 
 
 def test_an_oracle_gets_everything(vocabulary: Vocabulary) -> None:
     copying = Stub(10 * torch.eye(vocabulary.size))
     (metric,) = measure(symmetric_choices(copying, vocabulary, "tt"))
-    assert (metric.accuracy, metric.pair_accuracy, metric.se) == (1.0, 1.0, 0.0)
+    assert (metric.estimate, metric.se) == (1.0, 0.0)
     (reverse,) = measure(symmetric_choices(Stub(-10 * torch.eye(vocabulary.size)), vocabulary, "tt"))
-    assert reverse.accuracy == 0.0
+    assert reverse.estimate == 0.0

@@ -1,8 +1,8 @@
 """Protocols: every silent choice between log-likelihoods and a decision, with a name.
 
 Enters: log-likelihoods of the two candidates of an item. Leaves: which one is preferred, by how much.
-The one decision worth knowing: a protocol has two halves. `Layout` changes the tokens the model reads, so each layout is
-a forward pass of its own; everything else only reads the same numbers differently and is free.
+The one decision worth knowing: a protocol has two halves. `Layout` changes the tokens the model reads, so each layout
+is a forward pass of its own; everything else only reads the same numbers differently and is free.
 """
 
 from __future__ import annotations

@@ -1,31 +1,33 @@
 """Log-likelihoods of token sequences under a causal language model.
 
-Enters: a model, sequences of token ids and how many of each are prompt. Leaves: `Scores`, for every sequence the
-summed log-likelihood (nats) and the token count of its ending and of the whole sequence.
-The one decision worth knowing: two consecutive sequences that open alike (the candidates of one item) become one row,
-their common opening first and both endings behind it, masked from each other, so the opening is computed once.
+Enters: a model, sequences of token ids and how many of each are prompt. Leaves: `Scores`: for every sequence sums of
+log-likelihoods (nats) of its ending and of the whole, under the full softmax and under that of each token's own
+modality, and of an end token behind it.
+The one decision worth knowing: whatever any protocol wants of a layout is read off one forward pass; the parts of the
+softmax are one pass over the logits, which are never held for more than a few rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from speechscale.errors import DataError
 from speechscale.evals.layouts import Candidate
+from speechscale.evals.reading import Found, Reader, can_mask
+from speechscale.evals.rows import Piece, Row, alone, cut_pieces, make_batches, make_rows
+from speechscale.tokens.vocabulary import Vocabulary
 
 Precision = Literal["fp32", "bf16"]
+Long = Literal["refuse", "windows"]
 
-SHARE_FROM = 0.25
-"""Common opening over the summed length of both sequences, from which one masked row beats two plain rows."""
-LOGIT_ELEMENTS = 2**22
-"""Logits held at once (16 MiB of fp32)."""
+BATCH_TOKENS = 2048
 
 
 class CausalLM(Protocol):
@@ -46,44 +48,34 @@ class CausalLM(Protocol):
     def train(self, mode: bool = True) -> Any: ...
 
 
+Numbers = Float[np.ndarray, " sequences"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
     """Log-likelihoods in nats, one entry per sequence.
 
     Args:
-        ending_sum, ending_tokens: over the tokens after the prompt.
-        whole_sum, whole_tokens: over every token but the first, which nothing predicts.
+        ending_tokens, whole_tokens: tokens after the prompt; all but the first, which nothing predicts.
+        ending_full, whole_full: sums over them under the full softmax. ending_own, whole_own: among the ids of each
+            token's own modality (markers and `<eos>`: full).
+        end_full, end_own: of `<eos>` behind the last token; `own`: among the last token's modality and `<eos>`. NaN
+            without a vocabulary.
     """
 
-    ending_sum: Float[np.ndarray, " sequences"]
     ending_tokens: Int[np.ndarray, " sequences"]
-    whole_sum: Float[np.ndarray, " sequences"]
     whole_tokens: Int[np.ndarray, " sequences"]
+    ending_full: Numbers
+    whole_full: Numbers
+    ending_own: Numbers
+    whole_own: Numbers
+    end_full: Numbers
+    end_own: Numbers
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Row:
-    """One row of a batch: one sequence, or the common opening of two followed by both endings.
-
-    `source` is the position in the row whose output predicts each token; `branch` is 0 for the opening (and for a
-    lone sequence), 1 and 2 for the endings.
-    """
-
-    first: int
-    lengths: tuple[int, ...]
-    shared: int
-    tokens: Int[np.ndarray, " tokens"]
-    positions: Int[np.ndarray, " tokens"]
-    source: Int[np.ndarray, " tokens"]
-    branch: Int[np.ndarray, " tokens"]
-
-    def split(self, logprobs: Float[np.ndarray, " tokens"]) -> Iterator[tuple[int, Float[np.ndarray, " predicted"]]]:
-        """Hand each sequence of the row (its index) the log-probabilities of its tokens from the second on."""
-        start = self.shared
-        for offset, length in enumerate(self.lengths):
-            end = start + length - self.shared
-            yield self.first + offset, np.concatenate([logprobs[1 : self.shared], logprobs[start:end]])
-            start = end
+    @classmethod
+    def empty(cls, size: int) -> Scores:
+        counts = ("ending_tokens", "whole_tokens")
+        return cls(**{e.name: np.zeros(size, np.int64 if e.name in counts else np.float64) for e in fields(cls)})
 
 
 def score(
@@ -91,8 +83,10 @@ def score(
     sequences: Sequence[Sequence[int] | Int[np.ndarray, " tokens"]],
     prompt_lengths: Sequence[int],
     *,
-    batch_tokens: int = 2048,
+    vocabulary: Vocabulary | None = None,
+    batch_tokens: int = BATCH_TOKENS,
     precision: Precision = "fp32",
+    long: Long = "refuse",
     names: Sequence[str] | None = None,
     share_opening: bool = True,
 ) -> Scores:
@@ -102,80 +96,130 @@ def score(
     Logits and log-softmax are fp32 (or the parameters' own type, if that is lower); sums are float64.
 
     Args:
-        sequences: token ids, at least two each, the document start first.
+        sequences: token ids, at least two each.
         prompt_lengths: tokens of each sequence before its ending, in [1, length).
+        vocabulary: for the softmax of one modality and for `<eos>`; without it `own` equals `full`.
         batch_tokens: upper bound of rows x padded length; a single longer row is a batch of its own.
-        precision: "bf16" runs the body of the model under autocast.
+        precision: "bf16" runs the body of the model in bf16.
+        long: a sequence beyond the model's context is refused, or scored in windows that overlap by half.
         names: what to call each sequence in a message.
-        share_opening: compute a common opening of two consecutive sequences once.
+        share_opening: compute the common opening of neighboring sequences once.
 
     Raises:
         DataError: no ending, an id outside the vocabulary, a sequence longer than the model's context, or a
             log-likelihood that is not finite; the message names the sequence.
     """
+    scores = Scores.empty(len(sequences))
+    stream = score_stream(
+        model,
+        sequences,
+        prompt_lengths,
+        vocabulary=vocabulary,
+        batch_tokens=batch_tokens,
+        precision=precision,
+        long=long,
+        names=names,
+        share_opening=share_opening,
+    )
+    for number, values in stream:
+        for name, value in values.items():
+            getattr(scores, name)[number] = value
+    return scores
+
+
+def score_stream(
+    model: CausalLM,
+    sequences: Sequence[Sequence[int] | Int[np.ndarray, " tokens"]],
+    prompt_lengths: Sequence[int],
+    *,
+    vocabulary: Vocabulary | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+    precision: Precision = "fp32",
+    long: Long = "refuse",
+    names: Sequence[str] | None = None,
+    share_opening: bool = True,
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """As `score`, one sequence after the other as batches finish: its number and the fields of `Scores`."""
     arrays = [np.asarray(sequence, np.int64) for sequence in sequences]
     names = [f"sequence {i}" for i in range(len(arrays))] if names is None else names
-    _check(model, arrays, prompt_lengths, names)
-    head = model.get_output_embeddings()
-    mask_kind = getattr(getattr(model, "config", None), "_attn_implementation", "")
-    rows = _rows(arrays, share=share_opening and mask_kind in ("sdpa", "eager"))
-    scores = Scores(
-        ending_sum=np.zeros(len(arrays)),
-        ending_tokens=np.zeros(len(arrays), np.int64),
-        whole_sum=np.zeros(len(arrays)),
-        whole_tokens=np.zeros(len(arrays), np.int64),
-    )
+    context = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    _check(model, arrays, prompt_lengths, names, context if long == "refuse" else None)
+    owners: dict[bytes, list[int]] = {}
+    for number, ids in enumerate(arrays):
+        owners.setdefault(ids.tobytes(), []).append(number)
+    same = list(owners.values())  # equal sequences (the right ending against each wrong one) are read once
+    pieces = cut_pieces([arrays[numbers[0]] for numbers in same], context)
+    rows = make_rows(pieces, share=share_opening and can_mask(model), longest=batch_tokens)
+    reader = Reader(model, vocabulary, precision)
+    waiting: dict[int, _Sum] = {}
     with evaluating(model), torch.inference_mode():
-        for batch in _batches(rows, batch_tokens):
-            for row, logprobs in zip(batch, _logprobs(model, head, batch, precision, mask_kind), strict=True):
-                for i, predicted in row.split(logprobs):
-                    if not np.isfinite(predicted).all():
-                        raise DataError(
-                            f"{names[i]}: the model gives a log-likelihood that is not finite; "
-                            "its weights have diverged: use an earlier checkpoint or a lower learning rate"
-                        )
-                    ending = predicted[prompt_lengths[i] - 1 :]
-                    scores.ending_sum[i], scores.ending_tokens[i] = ending.sum(), len(ending)
-                    scores.whole_sum[i], scores.whole_tokens[i] = predicted.sum(), len(predicted)
-    assert (scores.whole_tokens == [len(a) - 1 for a in arrays]).all()
-    return scores
+        for batch in make_batches(rows, batch_tokens):
+            for piece, found, places, end in _parts(reader, batch):
+                numbers = same[piece.sequence]
+                entry = waiting.setdefault(piece.sequence, _Sum(len(arrays[numbers[0]])))
+                entry.take(piece, found, places, end)
+                if entry.complete:
+                    del waiting[piece.sequence]
+                    for number in numbers:
+                        yield number, entry.result(prompt_lengths[number], names[number])
+    assert not waiting
+
+
+def _parts(reader: Reader, batch: Sequence[Row]) -> Iterator[tuple[Piece, Found, Int[np.ndarray, " n"], int]]:
+    """Each piece of a batch with the log-probabilities of its row, its places there and its last one."""
+    for row, found in zip(batch, reader.read(batch), strict=True):
+        # NaN goes through a mask (0 x NaN): read the pieces one by one, to blame the right one.
+        spoilt = row.masked and not np.isfinite(found.full).all()
+        for part in alone(row) if spoilt else [row]:
+            values = reader.read([part])[0] if spoilt else found
+            for piece, places, end in zip(part.pieces, part.places(), part.ends(), strict=True):
+                yield piece, values, places, end
 
 
 def score_candidates(
     model: CausalLM,
     candidates: Sequence[Candidate],
+    vocabulary: Vocabulary,
     *,
-    batch_tokens: int = 2048,
+    batch_tokens: int = BATCH_TOKENS,
     precision: Precision = "fp32",
+    long: Long = "refuse",
 ) -> Scores:
     """Score the candidates of items, in their order; see `score`."""
     return score(
         model,
         [candidate.ids for candidate in candidates],
         [candidate.prompt_tokens for candidate in candidates],
+        vocabulary=vocabulary,
         batch_tokens=batch_tokens,
         precision=precision,
+        long=long,
         names=[candidate.name for candidate in candidates],
     )
 
 
 def _check(
-    model: CausalLM, sequences: Sequence[Int[np.ndarray, " tokens"]], prompts: Sequence[int], names: Sequence[str]
+    model: CausalLM,
+    sequences: Sequence[Int[np.ndarray, " tokens"]],
+    prompts: Sequence[int],
+    names: Sequence[str],
+    context: int | None,
 ) -> None:
     if not len(sequences) == len(prompts) == len(names):
         raise ValueError(
             f"{len(sequences)} sequences need as many prompt lengths and names; got {len(prompts)}, {len(names)}"
         )
-    config = getattr(model, "config", None)
-    context = getattr(config, "max_position_embeddings", None)
-    vocabulary = getattr(config, "vocab_size", None)
+    vocabulary = getattr(getattr(model, "config", None), "vocab_size", None)
     for ids, prompt, name in zip(sequences, prompts, names, strict=True):
         if not 1 <= prompt < len(ids):
             raise DataError(
                 f"{name}: {len(ids)} tokens with a prompt of {prompt}; a prompt and an ending need one each"
             )
         if context is not None and len(ids) > context:
-            raise DataError(f"{name}: {len(ids)} tokens, the model's context holds {context}; drop or shorten the item")
+            raise DataError(
+                f"{name}: {len(ids)} tokens, the model's context holds {context}; drop or shorten the item, or score "
+                "it by windows"
+            )
         if ids.min() < 0 or (vocabulary is not None and ids.max() >= vocabulary):
             raise DataError(
                 f"{name}: token ids run {ids.min()}..{ids.max()}, the model has {vocabulary} ids; "
@@ -194,119 +238,45 @@ def evaluating(model: CausalLM) -> Iterator[None]:
         model.train(training)
 
 
-def _opening(a: Int[np.ndarray, " a"], b: Int[np.ndarray, " b"]) -> int:
-    """Length of the common opening. Example: [0, 4, 5], [0, 4, 6, 7] -> 2"""
-    shorter = min(len(a), len(b))
-    differ = np.flatnonzero(a[:shorter] != b[:shorter])
-    return int(differ[0]) if len(differ) else shorter
+@dataclass(slots=True)
+class _Sum:
+    """What is known so far of one sequence; windows come in any order."""
 
+    length: int
+    full: Float[np.ndarray, " tokens"] = field(init=False)
+    own: Float[np.ndarray, " tokens"] = field(init=False)
+    end: tuple[float, float] = (np.nan, np.nan)
+    left: int = field(init=False)
 
-def _rows(sequences: Sequence[Int[np.ndarray, " tokens"]], *, share: bool) -> list[_Row]:
-    rows, i = [], 0
-    while i < len(sequences):
-        pair = sequences[i : i + 2]
-        shared = _opening(*pair) if share and len(pair) == 2 else 0
-        if len(pair) == 2 and shared >= SHARE_FROM * (len(pair[0]) + len(pair[1])):
-            rows.append(_shared_row(i, pair, shared))
-            i += 2
-            continue
-        length = len(sequences[i])
-        positions = np.arange(length)
-        rows.append(
-            _Row(
-                first=i,
-                lengths=(length,),
-                shared=1,
-                tokens=sequences[i],
-                positions=positions,
-                source=positions - 1,
-                branch=np.zeros(length, np.int64),
+    def __post_init__(self) -> None:
+        self.full, self.own = np.zeros(self.length), np.zeros(self.length)
+        self.left = self.length - 1
+
+    def take(self, piece: Piece, found: Found, places: Int[np.ndarray, " n"], end: int) -> None:
+        into = slice(piece.start + piece.scored, piece.start + len(piece.ids))
+        self.full[into], self.own[into] = found.full[places], found.own[places]
+        self.left -= len(places)
+        if piece.last:
+            self.end = found.ends.get(end, self.end)
+
+    @property
+    def complete(self) -> bool:
+        return self.left == 0
+
+    def result(self, prompt: int, name: str) -> dict[str, float]:
+        full, own = self.full[1:], self.own[1:]
+        if not (np.isfinite(full).all() and np.isfinite(own).all()):
+            raise DataError(
+                f"{name}: the model gives a log-likelihood that is not finite; "
+                "its weights have diverged: use an earlier checkpoint or a lower learning rate"
             )
-        )
-        i += 1
-    return rows
-
-
-def _shared_row(first: int, pair: Sequence[Int[np.ndarray, " tokens"]], shared: int) -> _Row:
-    ends = [len(ids) - shared for ids in pair]
-    branch = np.repeat([0, 1, 2], [shared, *ends])
-    source = np.arange(len(branch)) - 1
-    if ends[1]:
-        source[shared + ends[0]] = shared - 1
-    return _Row(
-        first=first,
-        lengths=(len(pair[0]), len(pair[1])),
-        shared=shared,
-        tokens=np.concatenate([pair[0], pair[1][shared:]]),
-        positions=np.concatenate([np.arange(len(pair[0])), np.arange(shared, len(pair[1]))]),
-        source=source,
-        branch=branch,
-    )
-
-
-def _batches(rows: Sequence[_Row], batch_tokens: int) -> Iterator[list[_Row]]:
-    """Group rows of like length; rows that need a mask stay apart from rows that do not. Longest first."""
-    order = sorted(rows, key=lambda row: (len(row.lengths), len(row.tokens), row.first), reverse=True)
-    batch: list[_Row] = []
-    for row in order:
-        widest = len(batch[0].tokens) if batch else 0
-        if batch and (len(batch[0].lengths) != len(row.lengths) or (len(batch) + 1) * widest > batch_tokens):
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
-
-
-def _pad(rows: Sequence[_Row], name: str, fill: int, device: torch.device) -> Int[torch.Tensor, "B T"]:
-    padded = np.full((len(rows), len(rows[0].tokens)), fill, np.int64)
-    for i, row in enumerate(rows):
-        values = getattr(row, name)
-        padded[i, : len(values)] = values
-    return torch.from_numpy(padded).to(device)
-
-
-def _mask(branch: Int[torch.Tensor, "B T"]) -> Bool[torch.Tensor, "B 1 T T"]:
-    """True where a token (third axis) may look: back, and at the opening or its own branch only."""
-    length = branch.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool, device=branch.device).tril()
-    keys, queries = branch[:, None, None, :], branch[:, None, :, None]
-    return causal & ((keys == 0) | (keys == queries))
-
-
-def _logprobs(
-    model: CausalLM, head: Any, rows: Sequence[_Row], precision: Precision, mask_kind: str
-) -> list[Float[np.ndarray, " tokens"]]:
-    """Log-probability of every token of each row (entry 0, the document start, is 0)."""
-    device = model.device
-    tokens = _pad(rows, "tokens", 0, device)  # (B, T)
-    extra: dict[str, Any] = {}
-    if len(rows[0].lengths) > 1:
-        mask = _mask(_pad(rows, "branch", -1, device))
-        if mask_kind == "eager":  # eager attention adds its mask to the attention logits
-            lowest = torch.finfo(torch.bfloat16 if precision == "bf16" else torch.float32).min
-            mask = torch.zeros(mask.shape, device=device).masked_fill(~mask, lowest)
-        extra = {"attention_mask": mask, "position_ids": _pad(rows, "positions", 0, device)}
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        hidden = model.base_model(input_ids=tokens, use_cache=False, **extra).last_hidden_state  # (B, T, d)
-    lengths = [len(row.tokens) for row in rows]
-    row_of = np.repeat(np.arange(len(rows)), [length - 1 for length in lengths])
-    source = torch.from_numpy(np.concatenate([row.source[1:] for row in rows])).to(device)
-    targets = torch.from_numpy(np.concatenate([row.tokens[1:] for row in rows])).to(device)
-    chosen = hidden[torch.from_numpy(row_of).to(device), source]  # (n, d)
-    flat = _target_logprobs(head, chosen, targets).double().cpu().numpy()
-    return [np.concatenate(([0.0], part)) for part in np.split(flat, np.cumsum([n - 1 for n in lengths])[:-1])]
-
-
-def _target_logprobs(
-    head: Any, hidden: Float[torch.Tensor, "n d"], targets: Int[torch.Tensor, " n"]
-) -> Float[torch.Tensor, " n"]:
-    """log softmax(head(hidden))[target] in fp32, a chunk of rows at a time so that the logits stay bounded."""
-    weight = getattr(head, "weight", None)
-    hidden = hidden.to(hidden.dtype if weight is None else weight.dtype)
-    chunk = max(1, LOGIT_ELEMENTS // (hidden.shape[1] if weight is None else weight.shape[0]))
-    parts = []
-    for states, wanted in zip(hidden.split(chunk), targets.split(chunk), strict=True):
-        logits = head(states).float()  # (chunk, V)
-        parts.append(logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(1))
-    return torch.cat(parts)
+        return {
+            "ending_tokens": self.length - prompt,
+            "whole_tokens": self.length - 1,
+            "ending_full": full[prompt - 1 :].sum(),
+            "whole_full": full.sum(),
+            "ending_own": own[prompt - 1 :].sum(),
+            "whole_own": own.sum(),
+            "end_full": self.end[0],
+            "end_own": self.end[1],
+        }

@@ -1,0 +1,177 @@
+"""The results of one evaluation on disk: scores.parquet, results.json, skips.jsonl.
+
+Enters: choices, the protocols to read them by, what scored what. Leaves: a folder that can be compared with another, or
+read by protocols that nobody thought of when it was made.
+The one decision worth knowing: everything that can move a score stands in the stamp beside it (data, model, tokenizers,
+precision, versions), and the definition of a protocol is written out, not only its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from speechscale import __version__
+from speechscale.evals.choices import Choice, read_choices, write_choices
+from speechscale.evals.intervals import LEVEL, REPLICATES
+from speechscale.evals.metrics import Metric, measure, metric_records
+from speechscale.evals.protocols import Protocol
+from speechscale.files import canonical_sha256, read_versioned, write_json
+from speechscale.records import Item
+
+if TYPE_CHECKING:
+    import torch
+
+FORMAT = "speechscale eval results"
+FORMAT_VERSION = 1
+SCORES, RESULTS, SKIPS = "scores.parquet", "results.json", "skips.jsonl"
+_AGAIN = "score the model again"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tested:
+    """One benchmark as it was scored. `sha256`: of its items and recordings. `items`: scored; `dropped`: not."""
+
+    task: str
+    title: str = ""
+    version: str = ""
+    paper: str = ""
+    licence: str = ""
+    sha256: str
+    items: int
+    dropped: int
+    chance: float = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stamp:
+    """What scored.
+
+    Args:
+        model: name for people. model_sha256: of the weights. vocabulary, speech_tokenizer: fingerprints.
+        long: what was done with items beyond the context.
+    """
+
+    model: str
+    model_sha256: str
+    params_total: int
+    vocabulary: str
+    speech_tokenizer: str | None
+    precision: str = "fp32"
+    long: str = "refuse"
+    replicates: int = REPLICATES
+    seed: int = 0
+    level: float = LEVEL
+
+    def record(self) -> dict[str, Any]:
+        """As it stands in results.json."""
+        return {
+            "model": {"name": self.model, "sha256": self.model_sha256, "params_total": self.params_total},
+            "vocabulary": self.vocabulary,
+            "speech_tokenizer": self.speech_tokenizer,
+            "precision": self.precision,
+            "long": self.long,
+            "bootstrap": {"replicates": self.replicates, "seed": self.seed, "level": self.level},
+            "versions": {
+                "speechscale": __version__,
+                "torch": version("torch"),
+                "transformers": version("transformers"),
+            },
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """A results folder, read. `choices` are read when first asked for, by `Results.scores()`."""
+
+    folder: Path
+    stamp: dict[str, Any]
+    benchmarks: dict[str, dict[str, Any]]
+    protocols: dict[str, dict[str, Any]]
+    metrics: list[dict[str, Any]] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        return str(self.stamp["model"]["name"])
+
+    def scores(self) -> list[Choice]:
+        """Every scored item."""
+        return read_choices(self.folder / SCORES)[0]
+
+
+def write_results(
+    folder: Path,
+    scored: Sequence[Choice],
+    protocols: Sequence[Protocol],
+    *,
+    stamp: Stamp,
+    benchmarks: Mapping[str, Tested],
+) -> list[Metric]:
+    """Write scores.parquet, then results.json; return the metrics.
+
+    Args:
+        benchmarks: by the name that the choices carry.
+    """
+    metrics: list[Metric] = []
+    for name, tested in benchmarks.items():
+        own = [choice for choice in scored if choice.benchmark == name]
+        metrics += measure(
+            own,
+            protocols,
+            replicates=stamp.replicates,
+            seed=stamp.seed,
+            level=stamp.level,
+            chance=tested.chance,
+        )
+    write_choices(folder / SCORES, scored, {"stamp": stamp.record()})
+    write_json(
+        folder / RESULTS,
+        {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "stamp": stamp.record(),
+            "benchmarks": {name: asdict(tested) for name, tested in benchmarks.items()},
+            "protocols": {p.name: {**p.stamp(), "source": p.source} for p in protocols},
+            "metrics": metric_records(metrics),
+        },
+    )
+    return metrics
+
+
+def read_results(folder: Path) -> Results:
+    """Read a results folder. Raises DataError: not one, or of another version."""
+    saved = read_versioned(Path(folder) / RESULTS, "evaluation results", _AGAIN, format=FORMAT, version=FORMAT_VERSION)
+    return Results(
+        folder=Path(folder),
+        stamp=saved["stamp"],
+        benchmarks=saved["benchmarks"],
+        protocols=saved["protocols"],
+        metrics=saved["metrics"],
+    )
+
+
+def items_sha256(items: Sequence[Item]) -> str:
+    """Checksum of items: texts, pairs, voices, in order."""
+    return canonical_sha256({"items": [asdict(item) for item in items]})
+
+
+def weights_sha256(model: Any) -> str:
+    """Checksum of a model's weights, by name; the same wherever and in whatever files they lie."""
+    digest = hashlib.sha256()
+    state: dict[str, torch.Tensor] = model.state_dict()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.flatten().view(_bytes()).numpy().data)
+    return digest.hexdigest()
+
+
+def _bytes() -> torch.dtype:
+    import torch
+
+    return torch.uint8
