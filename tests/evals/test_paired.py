@@ -55,6 +55,13 @@ def test_pairing_makes_the_interval_narrow() -> None:
     assert found.se < 0.4 * alone
 
 
+def test_agreement_of_all_pairs_is_no_certainty() -> None:
+    alike = paired_difference(np.zeros(40), [str(i) for i in range(40)], [""] * 40, "item")
+    assert (alike.estimate, alike.p) == (0.0, 1.0)
+    assert alike.high == pytest.approx(1 - 0.025 ** (1 / 40))  # at most 8.8 % of such pairs can differ
+    assert alike.low == -alike.high
+
+
 def test_no_interval_below_two_pairs() -> None:
     one = paired_difference(np.array([1.0, 1.0]), ["p", "p"], ["x", "x"], "item")
     assert (one.se, one.low, one.high, one.p) == (None, None, None, 1.0)

@@ -31,8 +31,8 @@ class PairedDifference:
     """b minus a, of one mean.
 
     Args:
-        estimate: of the aggregate. se: clustered on pairs; low, high: percentile interval; None below two pairs (in a
-            phenomenon, where the mean is over phenomena).
+        estimate: of the aggregate. se: clustered on pairs. low, high: percentile interval, an exact bound where all
+            pairs agree. None below two pairs (in a phenomenon, where the mean is over phenomena).
         p: two-sided, of the null hypothesis that a and b could be exchanged on any pair. test: how it was computed.
         items_better, items_worse: items on which b (a) does better. pairs_better, pairs_worse: of whole pairs.
     """
@@ -77,8 +77,7 @@ def paired_difference(
     se = standard_error(clusters, aggregate)
     low = high = None
     if math.isfinite(se):
-        drawn = bootstrap(clusters, aggregate, replicates=replicates, seed=seed)
-        low, high = (float(q) for q in np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]))
+        low, high = _interval(clusters, aggregate, replicates, seed, (1 - level) / 2)
     parts = contributions(clusters, aggregate)
     p, test = sign_flip_test(parts, seed=seed)
     return PairedDifference(
@@ -95,6 +94,18 @@ def paired_difference(
         pairs_better=int((parts > 0).sum()),
         pairs_worse=int((parts < 0).sum()),
     )
+
+
+def _interval(clusters: Clusters, aggregate: Aggregate, replicates: int, seed: int, tail: float) -> tuple[float, float]:
+    """Percentile interval. Where all pairs agree no sample can differ, and the exact bound on the share of pairs that do
+    not stands in, those taken at their worst (-1) and best (+1)."""
+    means = clusters.means
+    if (means == means[0]).all():
+        share = tail ** (1 / len(clusters))
+        return float(share * means[0] - (1 - share)), float(share * means[0] + (1 - share))
+    drawn = bootstrap(clusters, aggregate, replicates=replicates, seed=seed)
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def contributions(clusters: Clusters, aggregate: Aggregate) -> Float[np.ndarray, " pairs"]:
