@@ -83,6 +83,19 @@ def _plain(layer: Any) -> Any:
     return layer.modules_to_save[layer.active_adapters[0]] if hasattr(layer, "modules_to_save") else layer
 
 
+def close_hidden(model: Any, hidden: Float[Tensor, "... d"]) -> Float[Tensor, "... h"]:
+    """What the body does to the output of its last block before the head: the final norm, and OPT-350m's projection.
+
+    Example: the output of any block, closed so and given to `head_of(model).logits`, is its logit lens.
+    """
+    body = body_of(model)
+    body = getattr(body, "decoder", body)
+    for name in ("norm", "final_layer_norm", "final_layernorm", "project_out"):
+        step = getattr(body, name, None)
+        hidden = hidden if step is None else step(hidden)
+    return hidden
+
+
 def embedding_of(model: Any) -> nn.Embedding:
     """The embedding of token ids."""
     embedding = _plain(causal_lm(model).get_input_embeddings())
