@@ -33,12 +33,13 @@ class How:
 
     Args:
         precision: "bf16" runs the body in bf16. long: items beyond the context are dropped with a reason ("refuse") or
-            scored by windows. batch_tokens: of a forward pass.
+            scored by windows. batch_tokens: of a forward pass. context: longest item, if less than the model's.
     """
 
     precision: Precision = "fp32"
     long: Long = "refuse"
     batch_tokens: int = BATCH_TOKENS
+    context: int | None = None
 
 
 def evaluate(
@@ -97,7 +98,7 @@ def _planned(
     how: How,
     skips: SkipLog,
 ) -> Iterator[tuple[Direction, Layout, list[Candidate]]]:
-    context = None if how.long == "windows" else model.config.max_position_embeddings
+    context = None if how.long == "windows" else how.context or model.config.max_position_embeddings
     for layout in layouts_of(protocols):
 
         def drop(id: str, reason: str, layout: Layout = layout) -> None:

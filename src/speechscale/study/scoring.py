@@ -1,8 +1,8 @@
 """Score a model on the forced choices of a part.
 
-Enters: a model with its vocabulary, the folders of items and of their units. Leaves: metrics, per-item rows on disk.
-The one decision worth knowing: a set is scored in every wanted direction that exists for it and that the vocabulary
-can write; what was left out is counted.
+Enters: a model with its vocabulary, the folders of items and of their units. Leaves: a results folder (docs/evals.md),
+columns of runs.csv. The one decision worth knowing: runs.csv holds the first protocol of the study; the scores on disk
+serve every other one, and `speechscale eval compare` reads a run's folder as it reads any evaluation.
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from speechscale.corpus.tables import read_items
-from speechscale.evals.metrics import Choice, Metric, choices, flat_columns, measure, metric_records, write_choices
-from speechscale.evals.score import score_candidates
-from speechscale.evals.layouts import candidates, item_directions
-from speechscale.records import Item, UnitTable
+from speechscale.evals.evaluate import How, evaluate
+from speechscale.evals.metrics import flat_columns, metric_records
+from speechscale.evals.protocols import get_protocol
+from speechscale.evals.results import Stamp, Tested, items_sha256, weights_sha256, write_results
+from speechscale.records import Item
 from speechscale.skips import SkipLog
+from speechscale.speech.unit_files import unit_file_header
 from speechscale.speech.units import read_units
 from speechscale.study.spec import Evals
 from speechscale.tokens.vocabulary import Vocabulary
+
+BENCHMARK = "storyworld"
 
 
 def take_pairs(items: Sequence[Item], pairs: int) -> list[Item]:
@@ -28,47 +32,63 @@ def take_pairs(items: Sequence[Item], pairs: int) -> list[Item]:
     return [item for item in items if item.pair in chosen]
 
 
-def evaluate(
-    model: Any, vocabulary: Vocabulary, evals: Evals, *, items_folder: Path, units_folder: Path, context: int, out: Path
-) -> dict[str, Any]:
-    """Score all sets and directions; write scores.parquet and skips.jsonl to `out`.
-
-    Returns:
-        `columns` (runs.csv names), `metrics` (with protocols) and `items_dropped`.
-    """
-    table = read_units(units_folder / "units.parquet")
+def chosen_items(evals: Evals, items_folder: Path, pairs: int | None = None) -> list[Item]:
+    """The items a part asks for, set by set."""
     everything = read_items(items_folder / "items.parquet")
-    scored: list[Choice] = []
-    skips = SkipLog()
-    for name in evals.sets:
-        wanted = take_pairs([item for item in everything if item.set == name], evals.pairs)
-        scored += _score_set(model, vocabulary, wanted, table, evals, context, skips)
-    metrics: list[Metric] = measure(scored)
-    if scored:
-        write_choices(out / "scores.parquet", scored, {"vocabulary": vocabulary.fingerprint})
-    if len(skips):
-        skips.write(out / "skips.jsonl")
-    return {"columns": flat_columns(metrics), "metrics": metric_records(metrics), "items_dropped": len(skips)}
+    return [
+        item
+        for name in evals.sets
+        for item in take_pairs([item for item in everything if item.set == name], pairs or evals.pairs)
+    ]
 
 
-def _score_set(
+def evaluate_sets(
     model: Any,
     vocabulary: Vocabulary,
-    items: Sequence[Item],
-    table: UnitTable,
     evals: Evals,
+    *,
+    items_folder: Path,
+    units_folder: Path,
     context: int,
-    skips: SkipLog,
-) -> list[Choice]:
-    scored = []
-    for direction in item_directions(items, vocabulary):
-        if direction not in evals.directions:
-            continue
+    out: Path,
+) -> dict[str, Any]:
+    """Score all sets and directions; write a results folder to `out`.
 
-        def drop(id: str, reason: str, direction: str = direction) -> None:
-            skips.add(f"{id} ({direction})", reason, "speak the item again or use a longer context")
-
-        laid_out = candidates(items, table, vocabulary, direction, on_drop=drop, max_tokens=context)
-        if laid_out:
-            scored += choices(laid_out, score_candidates(model, laid_out))
-    return scored
+    Returns:
+        `columns` (runs.csv names), `metrics` and `items_dropped`.
+    """
+    units = units_folder / "units.parquet"
+    items, skips = chosen_items(evals, items_folder), SkipLog()
+    protocols = [get_protocol(name) for name in evals.protocols]
+    scored = evaluate(
+        model,
+        vocabulary,
+        items,
+        read_units(units),
+        directions=evals.directions,
+        protocols=protocols,
+        benchmark=BENCHMARK,
+        how=How(context=context),
+        skips=skips,
+    )
+    if len(skips):
+        skips.write(out / "skips.jsonl")
+    if not scored:
+        return {"columns": {}, "metrics": [], "items_dropped": len(skips)}
+    stamp = Stamp(
+        model=out.name,
+        model_sha256=weights_sha256(model),
+        params_total=sum(p.numel() for p in model.parameters()),
+        vocabulary=vocabulary.fingerprint,
+        speech_tokenizer=unit_file_header(units)["tokenizer_sha256"],
+    )
+    tested = Tested(
+        task=BENCHMARK,
+        title="forced choices of a storyworld",
+        sha256=items_sha256(items),
+        items=len({(choice.set, choice.id) for choice in scored}),
+        dropped=len(skips),
+    )
+    metrics = write_results(out, scored, protocols, stamp=stamp, benchmarks={BENCHMARK: tested})
+    first = [metric for metric in metrics if metric.protocol == protocols[0].name]
+    return {"columns": flat_columns(first), "metrics": metric_records(metrics), "items_dropped": len(skips)}

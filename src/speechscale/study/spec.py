@@ -256,6 +256,9 @@ class Evals(Section):
     sets: tuple[str, ...] = ()
     directions: tuple[Direction, ...] = ("ss",)
     pairs: int = Field(100, ge=1)
+    protocols: tuple[str, ...] = Field(
+        ("speechscale",), min_length=1, description="how choices are decided (docs/evals.md); runs.csv has the first"
+    )
     largest_budget_only: bool = False
 
 

@@ -15,7 +15,7 @@ from speechscale.model.flops import flops_per_token
 from speechscale.model.sizes import get_size, params
 from speechscale.model.slm import load_model, new_model, save_model
 from speechscale.study.preparing import Data, Setting, best_of, learning_rate, to_device, train_config
-from speechscale.study.scoring import evaluate
+from speechscale.study.scoring import evaluate_sets
 from speechscale.study.spec import Evals, Train
 from speechscale.study.trunk import BranchPoint, branch_point, train_trunk
 from speechscale.tokens.interleave import InterleaveConfig
@@ -76,7 +76,7 @@ def _score(
 ) -> dict[str, Any]:
     (items,) = (path for name, path in inputs.items() if name.startswith("items/"))
     (units,) = (path for name, path in inputs.items() if name.startswith("item-units/"))
-    return evaluate(model, vocabulary, evals, items_folder=items, units_folder=units, context=context, out=out)
+    return evaluate_sets(model, vocabulary, evals, items_folder=items, units_folder=units, context=context, out=out)
 
 
 def train_run(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
