@@ -17,7 +17,7 @@ from pathlib import Path
 
 from speechscale.errors import DataError
 from speechscale.evals.raw import Clip, Facts, RawItem
-from speechscale.evals.readers.recordings import at_least_one, folders_with_recordings, list_recordings
+from speechscale.evals.readers.pairing import at_least_one, folders_with_recordings, list_recordings
 from speechscale.records import Item
 from speechscale.skips import SkipLog
 
@@ -89,9 +89,9 @@ def apart_items(root: Path, facts: Facts, skips: SkipLog) -> tuple[bool, Iterato
                     skips.add(name, problem, facts.origin)
                     continue
                 clips = {role: Clip(path=path) for role, path in parts.sounds.items()}
-                texts = parts.texts if len(parts.texts) == len(_PARTS) else dict.fromkeys(_PARTS, "")
+                prompt, good, bad = (parts.texts.get(role, "") for role in _PARTS)
                 yield RawItem(
-                    item=Item(id=name, set=facts.task, pair=id, speaker=folder, **texts),
+                    item=Item(id=name, set=facts.task, prompt=prompt, good=good, bad=bad, pair=id, speaker=folder),
                     prompt=clips.get("prompt"),
                     good_ending=clips.get("good"),
                     bad_ending=clips.get("bad"),

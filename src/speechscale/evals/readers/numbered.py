@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from speechscale.errors import DataError
 from speechscale.evals.raw import Clip, Facts, RawItem
-from speechscale.evals.readers.recordings import (
+from speechscale.evals.readers.pairing import (
     Half,
     at_least_one,
     folders_with_recordings,
@@ -58,8 +58,8 @@ def numbered_pairs(root: Path, folder: str, separator: str, facts: Facts) -> lis
         if (number := int(head)) in by_number:
             hint = "; the names say which is right: read them with task sstorycloze" if _LABELLED.search(stem) else ""
             raise DataError(
-                f"{path}: number {number} also stands in {PurePosixPath(by_number[number]).name}; equal numbers have no "
-                f"order, so the labels would be random; number them 0, 1, 2, ... with the right one first{hint}"
+                f"{path}: number {number} also stands in {PurePosixPath(by_number[number]).name}; equal numbers have "
+                f"no order, so the labels would be random; number them 0, 1, 2, ... with the right one first{hint}"
             )
         by_number[number] = path
     if not by_number:

@@ -14,7 +14,7 @@ from typing import Any
 
 from speechscale.errors import DataError
 from speechscale.evals.raw import Clip, Facts, RawItem
-from speechscale.evals.readers.recordings import Missing, at_least_one, below
+from speechscale.evals.readers.pairing import Missing, at_least_one, below
 from speechscale.evals.readers.tables import TextFile, json_rows
 from speechscale.records import Item, Word
 from speechscale.settings import nearest

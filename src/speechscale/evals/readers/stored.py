@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from speechscale.errors import DataError
-from speechscale.evals.readers.recordings import below
+from speechscale.evals.readers.pairing import below
 from speechscale.evals.readers.tables import TextFile, json_rows
 from speechscale.files import complete_file
 from speechscale.skips import SkipLog

@@ -13,7 +13,7 @@ its card and a public loader.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from speechscale.corpus.sentences import split_sentences
@@ -21,7 +21,7 @@ from speechscale.errors import DataError
 from speechscale.evals.raw import Clip, Facts, RawItem
 from speechscale.evals.readers.labelled import labelled_recordings, role_of
 from speechscale.evals.readers.numbered import numbered_pairs
-from speechscale.evals.readers.recordings import at_least_one, list_recordings
+from speechscale.evals.readers.pairing import at_least_one, list_recordings
 from speechscale.evals.readers.stored import stored_stories
 from speechscale.evals.readers.stories import Story
 from speechscale.evals.readers.words import WordTimes, spoken_story
@@ -45,30 +45,31 @@ def recorded_items(
     """Items of one voice: cut by words where times and text are known, whole otherwise."""
     for entry in recorded:
         name = f"{voice}-{entry.id}" if voice else entry.id
-        item = {"id": name, "set": facts.task, "pair": entry.id, "speaker": voice}
-        clips = {"good": Clip(path=entry.good), "bad": Clip(path=entry.bad)}
-        story = entry.story
-        if story is None or times is None or not story.prompt:
-            texts = {} if story is None else {side: _joined(story, side) for side in ("good", "bad")}
-            yield RawItem(item=Item(**item, **texts), **clips)
-            continue
-        good, bad = (
-            spoken_story(story.prompt, ending, times.of(path))
-            for ending, path in ((story.good, entry.good), (story.bad, entry.bad))
-        )
-        if isinstance(good, str) or isinstance(bad, str):
-            side, problem = ("good", good) if isinstance(good, str) else ("bad", bad)
-            skips.add(name, f"{side} candidate: {problem}", "align its recording with the story's text")
-            continue
-        yield RawItem(
-            item=Item(**item, prompt=story.prompt, good=story.good, bad=story.bad),
-            **clips,
-            good_words=good,
-            bad_words=bad,
-        )
+        item = Item(id=name, set=facts.task, pair=entry.id, speaker=voice)
+        raw = RawItem(item=item, good=Clip(path=entry.good), bad=Clip(path=entry.bad))
+        if entry.story is None:
+            yield raw
+        elif times is None or not entry.story.prompt:
+            yield replace(raw, item=replace(item, good=_whole(entry.story, "good"), bad=_whole(entry.story, "bad")))
+        else:
+            timed = _timed(raw, entry, entry.story, times)
+            if isinstance(timed, str):
+                skips.add(name, timed, "align its recording with the story's text")
+            else:
+                yield timed
 
 
-def _joined(story: Story, side: str) -> str:
+def _timed(raw: RawItem, entry: Recorded, story: Story, times: WordTimes) -> RawItem | str:
+    """The item with prompt, endings and word times, or why that cannot be."""
+    good = spoken_story(story.prompt, story.good, times.of(entry.good))
+    bad = spoken_story(story.prompt, story.bad, times.of(entry.bad))
+    if isinstance(good, str) or isinstance(bad, str):
+        return f"good candidate: {good}" if isinstance(good, str) else f"bad candidate: {bad}"
+    item = replace(raw.item, prompt=story.prompt, good=story.good, bad=story.bad)
+    return replace(raw, item=item, good_words=good, bad_words=bad)
+
+
+def _whole(story: Story, side: str) -> str:
     return f"{story.prompt} {getattr(story, side)}".strip()
 
 

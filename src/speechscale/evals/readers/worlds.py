@@ -1,8 +1,8 @@
 """The storyworld's own item sets as a benchmark.
 
-Enters: what a world is made from, names of sets, how many pairs. Leaves: text items in symmetric pairs. The one decision
-worth knowing: a world is its settings and seed, so a model trained on a world is only asked about that world when they
-are equal; they stand in the benchmark's version.
+Enters: what a world is made from, names of sets, how many pairs. Leaves: text items in symmetric pairs. The one
+decision worth knowing: a world is its settings and seed, so a model trained on a world is only asked about that world
+when they are equal; they stand in the benchmark's version.
 """
 
 from __future__ import annotations
@@ -40,9 +40,14 @@ def number(name: str, text: str | float, *, whole: bool = True) -> int | float:
         raise DataError(f"option {name} = '{text}': {kind} is needed") from None
 
 
+def names(text: str) -> tuple[str, ...]:
+    """Names with ',' or '+' between them. Example: "facts+grammar" -> ("facts", "grammar")"""
+    return tuple(name.strip() for name in text.replace("+", ",").split(",") if name.strip())
+
+
 def item_sets(text: str) -> tuple[str, ...]:
-    """Example: "facts,grammar" -> ("facts", "grammar")"""
-    sets = tuple(name.strip() for name in text.split(",") if name.strip())
+    """Names of the storyworld's sets. Raises DataError: unknown, repeated, or none."""
+    sets = names(text)
     for name in sets:
         if name not in ITEM_SETS:
             raise DataError(f"storyworld: no set '{name}'{nearest(name, ITEM_SETS)}")

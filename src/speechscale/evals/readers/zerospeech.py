@@ -17,7 +17,7 @@ from typing import Any
 
 from speechscale.errors import DataError
 from speechscale.evals.raw import Clip, Facts, RawItem
-from speechscale.evals.readers.recordings import (
+from speechscale.evals.readers.pairing import (
     Half,
     Missing,
     at_least_one,
