@@ -1,0 +1,126 @@
+"""Would catch: an altered folder that is opened all the same, units encoded twice or by another tokenizer, phone labels
+made up for recordings."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from speechscale.corpus import unit_corpus
+from speechscale.corpus.tables import write_items
+from speechscale.errors import DataError
+from speechscale.evals.benchmark import Benchmark, open_benchmark, set_counts
+from speechscale.evals.cuts import Cut, cut_items
+from speechscale.evals.prepare import prepare
+from speechscale.evals.raw import RawItem
+from speechscale.speech.units import SpeechTokenizer, fit_tokenizer, phone_tokenizer
+from speechscale.voices.espeak import phone_inventory
+from tests.evals.benchmarks import apart, item, joined, source, texts
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer") / "mfcc"
+    waves = [0.1 * np.random.default_rng(i).standard_normal(16_000).astype(np.float32) for i in range(4)]
+    fit_tokenizer(waves, encoder="mfcc", clusters=8, seed=0).save(folder)
+    return folder
+
+
+def edit(folder: Path, **changes: object) -> None:
+    path = folder / "benchmark.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_units_are_encoded_once(tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "src"
+    made = prepare(source([apart(root, "a"), apart(root, "b", 1)], root), tmp_path / "out")
+    table = made.units(tokenizer, workers=0)
+    assert table.ids[:5] == ["a/good", "a/bad", "a/prompt", "a/good-ending", "a/bad-ending"]
+    fingerprint = SpeechTokenizer.load(tokenizer).fingerprint
+    assert [path.name for path in (made.folder / "units").iterdir()] == [fingerprint[:16]]
+
+    def encodes(*_: object, **__: object) -> None:
+        raise AssertionError("encoded again")
+
+    monkeypatch.setattr(unit_corpus, "run_parts", encodes)
+    again = open_benchmark(made.folder).units(tokenizer, workers=0)
+    assert (again.ids, again.units.tolist()) == (table.ids, table.units.tolist())
+    cuts = cut_items(made.items(), table)
+    frames = {name: cut.prompt for name, cut in cuts.items() if isinstance(cut, Cut)}
+    assert list(frames) == ["a/good", "a/bad", "b/good", "b/bad"]
+
+
+def test_prepare_encodes_at_once_where_a_tokenizer_is_named(tmp_path: Path, tokenizer: Path) -> None:
+    made = prepare(source([joined(tmp_path, "a")], tmp_path), tmp_path / "out", tokenizer=tokenizer)
+    (folder,) = (made.folder / "units").iterdir()
+    assert (folder / "units.json").is_file()
+
+
+def test_phone_labels_come_from_the_voice_that_spoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "phones"
+    phone_tokenizer(phone_inventory(["us-f2"])).save(folder)
+    made = prepare(source(texts(2)), tmp_path / "out", voices=("us-f2",))
+    table = made.units(folder)
+    assert table.ids == ["t0/good", "t0/bad", "t1/good", "t1/bad"]
+    assert all(isinstance(cut, Cut) for cut in cut_items(made.items(), table).values())
+    monkeypatch.setattr("speechscale.evals.benchmark.encode_corpus", None)
+    assert made.units(folder).ids == table.ids
+    recorded = prepare(source([joined(tmp_path / "src", "a")], tmp_path / "src"), tmp_path / "recorded")
+    with pytest.raises(DataError, match="not spoken by espeak voices"):
+        recorded.units(folder)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    raws = [joined(tmp_path / "src", name, number) for number, name in enumerate("ab")]
+    return prepare(source(raws, tmp_path / "src"), tmp_path / "out").folder
+
+
+def test_opening_gives_what_was_prepared(folder: Path) -> None:
+    found = open_benchmark(folder)
+    assert isinstance(found, Benchmark)
+    assert [entry.id for entry in found.items()] == ["a", "b"]
+    assert found.facts.origin == "https://example.org/toy.zip"
+    assert found.has_audio
+
+
+def test_other_items_are_refused(folder: Path) -> None:
+    items = open_benchmark(folder).items()
+    write_items(folder / "items.parquet", [replace(items[0], pair="b"), items[1]])
+    with pytest.raises(DataError, match=r"items\.parquet: not the items of benchmark\.json"):
+        open_benchmark(folder).items()
+
+
+def test_altered_folders_are_refused(folder: Path, tmp_path: Path) -> None:
+    content = json.loads((folder / "benchmark.json").read_text())
+    with pytest.raises(DataError, match=r"no benchmark\.json in it; make one with: speechscale eval prepare"):
+        open_benchmark(tmp_path)
+    edit(folder, audio_sha256=None)
+    with pytest.raises(DataError, match="checksum is not that of its parts"):
+        open_benchmark(folder)
+    edit(folder, **{**content, "facts": {**content["facts"], "mood": "good"}})
+    with pytest.raises(DataError, match="'mood'"):
+        open_benchmark(folder)
+    edit(folder, **{**content, "format_version": 99})
+    with pytest.raises(DataError, match="version 99"):
+        open_benchmark(folder)
+    del content["info"]
+    (folder / "benchmark.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="field 'info' is missing"):
+        open_benchmark(folder)
+
+
+def test_counts_are_per_set() -> None:
+    raws = [
+        RawItem(item=item("a@x", set="s", speaker="x")),
+        RawItem(item=item("a@y", set="s", speaker="y", phenomenon="p")),
+        RawItem(item=item("b", set="r")),
+    ]
+    assert set_counts(raw.item for raw in raws) == {
+        "s": {"items": 2, "pairs": 1, "speakers": 2, "phenomena": 1},
+        "r": {"items": 1, "pairs": 1, "speakers": 0, "phenomena": 0},
+    }
