@@ -58,7 +58,7 @@ def lay_out(
     if vocabulary.unk_id is not None:
         firsts[firsts == vocabulary.unk_id] = -1
     starts, ends = table.word_start_frames, table.word_end_frames
-    reasons = np.where(firsts < 0, "no text token", "taken")
+    reasons = np.where(firsts < 0, "no text token", "taken").astype(object)
     reasons[ends <= starts] = "shorter than a frame"
     reasons[(starts == NO_TIME) | (ends == NO_TIME)] = "no time"
     opening = [vocabulary.eos_id]

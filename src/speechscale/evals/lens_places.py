@@ -81,7 +81,7 @@ def nearest(spoken: Spoken, word: int, frames: Int[np.ndarray, " frames"]) -> np
     starts, lasts = spoken.starts[others][:, None], spoken.ends[others][:, None] - 1
     distance = np.maximum(np.maximum(starts - frames, frames - lasts), 0)  # (occurrences, frames)
     own = distance[others == word][0]
-    return (distance[others != word] > own).all(axis=0)  # type: ignore[no-any-return]
+    return (distance[others != word] > own).all(axis=0)
 
 
 def relative_pairs(spoken: Spoken, *, around: int, bins: int) -> Pairs:
