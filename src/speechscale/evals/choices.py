@@ -89,14 +89,13 @@ def to_row(choice: Choice) -> dict[str, Any]:
 
 def from_row(row: Mapping[str, Any]) -> Choice:
     """The inverse of `to_row`."""
-    sides = {
-        side: Likelihood(**{name: row[f"{side}_{name}"] for name in LIKELIHOOD_FIELDS}) for side in ("good", "bad")
-    }
+    good, bad = (Likelihood(**{name: row[f"{side}_{name}"] for name in LIKELIHOOD_FIELDS}) for side in ("good", "bad"))
     return Choice(
         **{name: row[name] for name in _NAMES},
         layout=Layout(row["start"], row["markers"]),
         identical=row["identical"],
-        **sides,
+        good=good,
+        bad=bad,
     )
 
 

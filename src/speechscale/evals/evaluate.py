@@ -152,13 +152,6 @@ def join(
     """One choice of both candidates and the fields of `Scores` of each."""
     assert (good.item.id, good.side, bad.side) == (bad.item.id, "good", "bad")
     item = good.item
-    sides = {
-        side: Likelihood(
-            **{name: values[name] for name in LIKELIHOOD_FIELDS if name in values},
-            **{name: getattr(candidate, name) for name in _COUNTS},
-        )
-        for side, candidate, values in (("good", good, good_values), ("bad", bad, bad_values))
-    }
     return Choice(
         benchmark=benchmark,
         id=item.id,
@@ -170,8 +163,14 @@ def join(
         phenomenon=item.phenomenon,
         speaker=item.speaker,
         identical=good.ids.tolist() == bad.ids.tolist(),
-        **sides,
+        good=_likelihood(good, good_values),
+        bad=_likelihood(bad, bad_values),
     )
+
+
+def _likelihood(candidate: Candidate, values: Mapping[str, float]) -> Likelihood:
+    numbers: dict[str, Any] = {name: values[name] for name in LIKELIHOOD_FIELDS if name in values}
+    return Likelihood(**numbers, **{name: getattr(candidate, name) for name in _COUNTS})
 
 
 def choices(laid_out: Sequence[Candidate], scores: Scores, benchmark: str = "") -> list[Choice]:

@@ -1,0 +1,221 @@
+"""`speechscale eval run`: one model, any benchmarks, one results folder.
+
+Enters: a located model, benchmarks. Leaves: a results folder. The one decision worth knowing: the recordings of a
+benchmark are encoded once per speech tokenizer, beside the benchmark, so the next checkpoint costs its forward passes
+only.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from speechscale.errors import DataError, StaleStep
+from speechscale.evals.benchmark import Benchmark
+from speechscale.evals.choices import Choice
+from speechscale.evals.evaluate import How, evaluate
+from speechscale.evals.layouts import Direction
+from speechscale.evals.protocols import DEFAULT, Protocol, get_protocol
+from speechscale.evals.results import (
+    RESULTS,
+    SKIPS,
+    Results,
+    Stamp,
+    Tested,
+    read_results,
+    weights_sha256,
+    write_results,
+)
+from speechscale.evals.score_journal import Journal
+from speechscale.files import canonical_sha256, read_json, write_json
+from speechscale.model.slm import load_model
+from speechscale.progress import Watch
+from speechscale.records import Item
+from speechscale.skips import SkipLog
+from speechscale.speech.units import SpeechTokenizer
+from speechscale.study.located import Located
+from speechscale.tokens.vocabulary import Vocabulary
+
+RECIPE = "recipe.json"
+WatchOf = Callable[[str], AbstractContextManager[Watch]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is to be scored.
+
+    Args:
+        directions: None: all that exist. protocols: names (see `get_protocol`); none: each benchmark's own and ours.
+        limit: pairs per set, drawn with the seed; None: all.
+    """
+
+    directions: tuple[Direction, ...] | None = None
+    protocols: tuple[str, ...] = ()
+    limit: int | None = None
+    seed: int = 0
+    how: How = field(default_factory=How)
+    device: str = "auto"
+    workers: int = 1
+
+
+def run_benchmarks(
+    located: Located, benchmarks: Mapping[str, Benchmark], out: Path, wanted: Wanted, *, watch_of: WatchOf
+) -> Results:
+    """Score a model on benchmarks and write a results folder; the same call goes on after a kill.
+
+    Args:
+        benchmarks: by the name they get in the results. watch_of: makes a watcher for a piece of work by its name.
+
+    Raises:
+        DataError: see `evaluate`; no item at all could be scored. StaleStep: `out` holds results of another recipe.
+    """
+    vocabulary = located.load_vocabulary()
+    protocols = _protocols(wanted, benchmarks)
+    model = load_model(located.folder).to(_device(wanted.device))
+    tokenizer = None
+    if located.speech_tokenizer is not None and vocabulary.num_units:
+        tokenizer = SpeechTokenizer.load(located.speech_tokenizer)
+        _same_units(tokenizer, vocabulary, located)
+    stamp = Stamp(
+        model=located.name,
+        model_sha256=weights_sha256(model),
+        params_total=sum(p.numel() for p in model.parameters()),
+        vocabulary=vocabulary.fingerprint,
+        speech_tokenizer=None if tokenizer is None else tokenizer.fingerprint,
+        precision=wanted.how.precision,
+        long=wanted.how.long,
+        seed=wanted.seed,
+    )
+    recipe = _recipe(stamp, benchmarks, protocols, wanted)
+    if (out / RESULTS).is_file():
+        _require_same(out, recipe)
+        return read_results(out)
+    journal = Journal(out / ".journal", recipe)
+    scored: list[Choice] = []
+    skips, tested = SkipLog(), dict[str, Tested]()
+    try:
+        for name, benchmark in benchmarks.items():
+            before, first = len(skips), len(scored)
+            scored += _one(model, vocabulary, located, name, benchmark, protocols, wanted, skips, journal, watch_of)
+            tested[name] = _tested(benchmark, scored[first:], len(skips) - before)
+    finally:
+        journal.close()
+    skips.write(out / SKIPS)
+    if not scored:
+        raise DataError(f"not one item could be scored: {skips.first() or 'no direction exists for these items'}")
+    write_json(out / RECIPE, recipe)
+    write_results(out, scored, protocols, stamp=stamp, benchmarks=tested)
+    shutil.rmtree(out / ".journal")
+    return read_results(out)
+
+
+def _one(
+    model: Any,
+    vocabulary: Vocabulary,
+    located: Located,
+    name: str,
+    benchmark: Benchmark,
+    protocols: Sequence[Protocol],
+    wanted: Wanted,
+    skips: SkipLog,
+    journal: Journal,
+    watch_of: WatchOf,
+) -> list[Choice]:
+    table = None
+    speech = wanted.directions is None or any("s" in direction for direction in wanted.directions)
+    if benchmark.has_audio and vocabulary.num_units and speech:
+        with watch_of(f"{name}: encoded") as watch:
+            table = benchmark.units(located.need_tokenizer(), workers=wanted.workers, watch=watch)
+    items = drawn(benchmark.items(), wanted.limit, wanted.seed)
+    with watch_of(f"{name}: scored") as watch, torch.inference_mode():
+        return evaluate(
+            model,
+            vocabulary,
+            items,
+            table,
+            directions=wanted.directions,
+            protocols=protocols,
+            benchmark=name,
+            how=wanted.how,
+            skips=skips,
+            journal=journal,
+            watch=watch,
+        )
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
+
+
+def drawn(items: Sequence[Item], limit: int | None, seed: int) -> list[Item]:
+    """`limit` pairs of each set, drawn with a seed, in their old order; whole pairs, so that intervals stay right."""
+    if limit is None:
+        return list(items)
+    rng = torch.Generator().manual_seed(seed)
+    kept: set[tuple[str, str]] = set()
+    for name in dict.fromkeys(item.set for item in items):
+        pairs = list(dict.fromkeys(item.pair for item in items if item.set == name))
+        order = torch.randperm(len(pairs), generator=rng)[:limit].tolist()
+        kept |= {(name, pairs[i]) for i in order}
+    return [item for item in items if (item.set, item.pair) in kept]
+
+
+def _protocols(wanted: Wanted, benchmarks: Mapping[str, Benchmark]) -> list[Protocol]:
+    names = wanted.protocols or (DEFAULT, *(benchmark.facts.protocol for benchmark in benchmarks.values()))
+    return [get_protocol(name) for name in dict.fromkeys(names)]
+
+
+def _same_units(tokenizer: SpeechTokenizer, vocabulary: Vocabulary, located: Located) -> None:
+    if tokenizer.num_units != vocabulary.num_units:
+        raise DataError(
+            f"{located.speech_tokenizer} makes {tokenizer.num_units} units, the model {located.folder} was trained on "
+            f"{vocabulary.num_units}; give the tokenizer that made its units"
+        )
+
+
+def _tested(benchmark: Benchmark, scored: Sequence[Choice], dropped: int) -> Tested:
+    facts = benchmark.facts
+    return Tested(
+        task=facts.task,
+        title=facts.title,
+        version=facts.version,
+        paper=facts.paper,
+        licence=facts.licence,
+        sha256=benchmark.sha256,
+        items=len({choice.id for choice in scored}),
+        dropped=dropped,
+        chance=facts.chance,
+    )
+
+
+def _recipe(
+    stamp: Stamp, benchmarks: Mapping[str, Benchmark], protocols: Sequence[Protocol], wanted: Wanted
+) -> dict[str, Any]:
+    """What decides the numbers; not devices, workers and batches."""
+    return {
+        "stamp": stamp.record(),
+        "benchmarks": {name: benchmark.sha256 for name, benchmark in benchmarks.items()},
+        "protocols": {p.name: p.stamp() for p in protocols},
+        "directions": wanted.directions,
+        "limit": wanted.limit,
+    }
+
+
+def _require_same(out: Path, recipe: dict[str, Any]) -> None:
+    """Raise StaleStep if `out` has results of another recipe."""
+    old = read_json(out / RECIPE, "recipe of results", "choose another output")
+    new = json.loads(json.dumps(recipe))
+    if canonical_sha256(old) != canonical_sha256(new):
+        changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+        raise StaleStep(
+            f"{out} holds results of another recipe ({', '.join(changed)} differ); choose another output or delete it"
+        )
