@@ -40,7 +40,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["study", "show", "quick", "--set", "train.contxt=3"], "did you mean 'context'"),
         (["study", "run", "sims"], "lists sizes for planning only"),
         (["study", "clean", "quick", "--out", "nowhere", "--yes"], "is not the folder of a study"),
-        (["speak", "nowhere", "--text", "a"], "is not the folder of a finished run"),
+        (["speak", "nowhere", "--text", "a"], "no such folder"),
         (["speak", "nowhere"], "exactly one of --prompt"),
     ],
 )

@@ -19,9 +19,12 @@ from speechscale.model.slm import load_model
 from speechscale.records import dedup
 from speechscale.speech.audio import load_audio
 from speechscale.speech.units import SpeechTokenizer
-from speechscale.speech.vocoders import UnitVocoder, open_vocoder
-from speechscale.study.steps import read_record
+from speechscale.speech.vocoders import open_vocoder
+from speechscale.study.located import locate
 from speechscale.tokens.vocabulary import Vocabulary
+
+USUAL_UNITS_PER_SECOND = 19.0
+"""Where the speech a model was trained on is not known; HuBERT units at 25 Hz, deduplicated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +52,7 @@ def say(
     """Continue a recording or a text in speech.
 
     Args:
-        run: folder of a run step of a study with a vocoder, e.g. runs/quick/steps/run/PART/ARM-SIZE-...
+        run: folder of a run step of a study with a vocoder, e.g. runs/quick/steps/run/PART/ARM-SIZE-...; see `locate`.
         prompt: audio to go on from. text: words to go on from; exactly one of the two.
         vocoder: another one than the study's (docs/vocoder.md). speaker: one of its voices, by default the first.
 
@@ -59,17 +62,22 @@ def say(
     """
     if (prompt is None) == (text is None):
         raise DataError("give exactly one of --prompt (audio) and --text")
-    record = read_record(run)
-    if record is None or "row" not in record["results"] or not (run / "model").is_dir():
-        raise DataError(f"{run} is not the folder of a finished run; name one below OUT/steps/run/")
-    tokenizer, sound = _find(run, record["results"]["row"]["units"], record["inputs"], vocoder)
-    model, vocabulary = load_model(run / "model"), Vocabulary.load(run / "model")
+    located = locate(run, vocoder=vocoder)
+    vocabulary = located.load_vocabulary()
+    if not vocabulary.num_units:
+        raise DataError(f"{run}: this run has no speech (a text arm); choose a run of another arm")
+    if located.vocoder is None:
+        raise DataError(
+            f"no vocoder for {run}; set [vocoder] enabled = true and run the study again, or name one with --vocoder"
+        )
+    tokenizer, sound = SpeechTokenizer.load(located.need_tokenizer()), open_vocoder(located.vocoder)
+    model = load_model(located.folder)
     spoken = np.zeros(0, np.int64) if prompt is None else _heard(prompt, tokenizer)
     opening = len(spoken) if text is None else len(vocabulary.encode_text([text]).flat) + 2
     room = model.config.max_position_embeddings - opening - 2
     if room < 1:
         raise DataError(f"the prompt has {opening} tokens, the model's context {room + opening + 2}; use a shorter one")
-    wanted = min(room, max(1, round(seconds * _units_per_second(run, record["inputs"]))))
+    wanted = min(room, max(1, round(seconds * (located.units_per_second or USUAL_UNITS_PER_SECOND))))
     if text is None:
         (new,) = continue_units(
             model, vocabulary, [spoken], max_new_units=wanted, temperature=temperature, top_k=top_k, seed=seed
@@ -81,38 +89,6 @@ def say(
         raise DataError("the model ended at once and said nothing; try another --seed or prompt")
     audio = sound.synthesize(units, speaker=speaker)
     return Said(audio=audio, rate_hz=sound.sample_rate_hz, prompt_units=spoken, new_units=np.asarray(new))
-
-
-def _find(run: Path, units: str, inputs: dict[str, str], vocoder: Path | None) -> tuple[SpeechTokenizer, UnitVocoder]:
-    root = _root(run)
-    spoken = next((name.removeprefix("tokens/") for name in inputs if name.startswith("tokens/")), None)
-    if spoken is None:
-        raise DataError(f"{run}: this run has no speech (a text arm); choose a run of another arm")
-    tokenizer = SpeechTokenizer.load(root / "tokenizer" / spoken)
-    if vocoder is not None:
-        return tokenizer, open_vocoder(vocoder)
-    folder = root / "vocoder" / spoken / "vocoder"
-    if not folder.is_dir():
-        raise DataError(
-            f"no vocoder for units '{units}' in {root}; set [vocoder] enabled = true and run the study again, "
-            "or name one with --vocoder"
-        )
-    return tokenizer, open_vocoder(folder)
-
-
-def _root(run: Path) -> Path:
-    """The folder `steps` above a run. Raises DataError if there is none."""
-    for parent in run.resolve().parents:
-        if parent.name == "run":
-            return parent.parent
-    raise DataError(f"{run} does not lie below a study's steps/run/; name a run inside a study's output")
-
-
-def _units_per_second(run: Path, inputs: dict[str, str]) -> float:
-    name = next(name for name in inputs if name.startswith("tokens/"))
-    record = read_record(_root(run) / name)
-    assert record is not None
-    return float(record["results"]["units_per_second"])
 
 
 def _heard(prompt: Path, tokenizer: SpeechTokenizer) -> np.ndarray:
