@@ -31,7 +31,7 @@ def test_points_carry_errors_and_only_a_slope_gets_a_line(links: list) -> None: 
     assert lines[0].x[-1] == max(points[0].x)
     assert np.polyfit(lines[0].x, lines[0].y, 1)[0] == pytest.approx(-0.4, abs=0.03)
     titles = [annotation.text for annotation in figure.layout.annotations]
-    assert titles[1] == "story text->text<br><sub>interleaved: no slope</sub>"
+    assert titles[1] == "story text->text<br><span style='font-size:10px'>interleaved: no slope</span>"
 
 
 def test_every_verdict_is_said_in_words(links: list) -> None:  # type: ignore[type-arg]

@@ -80,9 +80,13 @@ def _train(job: TrainJob, folder: Path, options: dict[str, Any]) -> int:
 
             record = run_preference(job, folder, group, _options(options, group), stop=stop, sinks=sinks)
         else:
+            from speechscale.study.probes import open_probes
             from speechscale.train.run import prepare, run_job
 
-            record = run_job(prepare(job), folder, group, _options(options, group), stop=stop, sinks=sinks)
+            prepared = prepare(job)
+            probe = open_probes(job.probes, prepared.vocabulary, group, context=prepared.config.context)
+            how = _options(options, group)
+            record = run_job(prepared, folder, group, how, stop=stop, sinks=sinks, probe=probe)
         if group.leads:
             click.echo(_summary(record, folder))
         return stop.exit_code if record["interrupted"] else 0

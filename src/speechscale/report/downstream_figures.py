@@ -50,7 +50,7 @@ def _figure(entries: Sequence[Mapping[str, Any]], colors: Mapping[str, str]) -> 
         cols=columns,
         subplot_titles=[_title(entry) for entry in entries],
         horizontal_spacing=0.07,
-        vertical_spacing=0.26 / rows,
+        vertical_spacing=0.4 / rows,
     )
     named = set[str]()
     for index, entry in enumerate(entries):
@@ -71,7 +71,7 @@ def _figure(entries: Sequence[Mapping[str, Any]], colors: Mapping[str, str]) -> 
     figure.update_annotations(font={"size": 12})
     figure.update_layout(
         template="plotly_white",
-        height=110 + 260 * rows,
+        height=110 + 280 * rows,
         margin={"l": 60, "r": 20, "t": 60, "b": 50},
         font={"family": "system-ui, sans-serif", "size": 13},
         legend={"orientation": "h", "y": -0.2 / rows, "yanchor": "top", "font": {"size": 11}},
@@ -83,7 +83,7 @@ def _figure(entries: Sequence[Mapping[str, Any]], colors: Mapping[str, str]) -> 
 def _title(entry: Mapping[str, Any]) -> str:
     """Example: 'story cloze speech->speech<br>textless: slope, interleaved: at chance'"""
     said = ", ".join(f"{arm['group']}: {SHORT[arm['status']]}" for arm in entry["arms"])
-    return f"{entry['set'].replace('_', ' ')} {DIRECTIONS[entry['direction']]}<br><sub>{said}</sub>"
+    return f"{entry['set'].replace('_', ' ')} {DIRECTIONS[entry['direction']]}<br><span style='font-size:10px'>{said}</span>"
 
 
 def _traces(arm: Mapping[str, Any], color: str) -> list[go.Scatter]:

@@ -260,6 +260,7 @@ class Evals(Section):
         ("speechscale",), min_length=1, description="how choices are decided (docs/evals.md); runs.csv has the first"
     )
     largest_budget_only: bool = False
+    probe_pairs: int = Field(0, ge=0, description="of each set, scored at every check of a run too; 0: none")
 
 
 class Vocoder(Section):

@@ -15,6 +15,7 @@ from speechscale.model.flops import flops_per_token
 from speechscale.model.sizes import get_size, params
 from speechscale.model.slm import load_model, new_model, save_model
 from speechscale.study.preparing import Data, Setting, best_of, learning_rate, to_device, train_config
+from speechscale.study.probes import Probes, study_probes
 from speechscale.study.scoring import evaluate_sets
 from speechscale.study.spec import Evals, Train
 from speechscale.study.trunk import BranchPoint, branch_point, train_trunk
@@ -22,7 +23,7 @@ from speechscale.tokens.interleave import InterleaveConfig
 from speechscale.tokens.mixture import MixtureSampler
 from speechscale.tokens.sources import StoreSource
 from speechscale.tokens.vocabulary import Vocabulary
-from speechscale.train.loop import TrainResult, train
+from speechscale.train.loop import Hooks, TrainResult, train
 from speechscale.train.losses import Rates
 from speechscale.train.parallel import restore_local
 
@@ -74,9 +75,21 @@ def score_text_lm(config: dict[str, Any], inputs: dict[str, Path], out: Path) ->
 def _score(
     model: Any, vocabulary: Vocabulary, evals: Evals, inputs: Mapping[str, Path], context: int, out: Path
 ) -> dict[str, Any]:
+    return evaluate_sets(model, vocabulary, evals, **_item_folders(inputs), context=context, out=out)
+
+
+def _item_folders(inputs: Mapping[str, Path]) -> dict[str, Path]:
     (items,) = (path for name, path in inputs.items() if name.startswith("items/"))
     (units,) = (path for name, path in inputs.items() if name.startswith("item-units/"))
-    return evaluate_sets(model, vocabulary, evals, items_folder=items, units_folder=units, context=context, out=out)
+    return {"items_folder": items, "units_folder": units}
+
+
+def _probe(setting: Setting, inputs: Mapping[str, Path]) -> Probes | None:
+    """What is scored along a run; only runs that are scored at their end are."""
+    if setting.config["evals"] is None:
+        return None
+    evals, context = Evals.model_validate(setting.config["evals"]), setting.section.context
+    return study_probes(evals, setting.data.vocabulary, **_item_folders(inputs), context=context)
 
 
 def train_run(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
@@ -93,6 +106,7 @@ def train_run(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dic
     if branch is not None and branch.diverged:
         return _diverged(row, f"its trunk: {branch.diverged}")
     begin, data = (None, None) if branch is None else (branch.start, branch.data)
+    probe = _probe(setting, inputs)
     try:
         result = train(
             model,
@@ -101,6 +115,7 @@ def train_run(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dic
             modality=setting.data.vocabulary.modality_table(),
             units=setting.data.vocabulary.units_per_id(),
             validation=setting.validation(),
+            hooks=Hooks(probe=probe),
             checkpoints=None if branch is None else branch.checkpoints(),
             start=begin,
         )
@@ -117,7 +132,13 @@ def train_run(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dic
         metrics = scores["metrics"]
     main = setting.main
     trajectory = [
-        {"tokens_seen": c.tokens_seen, "loss": getattr(c.losses["select"], main)} for c in result.checks if c.losses
+        {
+            "tokens_seen": c.tokens_seen,
+            "loss": getattr(c.losses["select"], main),
+            **({"probes": c.probes} if c.probes else {}),
+        }
+        for c in result.checks
+        if c.losses
     ]
     return {
         "row": row,
@@ -125,6 +146,7 @@ def train_run(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dic
         "learning_rate": rate,
         "trajectory": trajectory,
         "metrics": metrics,
+        **({} if probe is None else {"probe_seconds": result.probe_seconds, "probe_notes": probe.notes()}),
         "precision": result.precision,
         "text_lm": start["text_lm"],
         "step_losses": [round(report.loss, 5) for report in result.history[:: max(1, len(result.history) // 50)]],

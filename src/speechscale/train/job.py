@@ -7,6 +7,7 @@ tokens here, once the vocabulary and the shape are known, and the record holds w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -24,7 +25,9 @@ from speechscale.train.preference_data import PairRules
 from speechscale.train.preference_loss import PreferenceConfig
 
 Stream = Literal["speech", "text", "interleaved"]
+Direction = Literal["ss", "st", "ts", "tt"]
 Convention = Literal["exact", "6nd_total", "6nd_non_embedding"]
+PROBE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class Source(Section):
@@ -191,6 +194,20 @@ class Preference(Section):
         return PreferenceConfig(**{name: value for name, value in self.model_dump().items() if name in names})
 
 
+class ProbeTask(Section):
+    """Choices scored along the training (docs/probing_runs.md); nothing in it changes what is trained."""
+
+    benchmark: str = Field(description="folder that eval prepare wrote")
+    speech_tokenizer: str = Field("", description="folder of the speech tokenizer; text alone needs none")
+    directions: tuple[Direction, ...] = Field((), description="all that exist when empty")
+    sets: tuple[str, ...] = Field((), description="all when empty")
+    items: int = Field(200, ge=2, description="of each set, in whole pairs")
+    protocol: str = Field("speechscale", description="docs/evals.md")
+    precision: Literal["fp32", "bf16"] = "fp32"
+    every: int = Field(1, ge=1, description="checks; the last one always counts")
+    seed: int = Field(0, ge=0, description="of the draw of the items")
+
+
 class TrainJob(Section):
     """One training."""
 
@@ -200,6 +217,16 @@ class TrainJob(Section):
     adapt: Adapt = Adapt.model_validate({})
     train: Recipe | None = None
     preference: Preference | None = None
+    probes: dict[str, ProbeTask] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _probed(self) -> TrainJob:
+        if self.probes and self.preference is not None:
+            raise ValueError("probes go with [train]; score a tuned model with speechscale eval run")
+        for name in self.probes:
+            if not PROBE_NAME.fullmatch(name):
+                raise ValueError(f"probes.{name}: use letters, digits, '.', '_' and '-' (it names curves)")
+        return self
 
     @model_validator(mode="after")
     def _one_kind(self) -> TrainJob:

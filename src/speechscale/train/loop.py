@@ -24,7 +24,7 @@ from speechscale.train.losses import Losses
 from speechscale.train.objective import Objective, Precision
 from speechscale.train.parallel import SOLO, Group, is_sharded
 from speechscale.train.schedule import check_points
-from speechscale.train.selection import SELECT, Check, CheckHook, Selection
+from speechscale.train.selection import SELECT, Check, CheckHook, ProbeHook, Selection
 from speechscale.train.step import Stepper, StepReport, Tokens, places_of
 
 __all__ = ["SELECT", "Check", "Hooks", "Runtime", "StepReport", "TrainConfig", "TrainResult", "train"]
@@ -41,7 +41,7 @@ class TrainResult:
         final: losses of every validation set at the end. best: the same at the best checkpoint.
         best_tokens_seen: where that is. best_state: its weights, for `parallel.restore_local`.
         stopped: why it ended before its budget; "" if it did not. interrupted: by a request, so without validation.
-        seconds: of training, all starts together.
+        seconds: of training, all starts together, without probes. probe_seconds: of those.
     """
 
     precision: Precision
@@ -57,6 +57,7 @@ class TrainResult:
     stopped: str = ""
     interrupted: bool = False
     seconds: float = field(default=0.0, compare=False)
+    probe_seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,13 +65,15 @@ class Hooks:
     """What a caller wants to hear; none of them may change the weights.
 
     Args:
-        on_step: every step, on rank 0. on_check: after each validation, on every process. on_save: told the step of
-            each checkpoint when its writing begins. with_best: at the end, while the model holds the best weights.
+        on_step: every step, on rank 0. on_check: after each validation, on every process. probe: measures something
+            at each validation, see `ProbeHook`. on_save: told the step of each checkpoint when its writing begins.
+        with_best: at the end, while the model holds the best weights.
         stop: asked before each step; an answer other than "" ends the run after a checkpoint.
     """
 
     on_step: Callable[[StepReport], None] | None = None
     on_check: CheckHook | None = None
+    probe: ProbeHook | None = None
     on_save: Callable[[int], None] | None = None
     with_best: Callable[[Any], None] | None = None
     stop: Callable[[], str] = str  # str() is ""
@@ -221,7 +224,11 @@ class _Run:
                 self.hooks.on_step(report)
             if points and self.tokens.seen >= points[0]:
                 points = [point for point in points if point > self.tokens.seen]
-                check = self.selection.check(self.step, self.tokens.seen, self.hooks.on_check)
+                last = self.tokens.seen == self.config.tokens
+                check = self.selection.check(
+                    self.step, self.tokens.seen, self.hooks.on_check, self.hooks.probe, last=last
+                )
+                began += check.probe_seconds
                 if check is self.selection.best_check and self.runtime.save_best and self.checkpoints is not None:
                     self.checkpoints.best = self.step
                     self.save()
@@ -239,7 +246,7 @@ class _Run:
     def _agree(self, batch: Batch | None) -> tuple[Int[np.ndarray, " targets"], Int[np.ndarray, " world"], str, bool]:
         """This process' targets, those of all (cut where the budget ends), and why all stop if any one does."""
         reason = self.hooks.stop()
-        late = self.runtime.max_s is not None and self.seconds >= self.runtime.max_s
+        late = self.runtime.max_s is not None and self.seconds + self.selection.probe_seconds >= self.runtime.max_s
         shape = self._wrong_shape(batch)
         places = places_of(None if shape else batch)
         heard = self.group.exchange([len(places), bool(reason), late, batch is None, bool(shape)])
@@ -328,4 +335,5 @@ class _Run:
             stopped=stopped,
             interrupted=interrupted,
             seconds=self.seconds,
+            probe_seconds=self.selection.probe_seconds,
         )

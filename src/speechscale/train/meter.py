@@ -1,7 +1,8 @@
 """What a run reports while it goes on: losses, rates, utilization and cost over the last few steps.
 
 Enters: `StepReport`s. Leaves: events for the log. The one decision worth knowing: rates are of wall time, with
-everything in it, also validation and saving; what a step itself takes is the loop's business.
+everything in it, also validation and saving, but not probes, which are told apart; what a step itself takes is the
+loop's business.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class Meter:
 
     Args:
         tokens: budget. flops_per_token: exact. peak: of one device. world: devices. dollars_per_hour: of one, if known.
-        seconds, targets: of earlier starts of the run. datasheet: the published peak, if known. clock: for tests.
+        seconds, probe_seconds, targets: of earlier starts of the run. datasheet: the published peak, if known.
+        clock: for tests.
     """
 
     tokens: int
@@ -35,6 +37,7 @@ class Meter:
     datasheet: Peak | None = None
     dollars_per_hour: float | None = None
     seconds: float = 0.0
+    probe_seconds: float = 0.0
     clock: Callable[[], float] = time.perf_counter
     targets: Counter[str] = field(default_factory=Counter)
     _steps: list[StepReport] = field(default_factory=list)
@@ -52,6 +55,12 @@ class Meter:
             return None
         return self._event()
 
+    def leave_out(self, seconds: float) -> None:
+        """Count time that has just passed as probing: it lowers no rate, and is paid for all the same."""
+        self.probe_seconds += seconds
+        self._began += seconds
+        self._last += seconds
+
     def _event(self) -> dict[str, Any]:
         steps, self._steps = self._steps, []
         now = self.clock()
@@ -61,7 +70,7 @@ class Meter:
         used = utilization(
             count, wall, self.flops_per_token, world=self.world, measured=self.peak, datasheet=self.datasheet
         )
-        bill = gpu_hours_and_money(seconds, self.world, self.dollars_per_hour)
+        bill = gpu_hours_and_money(seconds + self.probe_seconds, self.world, self.dollars_per_hour)
         event = {
             "step": last.step,
             "tokens_seen": last.tokens_seen,
@@ -81,6 +90,8 @@ class Meter:
         for kind, name in LOSS_NAMES.items():
             if parts := [(step.losses[kind], step.targets[kind]) for step in steps if kind in step.losses]:
                 event[name] = _mean(parts)
+        if self.probe_seconds:
+            event["probe_seconds"] = self.probe_seconds
         if used.datasheet is not None:
             event["mfu_datasheet"] = used.datasheet
         if bill.dollars is not None:

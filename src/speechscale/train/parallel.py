@@ -176,6 +176,19 @@ def clip_gradients(module: Any, longest: float) -> float:
     return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
 
+@contextmanager
+def whole_outside_blocks(objective: Any) -> Iterator[None]:
+    """Inside, the parameters of embedding, final norm and head are whole on each process; blocks gather their own."""
+    if not is_sharded(objective):
+        yield
+        return
+    objective.unshard()
+    try:
+        yield
+    finally:
+        objective.reshard()
+
+
 def local_copy(module: Any) -> dict[str, Tensor]:
     """This process' part of the parameters that are trained, in host memory; tied ones once."""
     return {name: _local(p).detach().to("cpu", copy=True) for name, p in module.named_parameters() if p.requires_grad}

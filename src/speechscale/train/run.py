@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from speechscale.files import read_json, write_json
 from speechscale.model.flops import Flops, flops_per_token
@@ -64,6 +64,16 @@ class Prepared:
     flops: Flops
 
 
+class Probe(Protocol):
+    """Choices scored along the run (docs/probing_runs.md): a `ProbeHook` that also has something to tell."""
+
+    def __call__(self, model: Any, number: int, last: bool) -> Mapping[str, Any]: ...
+
+    def notes(self) -> list[str]:
+        """What a reader of the run should know; each is told once."""
+        ...
+
+
 def prepare(job: TrainJob) -> Prepared:
     """Work out what a job is, without its data or weights where that can be avoided.
 
@@ -91,8 +101,12 @@ def run_job(
     *,
     stop: StopRequest | None = None,
     sinks: MakeSinks = list,
+    probe: Probe | None = None,
 ) -> dict[str, Any]:
     """Run a job to its end, or go on with it. Called by all processes.
+
+    Args:
+        probe: what measures the model at each check; it changes nothing that is trained.
 
     Returns:
         What result.json holds; {"stopped": reason, ...} if it was interrupted, and can go on.
@@ -105,12 +119,12 @@ def run_job(
     if (folder / RESULT).is_file():
         return read_json(folder / RESULT, "result", "delete it to run again")
     with open_run(folder, group, keep_last=options.keep_last, sinks=sinks) as opened:
-        return _Running(prepared, folder, group, options, opened).go(stop or StopRequest())
+        return _Running(prepared, folder, group, options, opened, probe).go(stop or StopRequest())
 
 
 def _recipe(prepared: Prepared) -> dict[str, Any]:
     return {
-        "job": prepared.job.model_dump(mode="json"),
+        "job": prepared.job.model_dump(mode="json", exclude={"probes"}),  # they change no number of the training
         "vocabulary": prepared.vocabulary.fingerprint,
         "tokens": prepared.config.tokens,
     }
@@ -125,6 +139,7 @@ class _Running:
     group: Group
     options: Options
     opened: Opened
+    probe: Probe | None = None
 
     def go(self, stop: StopRequest) -> dict[str, Any]:
         prepared, config, start = self.prepared, self.prepared.config, self.opened.start
@@ -168,6 +183,7 @@ class _Running:
             world=self.group.world,
             dollars_per_hour=self.options.dollars_per_hour,
             seconds=0.0 if start is None else start.state["seconds"],
+            probe_seconds=0.0 if start is None else sum(c.get("probe_seconds", 0.0) for c in start.state["checks"]),
             targets=Counter() if start is None else modality_counts(start.state["counts"]),
         )
 
@@ -176,6 +192,7 @@ class _Running:
         log.start(
             {
                 "config": _recipe(self.prepared),
+                "probes": {name: probe.model_dump() for name, probe in self.prepared.job.probes.items()},
                 "params_total": count.total,
                 "params_non_embedding": count.non_embedding,
                 "params_trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -203,11 +220,23 @@ class _Running:
 
         def on_check(model: Any, check: Check) -> None:
             if log is not None:
-                losses = _logged(check.losses, rates)
-                log.check({"step": check.step, "tokens_seen": check.tokens_seen, "losses": losses})
+                event = {"step": check.step, "tokens_seen": check.tokens_seen, "losses": _logged(check.losses, rates)}
+                probed = {"probes": check.probes, "probe_seconds": check.probe_seconds} if check.probes else {}
+                log.check(event | probed)
+            if meter is not None:
+                meter.leave_out(check.probe_seconds)
+            if self.probe is not None:
+                self.opened.notes.extend(self.probe.notes())
+                self.opened.tell_notes()
 
-        on_save = self.opened.log_save
-        return Hooks(on_step=on_step, on_check=on_check, on_save=on_save, stop=stop, with_best=self._save_best)
+        return Hooks(
+            on_step=on_step,
+            on_check=on_check,
+            probe=self.probe,
+            on_save=self.opened.log_save,
+            stop=stop,
+            with_best=self._save_best,
+        )
 
     def _save_best(self, model: Any) -> None:
         if "select" in self.prepared.job.validation:
@@ -227,7 +256,10 @@ class _Running:
             "losses_best": _logged(result.best, rates),
             "precision": result.precision,
             "seconds": result.seconds,
-            "gpu_hours": gpu_hours_and_money(result.seconds, self.group.world, None).device_hours,
+            "probe_seconds": result.probe_seconds,
+            "gpu_hours": gpu_hours_and_money(
+                result.seconds + result.probe_seconds, self.group.world, None
+            ).device_hours,
             "flops": asdict(self.prepared.flops.times(result.tokens_seen)),
         }
         self.opened.tell_notes()

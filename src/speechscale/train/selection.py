@@ -8,6 +8,7 @@ and with the best weights, so that nothing is chosen by what it is reported on.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -17,10 +18,11 @@ from jaxtyping import Int, Int8
 from torch import Tensor
 
 from speechscale.errors import DataError
+from speechscale.model.anatomy import causal_lm
 from speechscale.tokens.packing import Batch
 from speechscale.train.losses import Losses, loss_by_modality
 from speechscale.train.objective import Objective, Precision
-from speechscale.train.parallel import Group, local_copy, restore_local
+from speechscale.train.parallel import Group, local_copy, restore_local, whole_outside_blocks
 
 SELECT = "select"
 """Name of the validation set that chooses the best checkpoint."""
@@ -28,11 +30,17 @@ SELECT = "select"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One validation along the trajectory. `probes`: what the hook measured besides."""
+    """One validation along the trajectory.
+
+    Args:
+        probes: what the probe measured besides, numbers by name. probe_seconds: that it took.
+    """
 
     step: int
     tokens_seen: int
     losses: Mapping[str, Losses]
+    probes: Mapping[str, Any] = field(default_factory=dict)
+    probe_seconds: float = field(default=0.0, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -40,10 +48,16 @@ class Check:
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> Check:
         losses = {name: Losses(**values) for name, values in saved["losses"].items()}
-        return cls(step=saved["step"], tokens_seen=saved["tokens_seen"], losses=losses)
+        return cls(**{**saved, "losses": losses})
 
 
 CheckHook = Callable[[Any, Check], None]
+ProbeHook = Callable[[Any, int, bool], Mapping[str, Any]]
+"""(causal LM, number of the check from 1, whether it is the last) -> numbers by name, nested or not.
+
+Called by every process. A model that is sharded over them is whole outside of its blocks, which gather themselves when
+called, so each process must call it equally often. Neither weights nor a random state may change.
+"""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -68,6 +82,11 @@ class Selection:
     best_check: Check | None = None
     best: dict[str, Tensor] = field(default_factory=dict)
 
+    @property
+    def probe_seconds(self) -> float:
+        """Of all checks, earlier starts included."""
+        return math.fsum(check.probe_seconds for check in self.checks)
+
     def measure(self, name: str) -> Losses:
         """The losses of one set now."""
         return loss_by_modality(
@@ -79,10 +98,13 @@ class Selection:
             group=self.group,
         )
 
-    def check(self, step: int, tokens_seen: int, hook: CheckHook | None) -> Check:
-        """Validate on "select" and keep the weights if they are the best so far."""
+    def check(
+        self, step: int, tokens_seen: int, hook: CheckHook | None, probe: ProbeHook | None = None, *, last: bool = False
+    ) -> Check:
+        """Validate on "select" and keep the weights if they are the best so far; probe whatever else is wanted."""
         losses = {SELECT: self.measure(SELECT)} if SELECT in self.validation else {}
-        check = Check(step=step, tokens_seen=tokens_seen, losses=losses)
+        probes, seconds = self._probed(probe, last)
+        check = Check(step=step, tokens_seen=tokens_seen, losses=losses, probes=probes, probe_seconds=seconds)
         self.checks.append(check)
         if self._value(check) < (math.inf if self.best_check is None else self._value(self.best_check)):
             self.best_check = check
@@ -92,6 +114,14 @@ class Selection:
             hook(self.objective.model, check)
         self.objective.train()
         return check
+
+    def _probed(self, probe: ProbeHook | None, last: bool) -> tuple[Mapping[str, Any], float]:
+        if probe is None:
+            return {}, 0.0
+        began = time.perf_counter()
+        with whole_outside_blocks(self.objective):
+            probes = probe(causal_lm(self.objective.model), len(self.checks) + 1, last)
+        return probes, time.perf_counter() - began
 
     def _value(self, check: Check) -> float:
         if not check.losses:
