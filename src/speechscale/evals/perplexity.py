@@ -25,9 +25,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from speechscale.errors import DataError
 from speechscale.evals.estimates import Estimate, estimate
+from speechscale.evals.results import weights_sha256
 from speechscale.evals.score import evaluating
 from speechscale.model.folders import load_model
-from speechscale.speech.encoders.model_files import file_sha256
 from speechscale.tokens.vocabulary import Vocabulary
 
 Span = Literal["whole", "continuation", "alone"]
@@ -100,7 +100,7 @@ def load_text_judge(name: Path | str, *, start: Literal["auto", "none"] = "auto"
         start_id=start_id if start == "auto" else None,
         context=int(getattr(model.config, "max_position_embeddings", 0) or 2**31),
         name=folder.resolve().name if folder.is_dir() else str(name),
-        sha256=_weights_sha256(folder),
+        sha256=weights_sha256(model),
     )
 
 
@@ -120,15 +120,9 @@ def _ours(folder: Path, start: str, device: str) -> TextJudge:
         start_id=vocabulary.eos_id if start == "auto" else None,
         context=int(model.config.max_position_embeddings),
         name=folder.resolve().name,
-        sha256=_weights_sha256(folder),
+        sha256=weights_sha256(model),
         unknown_id=vocabulary.unk_id,
     )
-
-
-def _weights_sha256(folder: Path) -> str:
-    """Of one file of weights; of the list of checksums where there are several."""
-    sums = [file_sha256(path) for path in sorted(folder.glob("*.safetensors"))] if folder.is_dir() else []
-    return sums[0] if len(sums) == 1 else "+".join(digest[:16] for digest in sums)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
