@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from speechscale.evals.choices import Choice
+from speechscale.evals.choices import Choice, write_choices
 from speechscale.evals.likeness import Scored
 from speechscale.evals.metrics import measure, metric_records
 from speechscale.evals.protocols import PROTOCOLS, Likelihood, Protocol
+from speechscale.evals.results import FORMAT, FORMAT_VERSION, RESULTS, SCORES, Results
+from speechscale.files import write_json
 
 
 def likelihood(mean: float, tokens: int = 4) -> Likelihood:
@@ -56,16 +59,22 @@ def choices(
     ]
 
 
-def scored(name: str, items: Sequence[Choice], protocols: Sequence[str] = ("speechscale",), **stamp: Any) -> Scored:
-    """A results folder's content. `stamp` replaces fields of the stamp; `data` the checksum of the benchmarks."""
-    data = stamp.pop("data", "d" * 64)
+def scored(
+    name: str,
+    items: Sequence[Choice],
+    protocols: Sequence[str] = ("speechscale",),
+    *,
+    data: str = "d" * 64,
+    about: dict[str, Any] | None = None,
+    **stamp: Any,
+) -> Scored:
+    """What a results folder holds. data: checksum of every benchmark; about: more of it; stamp: fields to replace."""
     used = [PROTOCOLS[protocol] for protocol in protocols]
     names = dict.fromkeys(choice.benchmark for choice in items)
     facts = {"task": "sblimp", "title": "sBLIMP", "version": "2021", "paper": "Nguyen 2020", "licence": "CC BY 4.0"}
-    results = {
-        "format": "speechscale eval results",
-        "format_version": 1,
-        "stamp": {
+    results = Results(
+        folder=Path(name),
+        stamp={
             "model": {"name": name, "sha256": name, "params_total": 1000},
             "vocabulary": "v",
             "speech_tokenizer": "t",
@@ -75,11 +84,23 @@ def scored(name: str, items: Sequence[Choice], protocols: Sequence[str] = ("spee
             "versions": {"speechscale": "0.1.0"},
             **stamp,
         },
-        "benchmarks": {n: {**facts, "sha256": data, "items": len(items), "dropped": 0} for n in names},
-        "protocols": {p.name: {**p.stamp(), "source": p.source} for p in used},
-        "metrics": metric_records(measure(items, used, replicates=200)),
-    }
+        benchmarks={
+            name: {**facts, "sha256": data, "items": len(items), "dropped": 0, "chance": 0.5, **(about or {})}
+            for name in names
+        },
+        protocols={p.name: {**p.stamp(), "source": p.source} for p in used},
+        metrics=metric_records(measure(items, used, replicates=200)),
+    )
     return Scored(name=name, results=results, choices=list(items))
+
+
+def write(folder: Path, side: Scored) -> Path:
+    """The same as a folder."""
+    named = ("stamp", "benchmarks", "protocols", "metrics")
+    content = {"format": FORMAT, "format_version": FORMAT_VERSION, **{n: getattr(side.results, n) for n in named}}
+    write_json(folder / RESULTS, content)
+    write_choices(folder / SCORES, side.choices)
+    return folder
 
 
 def without(side: Scored, *ids: str) -> Scored:

@@ -119,10 +119,10 @@ def test_unlike_stamps_are_named_and_refused(change: dict[str, str], said: str) 
 
 def test_protocols_of_one_name_and_two_definitions_are_refused() -> None:
     a, b = scored("a", choices("+-+=")), scored("b", choices("++++"))
-    b.results["protocols"]["speechscale"]["ties"] = 0.0
+    b.results.protocols["speechscale"]["ties"] = 0.0
     (protocol,) = shared_protocols(a, b)
     assert protocol == replace(PROTOCOLS["speechscale"], source=protocol.source)
-    with pytest.raises(DataError, match=r"protocol speechscale: ties is 0\.0 in b, compared with 0\.5"):
+    with pytest.raises(DataError, match=r"protocol speechscale: ties is 0\.0 in b, not 0\.5"):
         compare(a, b, protocols=[protocol])
 
 

@@ -24,7 +24,12 @@ from speechscale.evals.protocols import Protocol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """One accuracy of both systems on the items they share. `difference` is b minus a; p_holm adjusts for all made."""
+    """One accuracy of both systems on the items they share.
+
+    Args:
+        difference: b minus a. p_holm: its p, adjusted for all comparisons made.
+        better: "a", "b", or "" for cannot tell.
+    """
 
     benchmark: str
     set: str
@@ -35,6 +40,7 @@ class Compared:
     b: float
     difference: PairedDifference
     p_holm: float = 1.0
+    better: str = ""
     verdict: str = ""
 
     @property
@@ -111,14 +117,14 @@ def compare(
             "evaluate both on one benchmark with these protocols"
         )
     adjusted = holm([row.difference.p for row in rows])
-    rows = [
-        replace(row, p_holm=p, verdict=verdict(a.name, b.name, row.difference, p, len(rows), 1 - level))
-        for row, p in zip(rows, adjusted, strict=True)
-    ]
+    judged = []
+    for row, p in zip(rows, adjusted, strict=True):
+        better, sentence = verdict(a.name, b.name, row.difference, p, len(rows), 1 - level)
+        judged.append(replace(row, p_holm=p, better=better, verdict=sentence))
     return Comparison(
         a=a.name,
         b=b.name,
-        rows=tuple(rows),
+        rows=tuple(judged),
         protocols={protocol.name: protocol.stamp() for protocol in protocols},
         unlike=tuple(faults),
         notes=tuple(notes(a, b, joined)),
@@ -128,23 +134,27 @@ def compare(
     )
 
 
-def verdict(a: str, b: str, found: PairedDifference, p_holm: float, made: int, alpha: float) -> str:
-    """One sentence. Better is said only where the interval leaves out zero and the adjusted p is at most alpha."""
-    points = f"{100 * found.estimate:+.1f}"
+def verdict(a: str, b: str, found: PairedDifference, p_holm: float, made: int, alpha: float) -> tuple[str, str]:
+    """Who is better ("a", "b" or ""), and one sentence.
+
+    Better is said only where the interval leaves out zero and the adjusted p is at most alpha.
+    """
+    points = f"{b} minus {a} is {100 * found.estimate:+.1f}"
     if found.pairs_better + found.pairs_worse == 0:
         same = "decide alike on every item" if not found.items_better + found.items_worse else "are equal on every pair"
-        return f"cannot tell: {a} and {b} {same}"
+        return "", f"cannot tell: {a} and {b} {same}"
     if found.low is None or found.high is None:
-        return f"cannot tell: {b} minus {a} is {points} points; one pair alone has no interval"
+        return "", f"cannot tell: {points} points; one pair alone has no interval"
     interval = f"[{100 * found.low:.1f}, {100 * found.high:.1f}]"
     if found.low <= 0 <= found.high:
-        return f"cannot tell: {b} minus {a} is {points} {interval} points"
+        return "", f"cannot tell: {points} {interval} points"
     if p_holm > alpha:
         among = f", adjusted for {made} comparisons" if made > 1 else ""
-        return f"cannot tell: {b} minus {a} is {points} {interval} points, but p = {p_holm:.2g}{among}"
+        return "", f"cannot tell: {points} {interval} points, but p = {p_holm:.2g}{among}"
     if found.estimate > 0:
-        return f"{b} is better by {100 * found.estimate:.1f} {interval} points"
-    return f"{a} is better by {-100 * found.estimate:.1f} [{-100 * found.high:.1f}, {-100 * found.low:.1f}] points"
+        return "b", f"{b} is better by {100 * found.estimate:.1f} {interval} points"
+    interval = f"[{-100 * found.high:.1f}, {-100 * found.low:.1f}]"
+    return "a", f"{a} is better by {-100 * found.estimate:.1f} {interval} points"
 
 
 def beside_value(estimate: float, low: float | None, high: float | None, value: float) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from speechscale.errors import DataError
 from speechscale.evals.choices import Choice
 from speechscale.evals.protocols import Layout, Protocol, get_protocol
+from speechscale.evals.results import Results
 
 SHOWN = 3
 """So many ids or faults are named; the rest are counted."""
@@ -22,10 +23,10 @@ SHOWN = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """A system with its items: results is the content of results.json, choices that of scores.parquet."""
+    """A system with its items: results and choices of its results folder."""
 
     name: str
-    results: Mapping[str, Any]
+    results: Results
     choices: Sequence[Choice]
 
 
@@ -87,7 +88,7 @@ def shared_protocols(a: Scored, b: Scored, asked: Sequence[str] = ()) -> list[Pr
     Raises:
         DataError: no protocol in common, or a name that nobody knows.
     """
-    mine, other = a.results["protocols"], b.results["protocols"]
+    mine, other = a.results.protocols, b.results.protocols
     names = list(asked) or [name for name in mine if name in other]
     if not names:
         raise DataError(
@@ -111,20 +112,17 @@ def unlike(a: Scored, b: Scored, protocols: Sequence[Protocol], joined: Joined) 
 
 def _unlike_stamps(a: Scored, b: Scored, protocols: Sequence[Protocol]) -> Iterator[str]:
     for key in ("precision", "long"):
-        yield from _unlike(key, a.results["stamp"].get(key), b.results["stamp"].get(key))
-    for name in sorted(a.results["benchmarks"].keys() & b.results["benchmarks"].keys()):
-        mine, other = a.results["benchmarks"][name], b.results["benchmarks"][name]
+        yield from _unlike(key, a.results.stamp.get(key), b.results.stamp.get(key))
+    for name in sorted(a.results.benchmarks.keys() & b.results.benchmarks.keys()):
+        mine, other = a.results.benchmarks[name], b.results.benchmarks[name]
         for key in ("task", "version", "sha256"):
             yield from _unlike(f"benchmark {name} {key}", mine.get(key), other.get(key))
     for protocol in protocols:
-        mine, other = (side.results["protocols"].get(protocol.name) for side in (a, b))
+        definitions = [(side.name, side.results.protocols.get(protocol.name)) for side in (a, b)]
         for key, value in protocol.stamp().items():
-            for side, definition in ((a, mine), (b, other)):
+            for name, definition in definitions:
                 if definition is not None and definition.get(key) != value:
-                    yield (
-                        f"protocol {protocol.name}: {key} is {definition.get(key)!r} in {side.name}, "
-                        f"compared with {value!r}"
-                    )
+                    yield f"protocol {protocol.name}: {key} is {definition.get(key)!r} in {name}, not {value!r}"
 
 
 def _unlike(what: str, mine: Any, other: Any) -> Iterator[str]:
@@ -145,7 +143,7 @@ def _unlike_items(a: Scored, b: Scored, joined: Joined) -> Iterator[str]:
 
 def notes(a: Scored, b: Scored, joined: Joined) -> list[str]:
     """What else a reader of a comparison must know."""
-    mine, other = a.results["stamp"], b.results["stamp"]
+    mine, other = a.results.stamp, b.results.stamp
     said = []
     if mine.get("speech_tokenizer") != other.get("speech_tokenizer"):
         said.append("the speech tokenizers differ: decisions compare, log-likelihoods do not")

@@ -97,8 +97,8 @@ def paired_difference(
 
 
 def _interval(clusters: Clusters, aggregate: Aggregate, replicates: int, seed: int, tail: float) -> tuple[float, float]:
-    """Percentile interval. Where all pairs agree no sample can differ, and the exact bound on the share of pairs that do
-    not stands in, those taken at their worst (-1) and best (+1)."""
+    """Percentile interval. Where all pairs agree no sample can differ, and the exact bound on the share of pairs
+    that do not stands in, those taken at their worst (-1) and best (+1)."""
     means = clusters.means
     if (means == means[0]).all():
         share = tail ** (1 / len(clusters))
