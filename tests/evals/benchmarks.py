@@ -19,7 +19,7 @@ FACTS = Facts(
     version="1",
     paper="nobody 2026",
     licence="CC0",
-    origin="https://example.org/toy.zip",
+    origin="download https://example.org/toy.zip",
 )
 GOOD_WORDS = (
     Word(text="tom", start_s=0.0, end_s=0.3),

@@ -84,7 +84,7 @@ def test_opening_gives_what_was_prepared(folder: Path) -> None:
     found = open_benchmark(folder)
     assert isinstance(found, Benchmark)
     assert [entry.id for entry in found.items()] == ["a", "b"]
-    assert found.facts.origin == "https://example.org/toy.zip"
+    assert found.facts.origin == "download https://example.org/toy.zip"
     assert found.has_audio
 
 

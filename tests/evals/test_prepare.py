@@ -145,7 +145,7 @@ def test_every_voice_speaks_every_pair_and_a_broken_row_stays_alone(
         ("t0/gb-m3", "t0", "gb-m3"),
         ("dog/us-f2", "dog", "us-f2"),
     ]
-    assert list(rows(made))[0] == "t0/us-f2/good"
+    assert next(iter(rows(made))) == "t0/us-f2/good"
     assert reasons(made.folder) == {"x": "'!' has no letters or digits to speak", "dog/gb-m3": "the voice is hoarse"}
     used = {row.audio for row in rows(made).values()}
     audio = tmp_path / "out/corpus/audio"
@@ -156,12 +156,12 @@ def test_an_engine_without_word_times_speaks_apart(tmp_path: Path, monkeypatch: 
     from speechscale.voices.espeak import EspeakEngine
 
     monkeypatch.setattr(EspeakEngine, "gives_word_times", False)
-    made = prepare(source(texts(1)), tmp_path / "out", voices=VOICES[:1], pause_s=0.2)
+    made = prepare(source(texts(1)), tmp_path / "out", voices=VOICES[:1])
     found, audio = rows(made), tmp_path / "out/corpus/audio"
     assert list(found) == ["t0/good", "t0/bad", "t0/prompt", "t0/good-ending", "t0/bad-ending"]
     length = soundfile.info(audio / found["t0/prompt"].audio).duration
     (kept,) = made.items()
-    assert kept.good_cut_s == kept.bad_cut_s == pytest.approx(length + 0.2)
+    assert kept.good_cut_s == kept.bad_cut_s == pytest.approx(length + 0.15)
     assert found["t0/bad-ending"].text == "the cat came"
 
 
@@ -316,7 +316,7 @@ def test_every_bad_item_is_dropped_with_its_reason(tmp_path: Path) -> None:
     for raw, reason in wrong:
         assert any(id == raw.item.id and found.startswith(reason) for id, found in log), (raw.item.id, reason, log)
     remedies = {skip.id: skip.remedy for skip in read_skips(made.folder / "skips.jsonl")}
-    assert remedies["missing"] == "put the file there; it comes from https://example.org/toy.zip".replace("; ", ", ")
+    assert remedies["missing"] == "put the file there (download https://example.org/toy.zip)"
 
 
 def test_nothing_usable_is_an_error_that_names_files_and_origin(tmp_path: Path) -> None:
@@ -370,7 +370,7 @@ def test_split_at_ending_matches_letters_and_guesses_nothing() -> None:
         split_at_ending(words, "I d")
     with pytest.raises(DataError, match="no word follows"):
         split_at_ending(words, "I don't run home.")
-    with pytest.raises(DataError, match="'home' has no time|'home', has no time"):
+    with pytest.raises(DataError, match="'home', has no time"):
         split_at_ending([*words[:5], Word(text="home")], "I don't run")
     fitted = words_of_text("I don't run home.", words)
     assert [(w.text, w.start_s, w.end_s) for w in fitted] == [
@@ -466,3 +466,14 @@ def test_options_that_make_no_sense(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not one of 0 items can be used: none was found"):
         prepare(source([]), tmp_path / "out")
     assert json.loads((tmp_path / "out/skips.jsonl").read_text() or "[]") == []
+
+
+@pytest.mark.slow
+def test_workers_change_no_byte(tmp_path: Path) -> None:
+    root = tmp_path / "src"
+    raws = [apart(root, f"i{n}", n) for n in range(40)]
+    one = prepare(source(raws, root), tmp_path / "one")
+    two = prepare(source(raws, root), tmp_path / "two", workers=2)
+    assert contents(one.folder) == contents(two.folder)
+    spoken = [prepare(source(texts(4)), tmp_path / f"spoken{n}", voices=VOICES, workers=n) for n in (1, 2)]
+    assert contents(spoken[0].folder) == contents(spoken[1].folder)

@@ -35,6 +35,7 @@ from speechscale.progress import Watch
 from speechscale.records import Item
 from speechscale.skips import SkipLog
 from speechscale.voices.engines import Cast
+from speechscale.voices.spoken import MIN_PAUSE_S
 
 WORK = ".work"
 """Folder of what an unfinished run has done."""
@@ -157,7 +158,8 @@ def _recorded(job: Job, planned: Sequence[RawItem], raws: Sequence[RawItem], ski
         kept = leave_together(planned, kept, skips)
     # All recordings lie below one root: where one has to be made, the others are written beside it.
     copy = job.cast is None and any(raw.good is None for raw in kept)
-    pause_s: float = job.recipe["pause_s"]
+    # Voices pause between sentences, as they do where they say prompt and candidate in one breath.
+    pause_s: float = max(job.recipe["pause_s"], 0.0 if job.cast is None else MIN_PAUSE_S)
     sheets = {raw.item.id: make_sheets(raw, heard[raw.item.id], copy=copy, pause_s=pause_s) for raw in kept}
     written = write_sheets(
         root,
@@ -237,5 +239,5 @@ def _give_up(job: Job, skips: SkipLog) -> NoReturn:
     facts = job.source.facts
     raise DataError(
         f"benchmark '{facts.task}': not one of {len(skips)} items can be used: {skips.first() or 'none was found'}; "
-        f"all reasons are in {job.out / 'skips.jsonl'}; the data comes from {facts.origin or facts.paper}"
+        f"all reasons are in {job.out / 'skips.jsonl'}; {facts.origin or 'look at the source'}"
     )

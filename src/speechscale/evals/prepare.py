@@ -24,6 +24,7 @@ from speechscale.evals.checks import Split
 from speechscale.evals.making import WORK, Job, make
 from speechscale.evals.raw import Clip, RawItem, Source, Task
 from speechscale.evals.recordings import ROLES
+from speechscale.evals.tasks import TASKS
 from speechscale.files import canonical_sha256, read_json, write_json
 from speechscale.progress import Watch
 from speechscale.settings import nearest
@@ -58,7 +59,7 @@ def prepare(
         voices: addresses such as "us-f2" or "flite:slt"; they speak the texts, and recordings of the source are not
             used. seed: the voice that begins. each_voice: every voice speaks every item.
         split: "last-sentence" makes prompt and candidate of whole stories.
-        pause_s: silence between prompt and ending that were recorded apart.
+        pause_s: silence between prompt and ending that were recorded apart; at least 0.15 s where voices spoke them.
         pairs_together: partners of a dropped item in the same voice leave too, as symmetric pairs must.
         tokenizer: folder of a speech tokenizer to encode the recordings with, see `Benchmark.units`.
         workers: processes; they never change a byte.
@@ -85,7 +86,7 @@ def prepare(
 
 
 def prepared(
-    spec: str, cache: Path, *, workers: int = 1, watch: Watch | None = None, tasks: Mapping[str, Task] | None = None
+    spec: str, cache: Path, *, workers: int = 1, watch: Watch | None = None, tasks: Mapping[str, Task] = TASKS
 ) -> Benchmark:
     """Open a prepared folder, or prepare original data once.
 
@@ -111,15 +112,12 @@ def prepared(
     return prepare(source, cache / f"{name}-{made_of}", workers=workers, watch=watch)
 
 
-def read_source(name: str, path: Path, options: Mapping[str, str], tasks: Mapping[str, Task] | None = None) -> Source:
+def read_source(name: str, path: Path, options: Mapping[str, str], tasks: Mapping[str, Task] = TASKS) -> Source:
     """Let a task read original data.
 
     Raises:
         DataError: an unknown task or option, data that is missing; the message says what is expected.
     """
-    from speechscale.evals.tasks import TASKS
-
-    tasks = TASKS if tasks is None else tasks
     if name not in tasks:
         raise DataError(f"task '{name}' is not known{nearest(name, list(tasks))}; see: speechscale eval list")
     task = tasks[name]

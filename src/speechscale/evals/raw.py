@@ -51,7 +51,7 @@ class Facts:
 
     Args:
         task: name in `tasks.TASKS`. version: of the data, as its authors count. origin: where the files come from,
-            said to whoever lacks one.
+            said to whoever lacks one ("download X from Y").
         protocol: the paper's usual protocol, a name in `evals/protocols.py`.
     """
 

@@ -72,7 +72,7 @@ def check_recordings(raw: RawItem, heard: HeardRoles, origin: str) -> None:
     for role, clip in heard.items():
         what = f"the {role.replace('_', ' ')}"
         if isinstance(clip, Unheard):
-            remedy = f"put the file there; it comes from {origin}" if clip.missing and origin else clip.remedy
+            remedy = f"put the file there ({origin})" if clip.missing and origin else clip.remedy
             raise DataError(f"{clip.reason}; {remedy.replace('; ', ', ')}")
         if clip.peak < 10 ** (SILENT_DBFS / 20):
             raise DataError(f"silent audio, {what} peaks at {_dbfs(clip.peak)}; record it again or drop the item")
@@ -145,7 +145,7 @@ def make_rows(
 
 
 def _check_complete(raw: RawItem, heard: HeardRoles, origin: str) -> None:
-    remedy = f"it comes from {origin}" if origin else "give all of them"
+    remedy = f"complete the data ({origin.replace('; ', ', ')})" if origin else "give all of them"
     if not heard:
         raise DataError(f"it has no recording, others have; {remedy}")
     for one, other in (SIDES, ENDINGS):
