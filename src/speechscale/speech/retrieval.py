@@ -7,7 +7,7 @@ neighbors each counts its share, so the order of the corpus does not matter.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,17 +37,34 @@ class Retrieved:
 
 
 def word_tokens(utterances: Sequence[Labeled], frame_rate_hz: float) -> list[WordToken]:
-    """Cut utterances into words; a frame belongs to the word that holds its center, words without one are left out."""
-    tokens = []
+    """Cut utterances into words, as `spoken_words` does, and collapse runs of equal units."""
+    return [
+        WordToken(word=word, speaker=utterance.speaker, utterance=utterance.id, units=collapse(frames))
+        for word, utterance, frames in spoken_words(utterances, frame_rate_hz)
+    ]
+
+
+def spoken_words(utterances: Sequence[Labeled], frame_rate_hz: float) -> Iterator[tuple[str, Labeled, np.ndarray]]:
+    """Each word (casefolded, letters and digits only), its utterance and its units per frame; empty ones left out."""
     for utterance in utterances:
         for text, start_s, end_s in utterance.words:
-            first, last = (int(np.ceil(t * frame_rate_hz - 0.5)) for t in (start_s, end_s))
-            units = utterance.units[max(first, 0) : max(last, 0)]
+            frames = cut_frames(utterance.units, start_s, end_s, frame_rate_hz)
             word = "".join(character for character in text.casefold() if character.isalnum())
-            if len(units) and word:
-                kept = units[np.flatnonzero(np.diff(units, prepend=-1))].astype(np.int32)
-                tokens.append(WordToken(word=word, speaker=utterance.speaker, utterance=utterance.id, units=kept))
-    return tokens
+            if len(frames) and word:
+                yield word, utterance, frames
+
+
+def cut_frames(
+    units: Int[np.ndarray, " frames"], start_s: float, end_s: float, frame_rate_hz: float
+) -> Int[np.ndarray, " cut"]:
+    """The frames whose centers lie in [start_s, end_s)."""
+    first, last = (int(np.ceil(t * frame_rate_hz - 0.5)) for t in (start_s, end_s))
+    return units[max(first, 0) : max(last, 0)]
+
+
+def collapse(frames: Int[np.ndarray, " frames"]) -> Int[np.ndarray, " units"]:
+    """Units without repetitions in a row. Example: [5, 5, 7] -> [5, 7]"""
+    return frames[np.flatnonzero(np.diff(frames, prepend=-1))].astype(np.int32)
 
 
 def retrieve(tokens: Sequence[WordToken], *, queries: int, seed: int, other_speakers: bool) -> Retrieved | None:
