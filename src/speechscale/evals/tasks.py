@@ -105,6 +105,8 @@ def tstorycloze_ms(path: Path, *, word_times: str = "", unpack: str = "") -> Sou
 def _multi_speaker(name: str, part: str, path: Path, word_times: str, unpack: str) -> Source:
     facts, skips = FACTS[name], SkipLog()
     data = path / part if (path / part).is_dir() else path
+    if not data.is_dir():
+        raise DataError(f"{path}: no such folder; {facts.origin}")
     voices = [child.name for child in sorted(data.iterdir()) if child.is_dir() and child.name != "audio"]
     if any(data.glob("*.parquet")) or any(data.glob("*.jsonl")) or folders_with_recordings(data) == [""]:
         voices = [""]

@@ -72,7 +72,13 @@ def below(root: Path, name: str, where: str) -> str:
 
 
 def folders_with_recordings(root: Path) -> list[str]:
-    """'' if the root itself has recordings, else the folders right below it that have, sorted."""
+    """'' if the root itself has recordings, else the folders right below it that have, sorted.
+
+    Raises:
+        DataError: the root is no folder.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; correct the path")
     if any(PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES for name in os.listdir(root)):  # noqa: PTH208
         return [""]
     return [
