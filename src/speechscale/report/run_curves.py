@@ -17,7 +17,7 @@ from jaxtyping import Float
 from plotly.subplots import make_subplots
 
 from speechscale.errors import DataError
-from speechscale.report.figures import DASHES, PALETTE
+from speechscale.report.figures import DASHES, DIRECTIONS, PALETTE
 from speechscale.report.run_files import AXES, RunMetrics
 
 POINTS = 1000
@@ -35,6 +35,8 @@ ERRORS = {"speech_per_unit": "speech_se", "text_per_token": "text_se"}
 UPDATES = {"learning_rate": "learning rate", "grad_norm": "gradient norm"}
 FORMATS = {"learning_rate": "~e", "tokens_per_s": ",d", "mfu": ".1~%", "data_wait_share": ".1~%"}
 """Of ticks, where the axis begins at 0."""
+ESTIMATE = "/estimate"
+"""End of a probe's key whose neighbors are se, n and chance."""
 SPEED = {"tokens_per_s": "tokens/s", "mfu": "MFU", "data_wait_share": "share of time waiting for data"}
 
 
@@ -66,7 +68,7 @@ def run_figures(runs: Sequence[RunMetrics], by: str) -> list[DrawnFigure]:
         ("Training loss", smooth, _step_figure(runs, by, TRAINING)),
         *((f"Validation loss: {label}", "Band: ± 1 standard error.", _check_figure(runs, by, key))
           for key, label in VALIDATION.items()),
-        ("Probes", "", _probe_figure(runs, by)),
+        ("Probes", "Bars: ± 1 standard error, clustered on pairs. Dotted: chance.", _probe_figure(runs, by)),
         ("Learning rate and gradient norm", smooth, _step_figure(runs, by, UPDATES)),
         ("Speed", smooth, _step_figure(runs, by, SPEED)),
     ]  # fmt: skip
@@ -125,15 +127,35 @@ def _check_figure(runs: Sequence[RunMetrics], by: str, key: str) -> go.Figure | 
 
 
 def _probe_figure(runs: Sequence[RunMetrics], by: str) -> go.Figure | None:
-    keys = {key: key for run in runs for key in run.probes.columns if key not in ("step", "tokens_seen")}
+    """A panel per probed number; choices ("PROBE/SET/DIRECTION") with their standard errors and chance."""
+    columns = dict.fromkeys(key for run in runs for key in run.probes.columns if key not in ("step", "tokens_seen"))
+    parts = {key.rpartition("/")[0] for key in columns if key.endswith(ESTIMATE)}
+    keys = {key: _probe_title(key) for key in columns if key.endswith(ESTIMATE) or key.rpartition("/")[0] not in parts}
 
     def draw(run: RunMetrics, key: str) -> list[go.Scatter]:
         probes = run.probes.dropna(subset=[key]) if key in run.probes else None
         if probes is None or probes.empty:
             return []
-        return [_curve(run.places(probes, by), probes[key].to_numpy(float), mode="lines+markers", marker={"size": 5})]
+        line = _curve(run.places(probes, by), probes[key].to_numpy(float), mode="lines+markers", marker={"size": 5})
+        errors = f"{key.removesuffix(ESTIMATE)}/se"
+        if key.endswith(ESTIMATE) and _has(probes, errors):
+            line.update(error_y={"array": probes[errors].fillna(0), "thickness": 1, "width": 2})
+        return [line]
 
-    return _grid(runs, keys, draw, by)
+    figure = _grid(runs, keys, draw, by)
+    for index, key in enumerate(keys):
+        chance = [value for run in runs for value in run.probes.get(f"{key.removesuffix(ESTIMATE)}/chance", ())]
+        if figure is not None and key.endswith(ESTIMATE) and chance:
+            figure.add_hline(y=chance[-1], line={"color": "#888", "dash": "dot", "width": 1}, **_at(index, len(keys)))
+    return figure
+
+
+def _probe_title(key: str) -> str:
+    """Example: "cloze/story_cloze/ss/estimate" -> "cloze, story cloze, speech->speech"."""
+    if not key.endswith(ESTIMATE):
+        return key
+    *names, direction = key.removesuffix(ESTIMATE).split("/")
+    return ", ".join([*(name.replace("_", " ") for name in names), DIRECTIONS.get(direction, direction)])
 
 
 def smoothed(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:

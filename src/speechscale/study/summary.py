@@ -75,6 +75,7 @@ def make_report(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> d
         replicates=max(fit["replicates"] for fit in fits.values()),
         seed=study["study"]["seed"],
         baselines={name: fit["baseline"] for name, fit in fits.items()},
+        probes=probe_table(records),
     )
     write_json(out / "laws.json", laws)
     skips = _skips(inputs)
@@ -116,6 +117,36 @@ def run_table(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     rest = sorted(column for column in table.columns if column not in FIRST_COLUMNS)
     order = ["part", "arm", "params_total", "budget_flops", "seed"]
     return table[[*FIRST_COLUMNS, *rest]].sort_values(order, kind="stable").reset_index(drop=True)
+
+
+def probe_table(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """One row per check at which a run was probed: its selection loss, and accuracies named as in runs.csv.
+
+    Also of runs that lost their sweep: each is a training of its own, under the same mixture. Branches of one trunk
+    are one.
+    """
+    rows = []
+    for name, record in sorted(records.items()):
+        if not name.startswith("run/"):
+            continue
+        run = record["results"]["row"]
+        branch = run.get("branch_from_tokens") is not None
+        own = f"trunk of {run['size']}-{run['seed']}" if branch else name
+        loss = "loss_text" if pd.isna(run.get("loss_speech_final")) else "loss_speech"
+        for point in record["results"]["trajectory"]:
+            if point.get("probes") and point["loss"] is not None:
+                row = {"part": run["part"], "arm": run["arm"], "run": own, loss: point["loss"]}
+                rows.append({**row, **_probe_columns(point["probes"])})
+    return pd.DataFrame(rows)
+
+
+def _probe_columns(probes: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, float]:
+    columns = {}
+    for set_name, directions in probes.items():
+        for direction, found in directions.items():
+            columns[f"acc_{set_name}_{direction}"] = found["estimate"]
+            columns[f"acc_{set_name}_{direction}_se"] = found["se"]
+    return columns
 
 
 def _selection(row: Mapping[str, Any]) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +182,9 @@ class Dashboard:
         check, saved = self._latest.get("check"), self._latest.get("checkpoint")
         if check is not None:
             rows.append(("last check", f"step {check['step']:,}: {_losses(check['losses'])}"))
+            if check.get("probes"):
+                took = f" ({check['probe_seconds']:.1f} s)" if known(check, "probe_seconds") else ""
+                rows.append(("probes", ", ".join(_probes(check["probes"])) + took))
         if saved is not None:
             took = f" in {saved['seconds']:.1f} s" if known(saved, "seconds") else ""
             rows.append(("saved", f"step {saved['step']:,}: {Path(saved['path']).name}{took}"))
@@ -202,6 +205,17 @@ def sparkline(values: deque[float]) -> str:
 def known(event: Mapping[str, Any], key: str) -> bool:
     """Whether the event has a number there."""
     return isinstance(event.get(key), int | float)
+
+
+def _probes(values: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """Example: 'cloze/story_cloze/ss 0.610 ± 0.021'"""
+    if known(values, "estimate"):
+        error = f" ± {values['se']:.3f}" if known(values, "se") else ""
+        yield f"{above} {values['estimate']:.3f}{error}"
+        return
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _probes(value, f"{above}/{name}" if above else str(name))
 
 
 def _losses(sets: Mapping[str, Mapping[str, Any]]) -> str:
