@@ -24,8 +24,7 @@ def test_every_task_says_where_it_comes_from(name: str) -> None:
     assert (task.name, facts.task) == (name, name)
     assert facts.protocol in PROTOCOLS
     assert facts.chance == task.chance == 0.5
-    assert all((facts.title, facts.version, facts.licence, facts.origin, task.about, LAYOUTS[name]))
-    assert bool(facts.paper) == (name != "pairs")
+    assert all((facts.title, facts.version, facts.paper, facts.licence, facts.origin, task.about, LAYOUTS[name]))
     assert facts.origin[1:] in task.example_layout
 
 

@@ -137,7 +137,7 @@ _ALL = (
         task="pairs",
         title="Pairs",
         version="as in the file",
-        paper="",
+        paper="none, these are your own data",
         licence="that of the file",
         origin="it is your own list of pairs",
     ),
