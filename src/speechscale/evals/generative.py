@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from speechscale.errors import DataError
+from speechscale.errors import DataError, StaleStep
 from speechscale.evals.generate import Modality, generate
 from speechscale.evals.generated import Sample, Sampling, Speaker
 from speechscale.evals.kept import Kept
@@ -58,7 +58,8 @@ def generate_samples(
     """Continue every prompt; the same call goes on after an interruption.
 
     Raises:
-        DataError: `out` holds samples of another recipe, a direction the model does not have, no usable prompt.
+        DataError: a direction the model does not have, no usable prompt. StaleStep: `out` holds samples of another
+            recipe.
     """
     speaker.check(sampling.direction)
     if source.kind == "texts" and sampling.direction[0] == "s":
@@ -103,7 +104,9 @@ def _claim(out: Path, wanted: dict[str, Any]) -> None:
     found = read_versioned(path, "recipe", "choose another output", format=FORMAT, version=FORMAT_VERSION)
     unlike = sorted(key for key in wanted if wanted[key] != found.get(key))
     if unlike:
-        raise DataError(f"{out}: holds samples made with another {unlike[0]}; choose another output, or delete it")
+        raise StaleStep(
+            f"{out}: holds samples made with another {', '.join(unlike)}; choose another output, or delete it"
+        )
 
 
 def _generate_batch(

@@ -161,7 +161,7 @@ class PipelineTranscriber:
     def _text(self, waveform: Float[np.ndarray, " samples"]) -> str:
         options: dict[str, Any] = {}
         if self._pipe.type == "seq2seq_whisper":
-            settings = {"do_sample": False, "num_beams": 1}
+            settings: dict[str, Any] = {"do_sample": False, "num_beams": 1}
             if self.language is not None and getattr(self._pipe.model.generation_config, "is_multilingual", False):
                 settings |= {"language": self.language, "task": "transcribe"}
             options["generate_kwargs"] = settings

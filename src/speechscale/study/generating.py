@@ -1,0 +1,203 @@
+"""Let a located model go on from prompts and measure what it says.
+
+Enters: a `Located` model, a source of prompts, what to measure with. Leaves: OUT with samples.jsonl, audio/ and
+results.json. The one decision worth knowing: every slow part (samples, transcripts, grades) is kept in OUT as it is
+made, so the same command goes on after an interruption, and another metric can be added to samples that exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from speechscale.errors import DataError
+from speechscale.evals.auto_bleu import Orders
+from speechscale.evals.generated import Sampling, Speaker
+from speechscale.evals.generated_metrics import Judged, write_generation
+from speechscale.evals.generative import generate_samples, recipe, vocoder_sha256
+from speechscale.evals.heard import listen
+from speechscale.evals.kept import Kept
+from speechscale.evals.llm_judge import TEMPLATE, ChatJudge
+from speechscale.evals.perplexity import Span, load_text_judge
+from speechscale.evals.prompts import PromptSource, open_prompts
+from speechscale.evals.transcribe import Transcriber, open_transcriber
+from speechscale.files import canonical_sha256
+from speechscale.model.slm import load_model
+from speechscale.progress import Watch
+from speechscale.speech.encoders.base import Runtime
+from speechscale.speech.units import SpeechTokenizer
+from speechscale.speech.vocoders import open_vocoder
+from speechscale.study.located import Located
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What to generate and to measure.
+
+    Args:
+        count, split: see `prompts.open_prompts`. voice: of the vocoder.
+        asr: "pocketsphinx", a transformers model, or "" for no texts. asr_texts: what pocketsphinx is counted on; None:
+            the corpus' own texts. language: told to the recognizer.
+        lm: folder or hub name for GenPPL. judge_url, judge_model: a server that grades. prices: per million tokens.
+        judge_template: a file; None: ours. resynthesis: error rates of the vocoder.
+    """
+
+    sampling: Sampling = field(default_factory=Sampling)
+    count: int | None = None
+    split: str | None = None
+    voice: str | None = None
+    asr: str = ""
+    asr_texts: Path | None = None
+    language: str | None = None
+    span: Span = "whole"
+    order: int = 2
+    orders: Orders = "single"
+    lm: str = ""
+    judge_url: str = ""
+    judge_model: str = ""
+    judge_template: Path | None = None
+    prices: tuple[float, float] | None = None
+    key_env: str = "SPEECHSCALE_JUDGE_KEY"
+    allow_http: bool = False
+    resynthesis: bool = False
+    device: str = "auto"
+    models: tuple[Path, ...] = ()
+
+
+def run_generation(
+    located: Located,
+    prompts: Path,
+    out: Path,
+    asked: Asked,
+    *,
+    watch_of: Callable[[str], AbstractContextManager[Watch]],
+) -> dict[str, Any]:
+    """Generate, recognize, measure; return the content of OUT/results.json.
+
+    Raises:
+        DataError: something needed is missing, or OUT holds samples of another recipe. MissingExtra: an optional
+            package.
+    """
+    source = open_prompts(prompts, count=asked.count, seed=asked.sampling.seed, split=asked.split)
+    speaker = _speaker(located, asked)
+    # What can fail is opened before anything long begins.
+    transcriber = _transcriber(source, out, asked)
+    judge = _judge(out, asked)
+    if asked.resynthesis and (speaker.vocoder is None or transcriber is None):
+        raise DataError("resynthesis needs a vocoder and a recognizer; give --vocoder DIR and --asr")
+    if transcriber is None and asked.sampling.direction != "st" and (asked.lm or judge is not None):
+        raise DataError("the perplexity and the judge read texts; name a recognizer with --asr")
+    lm = load_text_judge(asked.lm, device=resolved(asked.device)) if asked.lm else None
+    with watch_of("generated") as watch:
+        samples, skips = generate_samples(speaker, source, asked.sampling, out, watch=watch)
+    heard = None
+    if transcriber is not None or asked.sampling.direction == "st":
+        with watch_of("recognized") as watch:
+            heard = listen(
+                samples,
+                source,
+                out,
+                transcriber,
+                direction=asked.sampling.direction,
+                span=asked.span,
+                parts=judge is not None,
+                resynthesis=speaker if asked.resynthesis else None,
+                watch=watch,
+            )
+    how = Judged(
+        direction=asked.sampling.direction,
+        span=asked.span,
+        order=asked.order,
+        orders=asked.orders,
+        lm=lm,
+        judge=judge,
+        resynthesis=asked.resynthesis,
+        language=asked.language or "en",
+        seed=asked.sampling.seed,
+    )
+    with watch_of("graded") as watch:
+        return write_generation(
+            out,
+            samples,
+            heard,
+            skips,
+            how,
+            recipe=recipe(speaker, source, asked.sampling),
+            asr=None if transcriber is None else transcriber.stamp(),
+            watch=watch,
+        )
+
+
+def _speaker(located: Located, asked: Asked) -> Speaker:
+    tokenizer = None
+    if located.speech_tokenizer is not None:
+        runtime = Runtime(device=asked.device, model_folders=asked.models)
+        tokenizer = SpeechTokenizer.load(located.speech_tokenizer, runtime=runtime)
+    vocoder = None
+    if located.vocoder is not None and asked.sampling.direction != "st":
+        vocoder = open_vocoder(located.vocoder)
+    return Speaker(
+        model=load_model(located.folder).to(resolved(asked.device)),
+        vocabulary=located.load_vocabulary(),
+        tokenizer=tokenizer,
+        vocoder=vocoder,
+        voice=asked.voice,
+        vocoder_sha256="" if located.vocoder is None or vocoder is None else vocoder_sha256(located.vocoder),
+        name=located.name,
+    )
+
+
+def _transcriber(source: PromptSource, out: Path, asked: Asked) -> Transcriber | None:
+    if not asked.asr:
+        return None
+    texts: list[str] | None = None
+    if asked.asr_texts is not None:
+        texts = _lines(asked.asr_texts)
+    elif source.kind != "audio" and any(utterance.text for utterance in source.utterances):
+        texts = [utterance.text for utterance in source.utterances if utterance.text]
+    return open_transcriber(
+        asked.asr,
+        folder=out / "recognizer" / canonical_sha256({"texts": texts})[:16],  # other texts, another language model
+        texts=texts,
+        device=resolved(asked.device),
+        language=asked.language,
+    )
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"texts {path}: not readable ({error}); give a text file with one sentence per line") from error
+
+
+def _judge(out: Path, asked: Asked) -> ChatJudge | None:
+    if not asked.judge_url:
+        return None
+    template = TEMPLATE
+    if asked.judge_template is not None:
+        try:
+            template = asked.judge_template.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"template {asked.judge_template}: not readable ({error}); give a text file") from error
+    return ChatJudge(
+        base=asked.judge_url,
+        model=asked.judge_model,
+        kept=Kept(out / "judge.jsonl"),
+        template=template,
+        prices=asked.prices,
+        key_env=asked.key_env,
+        allow_http=asked.allow_http,
+    )
+
+
+def resolved(device: str) -> str:
+    """Example: "auto" -> "cuda" where there is one, else "cpu"."""
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
