@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from speechscale.evals.results import Results
 
 PUBLISHED = "published:"
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -42,7 +47,6 @@ def compare(
     from speechscale.evals.likeness import Scored, shared_protocols
     from speechscale.files import write_json
     from speechscale.report.eval_page import comparison_page, comparison_text, write_page
-    from speechscale.report.eval_table import read_named
 
     if b.startswith(PUBLISHED):
         if page is not None:
@@ -51,7 +55,7 @@ def compare(
         return
     left, right = (
         Scored(name=name, results=results, choices=results.scores())
-        for name, results in read_named([a, Path(b)]).items()
+        for name, results in _read_named([a, Path(b)]).items()
     )
     found = compare_scored(
         left,
@@ -114,14 +118,14 @@ def table(
     """Lay out the accuracies of one or more results folders, one row per system."""
     from speechscale.report.eval_formats import FORMATS
     from speechscale.report.eval_page import table_page, write_page
-    from speechscale.report.eval_table import eval_table, read_named
+    from speechscale.report.eval_table import eval_table
     from speechscale.scaling.published_slms import SEEN, VERIFIED
 
     metrics = [name.strip() for name in others.split(",") if name.strip()]
     if systems and not metrics:
         raise click.UsageError("--system chooses among published scores; name some with --published")
     laid = eval_table(
-        read_named(results),
+        _read_named(results),
         protocol=protocol,
         tags=tags,
         intervals=intervals,
@@ -135,3 +139,21 @@ def table(
     else:
         write_page(out, text)
         click.echo(f"written: {out}")
+
+
+def _read_named(folders: Sequence[Path]) -> dict[str, Results]:
+    """Read results folders; named by their models where these differ, else by their folders.
+
+    Raises:
+        DataError: not a results folder, or one folder twice.
+    """
+    from speechscale.errors import DataError
+    from speechscale.evals.results import read_results
+    from speechscale.report.run_files import distinct_names
+
+    places = [folder.resolve() for folder in folders]
+    if len(set(places)) < len(places):
+        raise DataError("a results folder is named twice; name each once")
+    read = [read_results(folder) for folder in folders]
+    names = [results.name for results in read]
+    return dict(zip(names if len(set(names)) == len(names) else distinct_names(places), read, strict=True))

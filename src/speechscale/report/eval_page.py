@@ -38,7 +38,7 @@ def table_page(table: EvalTable, title: str) -> str:
 def comparison_rows(comparison: Comparison) -> list[list[str]]:
     """Head and one row per comparison, numbers as text: accuracies in percent, differences in points."""
     head = ["set", "direction", "protocol", "items", "pairs", comparison.a, comparison.b, "difference"]
-    head += ["pairs better / worse", "p", "p (Holm)"]
+    head += ["+ / - pairs", "p", "p (Holm)"]
     return [head, *(_row(row) for row in comparison.rows)]
 
 

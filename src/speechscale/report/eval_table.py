@@ -9,16 +9,14 @@ their own, each with its source and version, and never get an interval that nobo
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from speechscale.errors import DataError
+from speechscale.evals.likeness import Measured
 from speechscale.evals.protocols import DEFAULT
-from speechscale.evals.results import Results, read_results
 from speechscale.report.eval_cells import Cell, Column, EvalTable, Notes
 from speechscale.report.eval_published import measures, printed
 from speechscale.report.figures import DIRECTIONS
-from speechscale.report.run_files import distinct_names
 from speechscale.scaling.published_slms import SEEN, PublishedScore, Verified
 from speechscale.settings import nearest
 
@@ -28,27 +26,12 @@ ABSENT = "–"
 RULE = "Printed by others, under their own conditions"
 
 
-_First = tuple[str, Results, Mapping[str, Any]]
+_First = tuple[str, Measured, Mapping[str, Any]]
 """Name, results and metric of the topmost run of a column, which the others are held against."""
 
 
-def read_named(folders: Sequence[Path]) -> dict[str, Results]:
-    """Read results folders and name them: by their models where these differ, else by their folders.
-
-    Raises:
-        DataError: not a results folder, or one folder twice.
-    """
-    places = [Path(folder).resolve() for folder in folders]
-    if len(set(places)) < len(places):
-        raise DataError("a results folder is named twice; name each once")
-    read = [read_results(folder) for folder in folders]
-    names = [results.name for results in read]
-    names = names if len(set(names)) == len(names) else distinct_names(places)
-    return dict(zip(names, read, strict=True))
-
-
 def eval_table(
-    runs: Mapping[str, Results],
+    runs: Mapping[str, Measured],
     *,
     protocol: str | None = None,
     tags: bool = False,
@@ -68,7 +51,7 @@ def eval_table(
     Raises:
         DataError: no run, a protocol that a run has not, a metric or system nobody published.
 
-    Example: as_text(eval_table(read_named([Path("results/a"), Path("results/b")]), others=["sBLIMP"]))
+    Example: as_text(eval_table({"ours": read_results(Path("results/a"))}, others=["sBLIMP"]))
     """
     if not runs:
         raise DataError("a table needs at least one results folder")
@@ -118,7 +101,7 @@ def protocol_words(definition: Mapping[str, Any]) -> str:
     )
 
 
-def _protocol(runs: Mapping[str, Results], asked: str | None) -> str:
+def _protocol(runs: Mapping[str, Measured], asked: str | None) -> str:
     if asked is not None:
         for name, run in runs.items():
             if asked not in run.protocols:
@@ -132,7 +115,7 @@ def _protocol(runs: Mapping[str, Results], asked: str | None) -> str:
     return DEFAULT if DEFAULT in shared else shared[0]
 
 
-def _metrics(run: Results, protocol: str, tags: bool) -> list[dict[str, Any]]:
+def _metrics(run: Measured, protocol: str, tags: bool) -> list[Mapping[str, Any]]:
     return [m for m in run.metrics if m["protocol"] == protocol and (tags or not m["tag"])]
 
 
@@ -140,7 +123,7 @@ def _column(metric: Mapping[str, Any]) -> Column:
     return Column(metric["benchmark"], metric["set"], metric["direction"], metric["tag"])
 
 
-def _firsts(runs: Mapping[str, Results], protocol: str, columns: Sequence[Column]) -> dict[Column, _First]:
+def _firsts(runs: Mapping[str, Measured], protocol: str, columns: Sequence[Column]) -> dict[Column, _First]:
     found: dict[Column, _First] = {}
     for name, run in runs.items():
         for metric in _metrics(run, protocol, tags=True):
@@ -150,7 +133,7 @@ def _firsts(runs: Mapping[str, Results], protocol: str, columns: Sequence[Column
 
 
 def _cells(
-    run: Results,
+    run: Measured,
     protocol: str,
     columns: Sequence[Column],
     firsts: Mapping[Column, _First],
@@ -175,7 +158,7 @@ def _accuracy(metric: Mapping[str, Any], intervals: bool) -> str:
     return text if intervals or metric["se"] is None else f"{text} ± {100 * metric['se']:.1f}"
 
 
-def _about_run(run: Results, top: str, first: Results) -> list[str]:
+def _about_run(run: Measured, top: str, first: Measured) -> list[str]:
     names = {"precision": "precision", "long": "items beyond the context"}
     return [
         f"{label}: {run.stamp.get(key)}; of {top}: {first.stamp.get(key)}"
@@ -184,7 +167,7 @@ def _about_run(run: Results, top: str, first: Results) -> list[str]:
     ]
 
 
-def _about_cell(run: Results, metric: Mapping[str, Any], first: _First, protocol: str) -> list[str]:
+def _about_cell(run: Measured, metric: Mapping[str, Any], first: _First, protocol: str) -> list[str]:
     """What a reader must know before holding this cell against the first of its column."""
     name, (top, held, reference) = metric["benchmark"], first
     mine, theirs = run.benchmarks.get(name, {}), held.benchmarks.get(name, {})
@@ -205,7 +188,7 @@ def _about_cell(run: Results, metric: Mapping[str, Any], first: _First, protocol
     return said
 
 
-def _place(score: PublishedScore, columns: Sequence[Column], runs: Mapping[str, Results]) -> Column:
+def _place(score: PublishedScore, columns: Sequence[Column], runs: Mapping[str, Measured]) -> Column:
     """The column that measures the same, or a new one."""
     for column in columns:
         for run in runs.values():
@@ -242,7 +225,7 @@ def _as_printed(value: float) -> str:
     return f"{value:g}" if value % 1 else f"{value:.1f}"
 
 
-def _caption(runs: Mapping[str, Results], protocol: str, intervals: bool) -> tuple[str, ...]:
+def _caption(runs: Mapping[str, Measured], protocol: str, intervals: bool) -> tuple[str, ...]:
     first = next(iter(runs.values()))
     shown = {m["benchmark"] for run in runs.values() for m in run.metrics if m["protocol"] == protocol}
     named = dict.fromkeys(

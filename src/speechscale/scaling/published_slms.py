@@ -13,7 +13,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from speechscale.errors import DataError
 from speechscale.settings import nearest
@@ -28,6 +28,7 @@ VERIFIED: dict[Verified, str] = {
     "recall": "from memory; check it before use",
 }
 SEEN: tuple[Verified, ...] = ("read", "quoted")
+MODELS: tuple[Kind, ...] = ("model",)
 METRICS: dict[str, str] = {
     "sWUGGY": "known words only (ZeroSpeech's in-vocabulary), %",
     "sWUGGY all": "known and unknown words, %",
@@ -138,8 +139,8 @@ def published_scores() -> tuple[PublishedScore, ...]:
     Source: the papers and repositories named in each row; figures and facts only.
     """
     table = resources.files("speechscale.scaling") / "published_slms.csv"
-    with table.open(encoding="utf-8", newline="") as file:
-        return tuple(score for row in csv.DictReader(file) for score in _scores(row))
+    rows = csv.DictReader(table.read_text(encoding="utf-8").splitlines())
+    return tuple(score for row in rows for score in _scores(row))
 
 
 def published(
@@ -148,7 +149,7 @@ def published(
     direction: str | None = None,
     version: str | None = None,
     mean: str | None = None,
-    kinds: Collection[Kind] = ("model",),
+    kinds: Collection[Kind] = MODELS,
     verified: Collection[Verified] = SEEN,
 ) -> list[PublishedScore]:
     """Published numbers of one metric, in the table's order.
@@ -194,15 +195,12 @@ def published_system(name: str) -> list[PublishedScore]:
 
 
 def _scores(row: dict[str, str]) -> list[PublishedScore]:
-    common = {name: row[name] for name in _TEXTS}
-    numbers = {name: float(row[name]) if row[name] else None for name in _NUMBERS}
+    common: dict[str, Any] = {name: row[name] for name in (*_TEXTS, "kind", "verified")}
+    common |= {name: float(row[name]) if row[name] else None for name in _NUMBERS}
     means = {"sBLIMP": row["sblimp_mean"], "sBLIMP_pair": "pair"}
     return [
         PublishedScore(
             **common,
-            **numbers,
-            kind=row["kind"],  # type: ignore[arg-type]
-            verified=row["verified"],  # type: ignore[arg-type]
             metric=metric,
             direction=direction,
             version=_version(row["storycloze"], metric, direction),
