@@ -10,7 +10,8 @@ from click.testing import CliRunner, Result
 
 from speechscale.cli import cli
 from speechscale.evals.protocols import PROTOCOLS
-from speechscale.evals.results import Stamp, Tested, write_results
+from speechscale.evals.results import Stamp, write_results
+from speechscale.evals.results import Tested as Benchmark
 from tests.evals.made_results import choices, scored, write
 
 
@@ -44,7 +45,7 @@ def test_what_an_evaluation_writes_can_be_compared(tmp_path: Path) -> None:
     for name, text in (("base", "+-" * 20), ("big", "+" * 40)):
         items = [choice for protocol in protocols for choice in choices(text, protocol=protocol)]
         stamp = Stamp(model=name, model_sha256=name, params_total=9, vocabulary="v", speech_tokenizer=None)
-        tested = Tested(task="sblimp", title="sBLIMP", sha256="d" * 64, items=40, dropped=0)
+        tested = Benchmark(task="sblimp", title="sBLIMP", sha256="d" * 64, items=40, dropped=0)
         write_results(tmp_path / name, items, protocols, stamp=stamp, benchmarks={"sblimp": tested})
     done = run("compare", tmp_path / "base", tmp_path / "big", "--replicates", 200)
     assert done.exit_code == 0, done.output
