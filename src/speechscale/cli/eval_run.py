@@ -28,7 +28,7 @@ import click
     show_default=True,
     help="Items beyond the model's context: leave them out with a reason, or score them by windows.",
 )
-@click.option("--batch-tokens", type=click.IntRange(min=1), default=2048, show_default=True)
+@click.option("--batch-tokens", type=click.IntRange(min=1), default=4096, show_default=True)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
 @click.option(
     "--workers", type=click.IntRange(min=0), default=1, show_default=True, help="Processes that encode audio."

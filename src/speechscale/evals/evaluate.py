@@ -16,6 +16,7 @@ from speechscale.evals.choices import Choice
 from speechscale.evals.cuts import Cut, cut_items
 from speechscale.evals.layouts import Candidate, Direction, candidates, item_directions, require_spellable
 from speechscale.evals.protocols import DEFAULT, LIKELIHOOD_FIELDS, PROTOCOLS, Layout, Likelihood, Protocol, layouts_of
+from speechscale.evals.reading import Reader
 from speechscale.evals.score import BATCH_TOKENS, Long, Precision, Scores, score_stream
 from speechscale.evals.score_journal import Journal
 from speechscale.progress import Progress, Watch
@@ -80,10 +81,11 @@ def evaluate(
                 plan += _planned(own, cuts, vocabulary, direction, protocols, model, how, skips)
     tally = _Tally(total=sum(len(laid_out) // 2 for _, _, laid_out in plan), watch=watch)
     scored: list[Choice] = []
+    reader = Reader(model, vocabulary, how.precision)
     for direction, layout, laid_out in plan:
         key = (benchmark, direction, str(layout))
         done = {} if journal is None else journal.read(key)
-        fresh = {c.id: c for c in _score(model, vocabulary, laid_out, done, benchmark, how, key, journal, tally)}
+        fresh = {c.id: c for c in _score(model, reader, laid_out, done, benchmark, how, key, journal, tally)}
         scored += [done.get(c.item.id) or fresh[c.item.id] for c in laid_out[::2]]
     return scored
 
@@ -111,7 +113,7 @@ def _planned(
 
 def _score(
     model: Any,
-    vocabulary: Vocabulary,
+    reader: Reader,
     laid_out: Sequence[Candidate],
     done: Mapping[str, Choice],
     benchmark: str,
@@ -127,11 +129,10 @@ def _score(
         model,
         [candidate.ids for candidate in todo],
         [candidate.prompt_tokens for candidate in todo],
-        vocabulary=vocabulary,
         batch_tokens=how.batch_tokens,
-        precision=how.precision,
         long=how.long,
         names=[candidate.name for candidate in todo],
+        reader=reader,
     )
     halves: dict[int, dict[str, float]] = {}
     for number, values in stream:

@@ -3,18 +3,16 @@
 Enters: choices, the protocols to read them by, what scored what. Leaves: a folder that can be compared with another, or
 read by protocols that nobody thought of when it was made.
 The one decision worth knowing: everything that can move a score stands in the stamp beside it (data, model, tokenizers,
-precision, versions), and the definition of a protocol is written out, not only its name.
+precision, versions), and the definition of a protocol is written out, not only its name. Needs no torch.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from speechscale import __version__
 from speechscale.evals.choices import Choice, read_choices, write_choices
@@ -23,9 +21,6 @@ from speechscale.evals.metrics import Metric, measure, metric_records
 from speechscale.evals.protocols import Protocol
 from speechscale.files import canonical_sha256, read_versioned, write_json
 from speechscale.records import Item
-
-if TYPE_CHECKING:
-    import torch
 
 FORMAT = "speechscale eval results"
 FORMAT_VERSION = 1
@@ -158,20 +153,3 @@ def read_results(folder: Path) -> Results:
 def items_sha256(items: Sequence[Item]) -> str:
     """Checksum of items: texts, pairs, voices, in order."""
     return canonical_sha256({"items": [asdict(item) for item in items]})
-
-
-def weights_sha256(model: Any) -> str:
-    """Checksum of a model's weights, by name; the same wherever and in whatever files they lie."""
-    digest = hashlib.sha256()
-    state: dict[str, torch.Tensor] = model.state_dict()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.flatten().view(_bytes()).numpy().data)
-    return digest.hexdigest()
-
-
-def _bytes() -> torch.dtype:
-    import torch
-
-    return torch.uint8

@@ -27,7 +27,8 @@ from speechscale.tokens.vocabulary import Vocabulary
 Precision = Literal["fp32", "bf16"]
 Long = Literal["refuse", "windows"]
 
-BATCH_TOKENS = 2048
+BATCH_TOKENS = 4096
+"""Of a forward pass."""
 
 
 class CausalLM(Protocol):
@@ -138,8 +139,13 @@ def score_stream(
     long: Long = "refuse",
     names: Sequence[str] | None = None,
     share_opening: bool = True,
+    reader: Reader | None = None,
 ) -> Iterator[tuple[int, dict[str, float]]]:
-    """As `score`, one sequence after the other as batches finish: its number and the fields of `Scores`."""
+    """As `score`, one sequence after the other as batches finish: its number and the fields of `Scores`.
+
+    Args:
+        reader: made by the caller for several calls; `precision` and `vocabulary` are then its own.
+    """
     arrays = [np.asarray(sequence, np.int64) for sequence in sequences]
     names = [f"sequence {i}" for i in range(len(arrays))] if names is None else names
     context = getattr(getattr(model, "config", None), "max_position_embeddings", None)
@@ -150,7 +156,7 @@ def score_stream(
     same = list(owners.values())  # equal sequences (the right ending against each wrong one) are read once
     pieces = cut_pieces([arrays[numbers[0]] for numbers in same], context)
     rows = make_rows(pieces, share=share_opening and can_mask(model), longest=batch_tokens)
-    reader = Reader(model, vocabulary, precision)
+    reader = reader or Reader(model, vocabulary, precision)
     waiting: dict[int, _Sum] = {}
     with evaluating(model), torch.inference_mode():
         for batch in make_batches(rows, batch_tokens):

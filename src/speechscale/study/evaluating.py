@@ -30,10 +30,10 @@ from speechscale.evals.results import (
     Stamp,
     Tested,
     read_results,
-    weights_sha256,
     write_results,
 )
 from speechscale.evals.score_journal import Journal
+from speechscale.evals.weights import weights_sha256
 from speechscale.files import canonical_sha256, read_json, write_json
 from speechscale.model.slm import load_model
 from speechscale.progress import Watch

@@ -15,7 +15,8 @@ from speechscale.corpus.tables import read_items
 from speechscale.evals.evaluate import How, evaluate
 from speechscale.evals.metrics import flat_columns, metric_records
 from speechscale.evals.protocols import get_protocol
-from speechscale.evals.results import Stamp, Tested, items_sha256, weights_sha256, write_results
+from speechscale.evals.results import Stamp, Tested, items_sha256, write_results
+from speechscale.evals.weights import weights_sha256
 from speechscale.records import Item
 from speechscale.skips import SkipLog
 from speechscale.speech.unit_files import unit_file_header
