@@ -15,7 +15,7 @@ from speechscale.errors import DataError
 from speechscale.model.rows import POLICIES
 from speechscale.model.shape import Size
 from speechscale.model.sizes import SIZES
-from speechscale.model.slm import drop_text, extend, new_model
+from speechscale.model.slm import drop_speech, drop_text, extend, new_model
 from speechscale.tokens.packing import Batch, pack_documents
 from speechscale.train.loop import TrainConfig, train
 from speechscale.train.losses import loss_by_modality
@@ -157,6 +157,26 @@ def test_textless_warm_keeps_the_body_only(text_lm: Any) -> None:
     kinds = np.full(1 + UNITS, 1, np.int8)
     loss = loss_by_modality(slm, pack_documents(rows, ["speech"] * 40, CONTEXT), kinds).speech
     assert loss == pytest.approx(math.log(1 + UNITS), abs=1.5)
+
+
+@pytest.mark.parametrize("size", SHAPES)
+def test_drop_speech_undoes_extend(size: Size) -> None:
+    """Would catch a text side whose rows, head or config are not the TextLM's."""
+    text_lm = new_model(size, TEXT, CONTEXT, seed=0)
+    slm = extend(text_lm, TEXT, JOINT, seed=1)
+    back = drop_speech(slm, TEXT)
+    expected, found = text_lm.state_dict(), back.state_dict()
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert (back.config.vocab_size, slm.config.vocab_size) == (TEXT, JOINT)
+    tokens = torch.arange(1, 9)[None]
+    assert torch.equal(back(input_ids=tokens).logits, text_lm(input_ids=tokens).logits)
+    with torch.no_grad():  # a copy: the SLM stays as it was
+        back.get_input_embeddings().weight.zero_()
+    assert slm.get_input_embeddings().weight[:TEXT].abs().sum() > 0
+    for wrong in (0, JOINT + 1):
+        with pytest.raises(DataError, match=f"text vocabulary of {wrong}: this SLM has {JOINT} rows"):
+            drop_speech(slm, wrong)
 
 
 @pytest.mark.parametrize(

@@ -167,13 +167,15 @@ README = """# {group}: likelihood tasks of speech as text
 Units of speech are tokens with a spelling (`<Un12>`), so these tasks need nothing but lm-evaluation-harness and a model
 with this vocabulary. Written by speechscale, run with lm_eval {tested}.
 
-    lm_eval run --model hf --model_args pretrained=MODEL,tokenizer=OUT/tokenizer,dtype=float32 \\
+    lm_eval run --model hf --model_args pretrained=MODEL,tokenizer=OUT/tokenizer,dtype=float32,logits_cache=False \\
         --include_path OUT --tasks {group} --batch_size 8
 
-`OUT` is this folder, `MODEL` the model's. For vLLM: `--model vllm` with the same arguments.
+`OUT` is this folder, `MODEL` the model's. For vLLM: `--model vllm`, without `logits_cache`.
 
 - Always name `tokenizer=OUT/tokenizer`. Beside a model's config.json transformers may choose a tokenizer class of that
   family, which splits text in its own way.
+- `logits_cache=False`: with the cache of lm_eval {tested}, two requests that read the same tokens but score a different
+  number of them (one protocol scores the ending, another the whole) get a wrong log-likelihood.
 - Every context starts with its first token spelled out (the end-of-document token, where the protocol has one) and is
   never empty. Leave `add_bos_token`, `prefix_token_id`, few-shot examples and chat templates off.
 - `acc` is the decision of the protocol, averaged as it says; `acc_sum` compares plain sums of log-likelihood.

@@ -22,7 +22,7 @@ from speechscale.model.folders import load_model, save_model
 from speechscale.model.rows import Centroids, calibrate, choose_policy, trained_scale
 from speechscale.model.shape import Size
 
-__all__ = ["drop_text", "extend", "load_model", "new_model", "save_model"]
+__all__ = ["drop_speech", "drop_text", "extend", "load_model", "new_model", "save_model"]
 
 
 def new_model(size: Size, vocab_size: int, context: int, seed: int) -> Any:
@@ -139,6 +139,25 @@ def drop_text(text_lm: Any, vocab_size: int, seed: int) -> Any:
     for config in (model.config, model.generation_config):
         config.bos_token_id, config.eos_token_id, config.pad_token_id = 0, 0, None
     return model
+
+
+def drop_speech(slm: Any, text_vocab_size: int) -> Any:
+    """The text side of an SLM: a model with the rows of its text ids alone, which come first; the inverse of `extend`.
+
+    Its softmax is among text ids, as that of its TextLM. Body and text rows are the SLM's, bit for bit.
+
+    Raises:
+        DataError: more text ids than rows, or none.
+    """
+    if not 0 < text_vocab_size <= rows_of(slm):
+        raise DataError(
+            f"text vocabulary of {text_vocab_size}: this SLM has {rows_of(slm)} rows; give the vocabulary saved with it"
+        )
+
+    def cut(old: Tensor) -> Tensor:
+        return old.detach()[:text_vocab_size].clone()
+
+    return _with_rows(slm, cut, cut)
 
 
 def _with_rows(text_lm: Any, make: Callable[[Tensor], Tensor], make_bias: Callable[[Tensor], Tensor]) -> Any:
