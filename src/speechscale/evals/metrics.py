@@ -95,7 +95,7 @@ def _metric(
         n_items=len(chosen),
         n_pairs=len(clusters),
         n_phenomena=len({choice.phenomenon for choice in chosen}),
-        n_ties=sum(abs(choice.margin(protocol)) <= protocol.tie_nats for choice in chosen),
+        n_ties=int(sum(abs(choice.margin(protocol)) <= protocol.tie_nats for choice in chosen)),
         n_identical=sum(choice.identical for choice in chosen),
         chance=chance,
     )
