@@ -64,6 +64,19 @@ def test_numbers_in_order_are_read_too_and_labels_may_be_folders(tmp_path: Path)
     assert [paths(raw) for raw in read(sstorycloze(tmp_path / "f"))] == [("correct/7.wav", "incorrect/7.wav")]
 
 
+def test_numbers_with_labels_pair_by_number_if_both_say_the_same(tmp_path: Path) -> None:
+    write_sounds(tmp_path, [(f"{k}_{('in' if k % 2 else '') + 'correct'}.wav", "", "") for k in range(4)])
+    source = sstorycloze(tmp_path)
+    assert [paths(raw) for raw in read(source)] == [
+        ("0_correct.wav", "1_incorrect.wav"),
+        ("2_correct.wav", "3_incorrect.wav"),
+    ]
+    assert len(source.skips) == 0
+    (tmp_path / "2_correct.wav").rename(tmp_path / "2_incorrect.wav")
+    with pytest.raises(DataError, match=r"2_incorrect\.wav and 3_incorrect\.wav are a pair by number, their labels"):
+        read(sstorycloze(tmp_path))
+
+
 def test_stories_without_word_times_give_whole_texts_and_no_prompt(tmp_path: Path) -> None:
     table = story_table(tmp_path / "test.csv")
     items = read(sstorycloze(storycloze_tree(tmp_path / "s"), stories=str(table)))

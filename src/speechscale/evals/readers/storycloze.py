@@ -82,18 +82,40 @@ def folder_stories(
         DataError: no recording, numbers that pair nothing, or stories that do not fit the recordings.
     """
     stems = list_recordings(root, folder)
-    if stems and not any(role_of(stem) for stem in stems):
+    roles = {path: found[1] for stem, path in stems.items() if (found := role_of(stem))}
+    if stems and not roles:
         pairs = numbered_pairs(root, folder, "_", facts)
     else:
-        pairs = []
-        for id, roles in labelled_recordings(root, folder, skips).items():
-            if lost := [role for role in ("good", "bad") if role not in roles]:
-                skips.add(id, f"there is no {lost[0]} recording ({', '.join(roles.values())} is alone)", facts.origin)
-            else:
-                pairs.append((id, roles["good"], roles["bad"]))
+        alone = SkipLog()
+        pairs = _labelled_pairs(root, folder, facts, alone)
+        if roles and not pairs and (numbered := _numbered_with_labels(root, folder, roles, facts)):
+            pairs, alone = numbered, SkipLog()
+        skips.skips.extend(alone)
     texts = _by_recording([id for id, _, _ in pairs], stories) if stories else {}
     for id, good, bad in pairs:
         yield Recorded(id=id, good=good, bad=bad, story=texts.get(id))
+
+
+def _labelled_pairs(root: Path, folder: str, facts: Facts, skips: SkipLog) -> list[tuple[str, str, str]]:
+    pairs = []
+    for id, roles in labelled_recordings(root, folder, skips).items():
+        if lost := [role for role in ("good", "bad") if role not in roles]:
+            skips.add(id, f"there is no {lost[0]} recording ({', '.join(roles.values())} is alone)", facts.origin)
+        else:
+            pairs.append((id, roles["good"], roles["bad"]))
+    return pairs
+
+
+def _numbered_with_labels(root: Path, folder: str, roles: dict[str, str], facts: Facts) -> list[tuple[str, str, str]]:
+    """0_correct, 1_incorrect, 2_correct, ...: every number once, so numbers pair and labels must agree with them."""
+    try:
+        pairs = numbered_pairs(root, folder, "_", facts)
+    except DataError:
+        return []
+    for _, good, bad in pairs:
+        if (roles.get(good), roles.get(bad)) != ("good", "bad"):
+            raise DataError(f"{root / folder}: {good} and {bad} are a pair by number, their labels say otherwise")
+    return pairs
 
 
 def _by_recording(ids: list[str], stories: list[Story]) -> dict[str, Story]:
