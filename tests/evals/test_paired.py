@@ -115,7 +115,8 @@ def test_random_flips_come_near_the_exact_value_and_repeat() -> None:
 
 
 def test_contributions_sum_to_the_estimate() -> None:
-    clusters = Clusters.of(DIFFERENCE.tolist(), PAIRS, PHENOMENA)
+    # unequal pairs and phenomena: x has pairs p and q, y has r alone
+    clusters = Clusters.of(DIFFERENCE.tolist(), ["p", "p", "q", "r", "r", "r"], PHENOMENA)
     for aggregate in ("item", "pair", "macro"):
         assert contributions(clusters, aggregate).sum() == pytest.approx(estimate(clusters, aggregate))
 
