@@ -407,14 +407,15 @@ def test_table_of_words(joint: Vocabulary, tmp_path: Path) -> None:
 
 
 def hand_made(own: list[float], owners: list[int]) -> Lens:
-    """One layer, hits as given, chance 0."""
-    values = np.repeat(np.array(own, np.float32)[None, :, None], len(METRICS), axis=2)
+    """An embedding without hits and one layer with those given, chance 0."""
+    hits = np.array([np.zeros(len(own)), own], np.float32)
+    values = np.repeat(hits[:, :, None], len(METRICS), axis=2)
     count = len(own)
     words: Any = SimpleNamespace(
         utterance=np.array(owners), text=[""] * count, first=np.ones(count, bool), heard=None, token=np.zeros(count)
     )
-    axis: Any = SimpleNamespace(sums=np.zeros((max(owners) + 1, 1, 3)), count=np.ones((max(owners) + 1, 3)))
-    picture: Any = SimpleNamespace(sums=np.zeros((3, 1, 26)), count=np.ones(26))
+    axis: Any = SimpleNamespace(sums=np.zeros((max(owners) + 1, 2, 3)), count=np.ones((max(owners) + 1, 3)))
+    picture: Any = SimpleNamespace(sums=np.zeros((3, 2, 26)), count=np.ones(26))
     return Lens(
         config=LensConfig(), frame_rate_hz=50.0, rows=list(range(max(owners) + 1)), words=words, own=values,
         chance=values * 0, local=values * 0, around=values[:, :, :2], picture=picture,
@@ -425,20 +426,23 @@ def hand_made(own: list[float], owners: list[int]) -> Lens:
 def test_intervals_resample_utterances_not_words() -> None:
     """Ten copies of each word in its utterance say no more than one: the interval must not shrink."""
     values = np.random.default_rng(0).random(40)
-    alone = summarize(hand_made(values.tolist(), list(range(40))))["layers"][0]["hit10"]
+    alone = summarize(hand_made(values.tolist(), list(range(40))))["layers"][1]["hit10"]
     copied = summarize(hand_made(np.repeat(values, 10).tolist(), np.repeat(np.arange(40), 10).tolist()))
-    tenfold = copied["layers"][0]["hit10"]
+    tenfold = copied["layers"][1]["hit10"]
     assert (tenfold["low"], tenfold["high"]) == (pytest.approx(alone["low"]), pytest.approx(alone["high"]))
     assert alone["high"] - alone["low"] == pytest.approx(3.92 * values.std() / math.sqrt(40), rel=0.1)
     assert _resamples(40, 5, 0).sum(axis=1).tolist() == [40] * 5
-    single = summarize(hand_made([0.5, 1.0], [0, 0]))["layers"][0]["hit10"]
+    beyond = summarize(hand_made(values.tolist(), list(range(40))))["best"]["beyond_embedding"]
+    assert beyond == {"value": pytest.approx(values.mean()), "low": pytest.approx(alone["low"], abs=1e-6),
+                      "high": pytest.approx(alone["high"], abs=1e-6)}  # fmt: skip
+    single = summarize(hand_made([0.5, 1.0], [0, 0]))["layers"][1]["hit10"]
     assert (single["difference"], single["low"]) == (0.75, None)
 
 
 def test_the_typical_utterance_is_the_median() -> None:
     scores = [0.1, 0.9, 0.5, 0.2, 0.8]
     found = hand_made([s for s in scores for _ in range(6)], [u for u in range(5) for _ in range(6)])
-    assert typical_utterance(found, 0) == 2
+    assert typical_utterance(found, 1) == 2
 
 
 def test_lens_needs_no_other_call(make_model: Callable[..., Any], vocabulary: Vocabulary) -> None:

@@ -108,14 +108,15 @@ def summarize(lens: Lens, *, replicates: int = 1000, seed: int = 0) -> dict[str,
     Returns:
         layers: per layer and metric own, chance, local, and difference (own - chance) with its 95 % interval.
         groups: difference in hit10 per layer for subsets of words: first mentions, repetitions, heard, only read.
-        best: the layer with the largest difference, its score, and the score cross-fitted.
+        best: of the layers behind a block, that with the largest difference; its score, how much of it is beyond that
+            of the embedding (which knows one unit and no context), and the score cross-fitted.
         lag: for the best layer, the frame after the word's start (end) with the largest difference, with interval.
         picture: hit10 per layer along the time of words, own minus chance, and own minus local.
         constant: what always guessing the 1, 5, 10 most frequent tokens would hit.
     """
     weights = _resamples(len(lens.rows), replicates, seed)
     layers = _layers(lens, weights)
-    best = int(np.argmax([layer[MAIN]["difference"] for layer in layers]))
+    best = 1 + int(np.argmax([layer[MAIN]["difference"] for layer in layers[1:]]))
     return {
         "utterances": len(lens.rows),
         "words": len(lens.words.text),
@@ -127,6 +128,7 @@ def summarize(lens: Lens, *, replicates: int = 1000, seed: int = 0) -> dict[str,
             "layer": best,
             **layers[best][MAIN],
             "ever10": layers[best]["ever10"],
+            "beyond_embedding": _beyond_embedding(lens, best, weights),
             "cross_fitted": _cross_fitted(lens, seed),
         },
         "lag": {side: _lag(lens, side, best, weights) for side in SIDES},
@@ -180,6 +182,15 @@ def _layers(lens: Lens, weights: np.ndarray) -> list[dict[str, Any]]:
     return found
 
 
+def _beyond_embedding(lens: Lens, layer: int, weights: np.ndarray) -> dict[str, float | None]:
+    """Difference in hit10 of a layer minus that of layer 0, on the same words."""
+    m = METRICS.index(MAIN)
+    gain = lens.own[:, :, m] - lens.chance[:, :, m]
+    sums, count = _by_utterance(lens, gain[[layer]] - gain[[0]], np.ones(len(lens.words.text), bool))
+    low, high = _interval(weights @ sums[:, 0] / (weights @ count)) if len(lens.rows) > 1 else (None, None)
+    return {"value": float(sums.sum() / count.sum()), "low": low, "high": high}
+
+
 def _groups(lens: Lens, weights: np.ndarray) -> dict[str, dict[str, Any]]:
     """Difference in hit10 of subsets of words; those without a word are left out."""
     words, m = lens.words, METRICS.index(MAIN)
@@ -216,7 +227,7 @@ def _cross_fitted(lens: Lens, seed: int) -> float | None:
     halves = order[::2], order[1::2]
     total = 0.0
     for here, there in (halves, halves[::-1]):
-        layer = int(np.argmax(sums[there].sum(axis=0)))
+        layer = 1 + int(np.argmax(sums[there, 1:].sum(axis=0)))
         total += float(sums[here, layer].sum())
     return total / float(count.sum())
 

@@ -1,0 +1,114 @@
+"""`speechscale eval lens`: does a layer carry the word's text token while the model hears the word?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--units", type=click.Path(path_type=Path), required=True, help="Folder of `units encode`, or a file.")
+@click.option("--tokenizer", type=click.Path(path_type=Path), help="Speech tokenizer, to check that it made the units.")
+@click.option("--heard", type=click.Path(path_type=Path), help="Units of the training speech, to tell words only read.")
+@click.option("--utterances", type=click.IntRange(min=1), default=200, show_default=True, help="Drawn from the split.")
+@click.option("--split", default="test", show_default=True, help="Of the utterances; 'all' for all.")
+@click.option("--opening", type=click.Choice(["plain", "speech"]), default="plain", show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the results.")
+def lens(
+    model: Path,
+    units: Path,
+    tokenizer: Path | None,
+    heard: Path | None,
+    utterances: int,
+    split: str,
+    opening: str,
+    seed: int,
+    out: Path,
+) -> None:
+    """Read every layer of MODEL as text while it hears UNITS; MODEL is a study's run or a model's folder.
+
+    Writes lens.json, lens.html and lens.parquet. The opening "plain" is `<eos>` and units, as in training; "speech" has
+    the marker `<speech>` in front. Words only read are told apart by --heard, or by the split "train" of UNITS.
+    """
+    from dataclasses import asdict, replace
+
+    from speechscale.evals.lens import look, top_tokens
+    from speechscale.evals.lens_summary import LensConfig, summarize, typical_utterance, write_words
+    from speechscale.evals.weights import weights_sha256
+    from speechscale.files import write_json
+    from speechscale.model.folders import load_model
+    from speechscale.progress import ProgressLine
+    from speechscale.report.lens_page import verdict, write_lens_page
+    from speechscale.skips import SkipLog
+    from speechscale.study.located import locate
+
+    found = locate(model, tokenizer=tokenizer)
+    table, recipe, trained = _speech(units, split, found.speech_tokenizer, utterances, seed)
+    words = _speech(heard, "all", None, None, seed)[0].words if heard is not None else trained
+    loaded, vocabulary = load_model(found.folder), found.load_vocabulary()
+    config, skips = LensConfig(opening="speech" if opening == "speech" else "plain"), SkipLog()
+    with ProgressLine("looked at") as watch:
+        seen = look(loaded, vocabulary, table, config=config, heard=words, skips=skips, watch=watch)
+    figures = summarize(seen, seed=seed)
+    best = figures["best"]["layer"]
+    alone = replace(config, batch_tokens=1)
+    example = top_tokens(loaded, vocabulary, table, seen.rows[typical_utterance(seen, best)], alone)
+    record: dict[str, Any] = {
+        "format": "speechscale lens",
+        "format_version": 1,
+        "stamp": {
+            "model": {
+                "name": found.name,
+                "sha256": weights_sha256(loaded),
+                "params_total": sum(p.numel() for p in loaded.parameters()),
+            },
+            "vocabulary": vocabulary.fingerprint,
+            "speech_tokenizer": recipe["speech_tokenizer"],
+        },
+        "units": recipe,
+        "config": asdict(config) | {"seed": seed, "utterances": utterances},
+        "figures": figures,
+        "dropped": len(skips),
+        "example": example,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    write_words(out / "lens.parquet", seen)
+    skips.write(out / "skips.jsonl")
+    write_lens_page(out / "lens.html", record)
+    write_json(out / "lens.json", record)
+    for line in verdict(figures):
+        click.echo(line)
+    if len(skips):
+        click.echo(f"{len(skips)} utterances left out (skips.jsonl): {skips.first()}")
+    click.echo(f"written: {out / 'lens.html'}, lens.json, lens.parquet")
+
+
+def _speech(path: Path, split: str, tokenizer: Path | None, most: int | None, seed: int) -> tuple[Any, Any, Any]:
+    """Utterances of a split, at most so many; their recipe; words of the split "train" beside them, None without."""
+    import numpy as np
+
+    from speechscale.errors import DataError
+    from speechscale.records import concat_tables
+    from speechscale.speech.units import SpeechTokenizer
+    from speechscale.tokens.unit_sources import UnitSource
+
+    source = UnitSource(path=path, split=split)
+    recipe, files = source.open()
+    if tokenizer is not None:
+        made = SpeechTokenizer.load(tokenizer).fingerprint
+        if made != recipe["speech_tokenizer"]:
+            raise DataError(
+                f"units {path}: made by tokenizer {recipe['speech_tokenizer'][:12]}, the model hears units of "
+                f"{made[:12]}; encode the speech with {tokenizer}"
+            )
+    table = concat_tables([part for part, _ in source.tables(files)])
+    if most is not None and len(table) > most:
+        chosen = np.random.default_rng(seed).choice(len(table), most, replace=False)
+        table = table.take(np.sort(chosen).tolist())
+    everything = concat_tables([part for part, _ in UnitSource(path=path).tables(files)])
+    trained = everything.split("train").words
+    return table, recipe, trained or None
