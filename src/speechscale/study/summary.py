@@ -300,7 +300,8 @@ def _text_lms(name: str, part: Mapping[str, Any], records: Mapping[str, Any]) ->
             for metric in scored["metrics"]:
                 if not metric["tag"]:
                     label = f"{metric['set'].replace('_', ' ')} text->text"
-                    row[label] = f"{metric['accuracy']:.2f} ± {metric['se'] or float('nan'):.2f}"
+                    said = f"{metric['estimate']:.2f} ± {metric['se'] or float('nan'):.2f}"
+                    row.setdefault(label, said)  # of the study's first protocol
         rows.append(row)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     return [{key: row.get(key, "") for key in columns} for row in rows]
