@@ -157,6 +157,10 @@ def test_prompts_are_cut_at_the_nearest_word_end_or_at_seconds(corpus: Path) -> 
     assert by_word.cut_s == pytest.approx(ends[1], abs=1e-3)
     assert by_word.text == "tom ran."
     by_time = cut_prompt(source, utterance, prompt_s=at, cut="seconds", rate_hz=RATE)
+    with pytest.raises(DataError, match="last word is the one nearest"):
+        cut_prompt(source, utterance, prompt_s=ends[-1], cut="word", rate_hz=RATE)
+    with pytest.raises(DataError, match="nothing is left behind a prompt"):
+        cut_prompt(source, source.utterances[4], prompt_s=0.6, cut="seconds", rate_hz=RATE)
     assert (by_time.cut_s, len(by_time.audio)) == (pytest.approx(at, abs=1e-3), round(at * RATE))
 
 

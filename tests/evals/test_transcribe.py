@@ -105,29 +105,40 @@ def whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = WhisperForConditionalGeneration(config)
-    settings = model.generation_config
-    settings.update(
-        is_multilingual=True,
-        lang_to_id={"<|en|>": ids["<|en|>"], "<|de|>": ids["<|de|>"]},
-        task_to_id={"transcribe": ids["<|transcribe|>"], "translate": ids["<|translate|>"]},
-        no_timestamps_token_id=ids["<|notimestamps|>"],
-        prev_sot_token_id=ids["<|startofprev|>"],
-        decoder_start_token_id=ids["<|startoftranscript|>"],
-        max_length=16,
-        max_initial_timestamp_index=50,
-    )
+    known = {
+        "_from_model_config": False,
+        "begin_suppress_tokens": None,
+        "is_multilingual": True,
+        "lang_to_id": {"<|en|>": ids["<|en|>"], "<|de|>": ids["<|de|>"]},
+        "task_to_id": {"transcribe": ids["<|transcribe|>"], "translate": ids["<|translate|>"]},
+        "no_timestamps_token_id": ids["<|notimestamps|>"],
+        "prev_sot_token_id": ids["<|startofprev|>"],
+        "decoder_start_token_id": ids["<|startoftranscript|>"],
+        "max_length": 16,
+        "max_initial_timestamp_index": 50,
+    }
+    for name, value in known.items():  # `update` would leave out those that only Whisper has
+        setattr(model.generation_config, name, value)
     model.save_pretrained(folder)
     WhisperProcessor(WhisperFeatureExtractor(feature_size=8), tokenizer).save_pretrained(folder)
     return folder
 
 
-def test_whisper_is_greedy_and_alone_with_each_waveform(whisper: Path) -> None:
+def test_whisper_is_greedy_and_alone_with_each_waveform(whisper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recognizer = PipelineTranscriber(whisper, language="en")
+    asked: list[dict[str, Any]] = []
+    model = recognizer._pipe.model
+    plain = model.generate
+    monkeypatch.setattr(model, "generate", lambda *args, **more: asked.append(more) or plain(*args, **more))
     sounds = [noise(1.0, 1), np.zeros(RATE, np.float32), noise(2.0, 2)]
     first = list(transcribe(recognizer, sounds))
     assert first == list(transcribe(recognizer, sounds, batch=1))
     assert first[1].problem == "silence"
     assert all("<|" not in one.text for one in first)
+    assert len(asked) == 4, "silence was shown to the recognizer"
+    assert all(more["language"] == "en" and not more["do_sample"] for more in asked)
+    (long,) = recognizer([noise(31.0)])  # beyond what Whisper hears at once
+    assert "<|" not in long
     stamp = recognizer.stamp()
     assert (stamp["asr"], stamp["language"], len(stamp["sha256"])) == (whisper.name, "en", 64)
 

@@ -151,12 +151,14 @@ def cut_prompt(source: PromptSource, utterance: Utterance, *, prompt_s: float, c
     if cut == "word":
         if not ends:
             raise DataError(f"{utterance.id}: has no word times; align the corpus, or cut at seconds")
-        at_s = min(ends, key=lambda end: (abs(end[0] - prompt_s), end[0]))[0]
+        at_s, index = min(ends, key=lambda end: (abs(end[0] - prompt_s), end[0]))
+        if index == ends[-1][1]:
+            raise DataError(f"{utterance.id}: its last word is the one nearest to {prompt_s:g} s; use shorter prompts")
     samples = round(at_s * rate_hz)
-    if samples >= len(spoken.audio):
+    if max(samples, round(prompt_s * rate_hz)) >= len(spoken.audio):
         raise DataError(
             f"{utterance.id}: {len(spoken.audio) / rate_hz:.2f} s long, nothing is left behind a prompt of "
-            f"{at_s:g} s; use longer recordings or shorter prompts"
+            f"{prompt_s:g} s; use longer recordings or shorter prompts"
         )
     said = [index for end_s, index in ends if end_s <= at_s + WORD_SLACK_S]
     words = [text for text, _, _ in spoken.words]
