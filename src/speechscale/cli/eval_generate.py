@@ -39,6 +39,13 @@ PATH = click.Path(path_type=Path)
 @click.option("--language", help="Of the speech, told to the recognizer. [en for error rates]")
 @click.option("--lm", default="", help="Language model for GenPPL: a TextLM of ours, or a transformers folder or name.")
 @click.option(
+    "--lm-start",
+    type=click.Choice(["auto", "none"]),
+    default="auto",
+    show_default=True,
+    help="Open each text with the language model's start token, or with nothing.",
+)
+@click.option(
     "--span",
     type=click.Choice(["whole", "continuation", "alone"]),
     default="whole",
@@ -80,7 +87,19 @@ def generate(
         top_k=options["top_k"] or None,
         top_p=options["top_p"],
     )
-    names = ("count", "split", "voice", "asr", "asr_texts", "language", "span", "lm", "judge_model", "judge_template")
+    names = (
+        "count",
+        "split",
+        "voice",
+        "asr",
+        "asr_texts",
+        "language",
+        "span",
+        "lm",
+        "lm_start",
+        "judge_model",
+        "judge_template",
+    )
     asked = Asked(
         sampling=sampling,
         **{name: options[name] for name in (*names, "key_env", "allow_http", "resynthesis", "device", "models")},

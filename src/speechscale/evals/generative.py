@@ -25,7 +25,7 @@ from speechscale.evals.generated import Sample, Sampling, Speaker
 from speechscale.evals.kept import Kept
 from speechscale.evals.layouts import prompt_ids
 from speechscale.evals.prompts import Prompt, PromptSource, cut_prompt
-from speechscale.evals.results import weights_sha256
+from speechscale.evals.weights import weights_sha256
 from speechscale.files import read_versioned, write_json
 from speechscale.progress import Progress, Watch
 from speechscale.records import Utterance, dedup, offsets

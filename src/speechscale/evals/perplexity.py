@@ -25,8 +25,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from speechscale.errors import DataError
 from speechscale.evals.estimates import Estimate, estimate
-from speechscale.evals.results import weights_sha256
 from speechscale.evals.score import evaluating
+from speechscale.evals.weights import weights_sha256
 from speechscale.model.folders import load_model
 from speechscale.tokens.vocabulary import Vocabulary
 
@@ -63,7 +63,11 @@ class TextJudge:
 
     def stamp(self) -> dict[str, Any]:
         """What decides a perplexity, as plain JSON."""
-        return {"lm": self.name, "lm_sha256": self.sha256, "start": "none" if self.start_id is None else "scored after"}
+        return {
+            "lm": self.name,
+            "lm_sha256": self.sha256,
+            "start": "none" if self.start_id is None else "one, unscored",
+        }
 
 
 def load_text_judge(name: Path | str, *, start: Literal["auto", "none"] = "auto", device: str = "cpu") -> TextJudge:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -43,8 +43,9 @@ class Asked:
         count, split: see `prompts.open_prompts`. voice: of the vocoder.
         asr: "pocketsphinx", a transformers model, or "" for no texts. asr_texts: what pocketsphinx is counted on; None:
             the corpus' own texts. language: told to the recognizer.
-        lm: folder or hub name for GenPPL. judge_url, judge_model: a server that grades. prices: per million tokens.
-        judge_template: a file; None: ours. resynthesis: error rates of the vocoder.
+        lm, lm_start: see `perplexity.load_text_judge`; "" for no perplexity.
+        judge_url, judge_model: a server that grades. judge_template: a file; None: ours. prices: per million tokens.
+        resynthesis: error rates of the vocoder.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -58,6 +59,7 @@ class Asked:
     order: int = 2
     orders: Orders = "single"
     lm: str = ""
+    lm_start: Literal["auto", "none"] = "auto"
     judge_url: str = ""
     judge_model: str = ""
     judge_template: Path | None = None
@@ -92,7 +94,7 @@ def run_generation(
         raise DataError("resynthesis needs a vocoder and a recognizer; give --vocoder DIR and --asr")
     if transcriber is None and asked.sampling.direction != "st" and (asked.lm or judge is not None):
         raise DataError("the perplexity and the judge read texts; name a recognizer with --asr")
-    lm = load_text_judge(asked.lm, device=resolved(asked.device)) if asked.lm else None
+    lm = load_text_judge(asked.lm, start=asked.lm_start, device=resolved(asked.device)) if asked.lm else None
     with watch_of("generated") as watch:
         samples, skips = generate_samples(speaker, source, asked.sampling, out, watch=watch)
     heard = None
