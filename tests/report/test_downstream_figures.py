@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from speechscale.report.downstream_figures import link_figures, link_rows
+from speechscale.report.downstream_figures import link_figures, link_rows, probe_figure
 from speechscale.scaling.analysis import analyze
 from tests.scaling.test_part_links import table
 
@@ -31,7 +31,7 @@ def test_points_carry_errors_and_only_a_slope_gets_a_line(links: list) -> None: 
     assert lines[0].x[-1] == max(points[0].x)
     assert np.polyfit(lines[0].x, lines[0].y, 1)[0] == pytest.approx(-0.4, abs=0.03)
     titles = [annotation.text for annotation in figure.layout.annotations]
-    assert titles[1] == "story text->text<br><span style='font-size:10px'>interleaved: no slope</span>"
+    assert titles[1] == "story text->text<br><span style='font-size:10px'>no slope: interleaved</span>"
 
 
 def test_every_verdict_is_said_in_words(links: list) -> None:  # type: ignore[type-arg]
@@ -46,3 +46,15 @@ def test_every_verdict_is_said_in_words(links: list) -> None:  # type: ignore[ty
     assert "do not share one line" in rows[2]["result"]
     assert "a slope of zero is not rejected" in rows[3]["result"]
     assert link_figures([], {}) == []
+
+
+def test_probes_along_training_stand_over_tokens_with_errors() -> None:
+    found = {"story": {"ss": {"estimate": 0.6, "se": 0.02, "n": 8}, "tt": {"estimate": 0.7, "se": None, "n": 8}}}
+    curve = {"arm": "textless", "size": "s", "seed": 0, "tokens_seen": [10, 20, 30], "loss": [3.0, 2.0, 1.5]}
+    figure = probe_figure([{**curve, "probes": [{}, found, found]}], {"textless": "#111111"})
+    assert figure is not None
+    spoken, read = figure.data
+    assert (list(spoken.x), list(spoken.y), list(spoken.error_y.array)) == ([20, 30], [0.6, 0.6], [0.02, 0.02])
+    assert list(read.y) == [0.7, 0.7]
+    assert [spoken.showlegend, read.showlegend] == [True, False]
+    assert probe_figure([{**curve, "probes": [{}, {}, {}]}, curve], {}) is None

@@ -1,19 +1,20 @@
 """Accuracy against loss: a panel per set and direction, points by arm, the lines that hold.
 
-Enters: the "links" of `laws.json`. Leaves: plotly figures and rows of text.
+Enters: the "links" of `laws.json`, curves with probes. Leaves: plotly figures and rows of text.
 The one decision worth knowing: everything drawn stands in `laws.json`; where no slope was told from zero there are
 points with their errors and no line.
 """
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from speechscale.report.figures import DIRECTIONS, PALETTE
+from speechscale.report.figures import DASHES, DIRECTIONS, PALETTE
 
 TITLES = {"runs": "Finished runs: loss on test", "probes": "Along training (probes): loss on select"}
 SHORT = {
@@ -25,6 +26,8 @@ SHORT = {
 }
 """Status of an arm as it stands in a panel's title."""
 COLUMNS = 3
+WRAP = 56
+"""Letters of a line of a panel's verdict."""
 CHANCE = 0.5
 
 
@@ -66,6 +69,10 @@ def _figure(entries: Sequence[Mapping[str, Any]], colors: Mapping[str, str]) -> 
         figure.update_xaxes(title=f"{entry['loss'].removeprefix('loss_')} loss (nats)", **at)
     figure.add_hline(y=CHANCE, line={"color": "#888", "dash": "dot", "width": 1})
     figure.update_xaxes(title_font={"size": 11}, title_standoff=4)
+    return _laid_out(figure, rows)
+
+
+def _laid_out(figure: go.Figure, rows: int) -> go.Figure:
     figure.update_yaxes(tickformat=".2f")
     figure.update_yaxes(title="accuracy", col=1)
     figure.update_annotations(font={"size": 12})
@@ -81,9 +88,17 @@ def _figure(entries: Sequence[Mapping[str, Any]], colors: Mapping[str, str]) -> 
 
 
 def _title(entry: Mapping[str, Any]) -> str:
-    """Example: 'story cloze speech->speech<br>textless: slope, interleaved: at chance'"""
-    said = ", ".join(f"{arm['group']}: {SHORT[arm['status']]}" for arm in entry["arms"])
-    return f"{entry['set'].replace('_', ' ')} {DIRECTIONS[entry['direction']]}<br><span style='font-size:10px'>{said}</span>"
+    """Example: 'story cloze speech->speech<br>slope: textless; at chance: interleaved', the second line small."""
+    by_status: dict[str, list[str]] = {}
+    for arm in entry["arms"]:
+        by_status.setdefault(SHORT[arm["status"]], []).append(arm["group"])
+    if len(by_status) == 1 and len(entry["arms"]) > 1:
+        said = f"all: {next(iter(by_status))}"
+    else:
+        said = "; ".join(f"{status}: {', '.join(arms)}" for status, arms in by_status.items())
+    lines = textwrap.wrap(said, WRAP)
+    head = f"{entry['set'].replace('_', ' ')} {DIRECTIONS[entry['direction']]}"
+    return f"{head}<br><span style='font-size:10px'>{'<br>'.join(lines)}</span>"
 
 
 def _traces(arm: Mapping[str, Any], color: str) -> list[go.Scatter]:
@@ -113,6 +128,62 @@ def _traces(arm: Mapping[str, Any], color: str) -> list[go.Scatter]:
     )
     line = go.Scatter(x=curve["loss"], y=curve["accuracy"], mode="lines", line={"color": color, "width": 1.8}, **quiet)
     return [band, line, points]
+
+
+def probe_figure(curves: Sequence[Mapping[str, Any]], colors: Mapping[str, str]) -> go.Figure | None:
+    """Probed accuracies against tokens seen, with standard errors; the other side of `figures.curves_figure`.
+
+    Args:
+        curves: its entries, with "probes": per point {set: {direction: {"estimate", "se", ...}}}, or {}.
+    """
+    found = [
+        (set_name, direction)
+        for curve in curves
+        for probes in curve.get("probes", ())
+        for set_name, directions in probes.items()
+        for direction in directions
+    ]
+    panels = sorted(set(found))
+    if not panels:
+        return None
+    columns = min(COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
+    titles = [f"{set_name.replace('_', ' ')} {DIRECTIONS[direction]}" for set_name, direction in panels]
+    figure = make_subplots(
+        rows=rows, cols=columns, subplot_titles=titles, horizontal_spacing=0.07, vertical_spacing=0.4 / rows
+    )
+    sizes = list(dict.fromkeys(curve["size"] for curve in curves))
+    named = set[str]()
+    for index, (set_name, direction) in enumerate(panels):
+        for curve in curves:
+            points = [
+                (tokens, probes[set_name][direction])
+                for tokens, probes in zip(curve["tokens_seen"], curve.get("probes", ()), strict=False)
+                if direction in probes.get(set_name, {})
+            ]
+            if not points:
+                continue
+            name = f"{curve['arm']}, {curve['size']}, seed {curve['seed']}"
+            trace = go.Scatter(
+                x=[tokens for tokens, _ in points],
+                y=[numbers["estimate"] for _, numbers in points],
+                error_y={"array": [numbers["se"] for _, numbers in points], "thickness": 1, "width": 2},
+                mode="lines+markers",
+                marker={"size": 5},
+                line={
+                    "color": colors[curve["arm"]],
+                    "dash": DASHES[sizes.index(curve["size"]) % len(DASHES)],
+                    "width": 1.4,
+                },
+                name=name,
+                legendgroup=name,
+                showlegend=name not in named,
+            )
+            named.add(name)
+            figure.add_trace(trace, row=index // columns + 1, col=index % columns + 1)
+    figure.add_hline(y=CHANCE, line={"color": "#888", "dash": "dot", "width": 1})
+    figure.update_xaxes(title={"text": "tokens seen", "font": {"size": 11}, "standoff": 4}, exponentformat="SI")
+    return _laid_out(figure, rows)
 
 
 def link_rows(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

@@ -21,7 +21,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from speechscale.report import figures
-from speechscale.report.downstream_figures import link_figures, link_rows
+from speechscale.report.downstream_figures import link_figures, link_rows, probe_figure
 from speechscale.report.numbers import short_count, short_flops
 
 TOPICS = ("loss", "transfer", "sizes", "limits")
@@ -106,6 +106,7 @@ def _part(name: str, runs: pd.DataFrame, laws: Mapping[str, Any], material: Part
         ("Accuracy on facts, by where they were met", figures.transfer_figure(runs, colors)),
         ("Accuracy against compute", figures.metric_figure(runs, colors)),
         ("Selection loss along training, largest budget", figures.curves_figure(material.curves, colors)),
+        ("Accuracy of probes along training, largest budget", probe_figure(material.curves, colors)),
         ("Learning-rate sweep, middle budget (filled: chosen)", figures.sweep_figure(material.sweep, colors)),
     ]
     return {

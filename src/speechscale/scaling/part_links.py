@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from speechscale.scaling.downstream import VERDICTS, link
+from speechscale.scaling.downstream import MIN_RUNS, VERDICTS, link
 from speechscale.scaling.runs import Part, find_metrics, numbers
 
 LOSS_OF = {"ss": "speech", "st": "speech", "ts": "speech", "tt": "text"}
@@ -97,6 +97,12 @@ def links_said(entries: Sequence[Mapping[str, Any]]) -> list[str]:
             continue
         counts = {status: sum(arm["status"] == status for arm in arms) for status in VERDICTS}
         rest = ", ".join(f"{n} {VERDICTS[status]}" for status, n in counts.items() if n and status != "fitted")
+        if counts["too_few_runs"] == len(arms):
+            said.append(
+                f"{name}: below {MIN_RUNS} runs in each of {len(arms)} combinations of set, direction and arm, so no "
+                "line is drawn"
+            )
+            continue
         if not counts["fitted"]:
             head = f"none of {len(arms)} combinations of set, direction and arm shows accuracy moving with the loss"
         else:

@@ -256,6 +256,7 @@ def _curve(results: Mapping[str, Any]) -> dict[str, Any]:
         "seed": row["seed"],
         "tokens_seen": [p["tokens_seen"] for p in points],
         "loss": [p["loss"] for p in points],
+        "probes": [p.get("probes", {}) for p in points],
     }
 
 
