@@ -125,6 +125,8 @@ def _sinks(folder: Path, options: dict[str, Any]) -> list[Any]:
 
 def _summary(record: dict[str, Any], folder: Path) -> str:
     spent = f"{record['tokens_seen']:,} tokens in {record['steps']:,} steps, {record['seconds']:,.0f} s"
+    if record.get("probe_seconds"):
+        spent += f" and {record['probe_seconds']:,.1f} s of probes"
     if record["interrupted"]:
         return f"{folder}: {record['stopped']} after {spent}; start again with the same command to go on"
     losses = [

@@ -73,7 +73,7 @@ def _figure(entries: Sequence[Mapping[str, Any]], colors: Mapping[str, str]) -> 
 
 
 def _laid_out(figure: go.Figure, rows: int) -> go.Figure:
-    figure.update_yaxes(tickformat=".2f")
+    figure.update_yaxes(tickformat=".2f", autorangeoptions={"include": [CHANCE - 0.05, CHANCE + 0.05]})
     figure.update_yaxes(title="accuracy", col=1)
     figure.update_annotations(font={"size": 12})
     figure.update_layout(

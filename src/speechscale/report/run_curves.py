@@ -146,7 +146,9 @@ def _probe_figure(runs: Sequence[RunMetrics], by: str) -> go.Figure | None:
     for index, key in enumerate(keys):
         chance = [value for run in runs for value in run.probes.get(f"{key.removesuffix(ESTIMATE)}/chance", ())]
         if figure is not None and key.endswith(ESTIMATE) and chance:
-            figure.add_hline(y=chance[-1], line={"color": "#888", "dash": "dot", "width": 1}, **_at(index, len(keys)))
+            place = _at(index, len(keys))
+            figure.add_hline(y=chance[-1], line={"color": "#888", "dash": "dot", "width": 1}, **place)
+            figure.update_yaxes(autorangeoptions={"include": [chance[-1] - 0.1, chance[-1] + 0.1]}, **place)
     return figure
 
 
