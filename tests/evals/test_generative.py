@@ -16,11 +16,13 @@ from speechscale.cli import cli
 from speechscale.corpus.imported import write_corpus
 from speechscale.errors import DataError, StaleStep
 from speechscale.evals.generated import Sample, Sampling, Speaker
-from speechscale.evals.generated_metrics import Judged, unit_metrics
+from speechscale.evals.generated_metrics import Judged, unit_metrics, write_generation
 from speechscale.evals.generative import generate_samples
-from speechscale.evals.heard import listen
+from speechscale.evals.heard import Heard, listen
 from speechscale.evals.kept import Kept
+from speechscale.evals.llm_judge import ChatJudge
 from speechscale.evals.prompts import cut_prompt, open_prompts
+from speechscale.evals.transcribe import Transcript
 from speechscale.model.slm import save_model
 from speechscale.records import NO_TIME, UnitTableBuilder, Utterance, Word, dedup
 from speechscale.skips import SkipLog
@@ -29,6 +31,7 @@ from speechscale.speech.units import SpeechTokenizer, fit_tokenizer
 from speechscale.speech.vocoder import Vocoder, train_vocoder
 from speechscale.tokens.vocabulary import Vocabulary
 from speechscale.voices.espeak import Spoken, speak_shard
+from speechscale.voices.http_client import HttpClient
 
 TEXTS = ["tom ran . he won rome .", "ann won . tom lost rome .", "he ran . ann lost .", "tom won . he ran . ann won ."]
 SHORT = "tom"
@@ -273,6 +276,43 @@ def test_nothing_is_recognized_twice(speaker: Speaker, corpus: Path, tmp_path: P
     (none,) = listen(silent, source, tmp_path, recognizer, direction="ss", span="whole")
     assert none.whole is not None
     assert none.whole.problem == "no sound was made"
+
+
+def test_grades_and_perplexities_stand_in_the_row_of_their_sample(
+    speaker: Speaker, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One continuation is silence, one grade is refused: neither may shift the rest."""
+
+    def post(client: HttpClient, body: dict[str, Any]) -> bytes:
+        said = body["messages"][0]["content"].removeprefix("T ")
+        prompt, continuation = said.split("|")
+        assert (prompt, continuation) == (f"prompt {continuation[-1]}", f"words {continuation[-1]}")
+        if continuation.endswith("2"):
+            raise DataError("no; later")
+        return json.dumps({"choices": [{"message": {"content": str(1 + int(continuation[-1]))}}]}).encode()
+
+    monkeypatch.setattr(HttpClient, "post", post)
+    judge = ChatJudge(base="https://x", model="m", kept=Kept(tmp_path / "j"), template="T {prompt}|{continuation}")
+    samples = [sample(id=f"s{i}", number=i) for i in range(4)]
+    texts = ["words 0", "", "words 2", "words 3"]
+    heard = [
+        Heard(
+            whole=Transcript(text=f"prompt {i} {text}".strip()),
+            continuation=Transcript(text=text, problem="" if text else "silence"),
+            prompt=Transcript(text=f"prompt {i}"),
+        )
+        for i, text in enumerate(texts)
+    ]
+    content = write_generation(
+        tmp_path, samples, heard, SkipLog(), Judged(direction="ss", span="alone", judge=judge), recipe={}, asr=None
+    )
+    rows = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    assert [row["judge"]["grade"] for row in rows] == [1, None, None, 4]
+    assert [row["judge"]["problem"] for row in rows] == ["", "empty", "no; later", ""]
+    assert [row["auto_bleu_words"] for row in rows] == [0.0, None, 0.0, 0.0]
+    assert (content["metrics"]["judge"]["estimate"], content["metrics"]["judge"]["n"]) == (2.5, 2)
+    assert content["metrics"]["transcripts"] == {"n": 4, "empty": 1, "empty_because": {"silence": 1}}
+    assert content["metrics"]["words_per_s"]["generated"]["estimate"] == pytest.approx(3 * 2 / 2.0 / 4)
 
 
 @pytest.mark.slow
