@@ -8,6 +8,7 @@ that two models that share a text block read the same ids.
 from __future__ import annotations
 
 import difflib
+import logging
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -87,7 +88,7 @@ def load_tasks(names: Sequence[str], include_path: Path | None = None) -> Tasks:
             remedy = f"did you mean '{near[0]}'?" if near else "`lm-eval ls tasks` lists them"
             raise DataError(f"task '{name}' is not in lm-eval{where}; {remedy}")
         try:
-            with kept_random_state():
+            with undisturbed():
                 loaded = manager.load([name])
         except Exception as error:  # datasets, the hub's client, yaml and jinja each raise their own
             raise DataError(
@@ -149,22 +150,28 @@ def run_tasks(
         seed: of everything random: few-shot examples, generation.
     """
     harness = require_harness()
-    lm = _counting(model, tokenizer, batch_size=batch_size, max_length=max_length)
     for task in tasks.tasks.values():
         if task.get_config("num_fewshot") is None:
             task.set_config(key="num_fewshot", value=0)
         task.set_fewshot_seed(seed=seed)
     # Not `simple_evaluate`: it lists packages and hardware of this machine, which takes longer than small tasks.
-    with kept_random_state(seed):
+    with undisturbed(seed):
+        lm = _counting(model, tokenizer, batch_size=batch_size, max_length=max_length)
         loaded = {"tasks": dict(tasks.tasks), "groups": dict(tasks.groups), "group_map": {}}
         found = harness.evaluate(lm, loaded, limit=limit, bootstrap_iters=0, log_samples=True)
     return Ran(samples=found["samples"], results=found["results"], truncated=lm.truncated)
 
 
 @contextmanager
-def kept_random_state(seed: int = 0) -> Iterator[None]:
-    """Seed the global random states, which lm-eval and its tasks use, and put them back afterwards."""
+def undisturbed(seed: int = 0) -> Iterator[None]:
+    """Seed the global random states, which lm-eval and its tasks use, and put them back afterwards.
+
+    Its warnings stay out: they speak of options of its command line, and what they say of cut texts is counted here.
+    """
     python, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002
+    log = logging.getLogger("lm_eval")
+    level = log.level
+    log.setLevel(logging.ERROR)
     try:
         with torch.random.fork_rng():
             random.seed(seed)
@@ -172,6 +179,7 @@ def kept_random_state(seed: int = 0) -> Iterator[None]:
             torch.manual_seed(seed)
             yield
     finally:
+        log.setLevel(level)
         random.setstate(python)
         np.random.set_state(numbers)  # noqa: NPY002
 
