@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from speechscale.study.summary import FIRST_COLUMNS, run_table
+from speechscale.study.summary import FIRST_COLUMNS, probe_table, run_table
 
 
 def record(arm: str, budget: float, rate: float, loss: float | None, *, sweep: bool) -> dict[str, Any]:
@@ -51,3 +51,29 @@ def test_a_diverged_rate_is_never_chosen_and_a_diverged_run_has_no_loss() -> Non
     )
     assert list(table["learning_rate"]) == [1e-3, 1e-3]
     assert table["loss_speech_final"].isna().tolist() == [False, True]
+
+
+def test_probes_of_all_runs_are_one_table_and_branches_of_a_trunk_one_run() -> None:
+    found = {"story": {"ss": {"estimate": 0.6, "se": None, "n": 8}}}
+    points = [{"tokens_seen": 1, "loss": 3.0}, {"tokens_seen": 2, "loss": 2.0, "probes": found}]
+
+    def probed(arm: str, budget: float, **row: Any) -> dict[str, Any]:
+        made = record(arm, budget, 1e-3, 2.0, sweep=False)
+        made["results"]["row"] |= row
+        return {"results": {**made["results"], "trajectory": points}}
+
+    table = probe_table(
+        {
+            "run/a/1": probed("x", 1.0),
+            "run/a/2": probed("y", 1.0, loss_speech_final=None, loss_text_final=1.0),
+            "run/a/3": probed("x", 2.0, branch_from_tokens=1),
+            "run/a/4": probed("x", 4.0, branch_from_tokens=2),
+            "trunk/a/x": {"results": {}},
+        }
+    )
+    assert list(table["run"]) == ["run/a/1", "run/a/2", "trunk of s-0", "trunk of s-0"]
+    assert table["loss_speech"].tolist()[0] == 2.0
+    assert table["loss_text"].isna().tolist() == [True, False, True, True]
+    assert table["acc_story_ss"].tolist() == [0.6] * 4
+    assert table["acc_story_ss_se"].isna().all()
+    assert probe_table({}).empty
