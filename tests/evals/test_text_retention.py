@@ -87,6 +87,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (path / f"{name}.yaml").write_text(CHOICE.format(name=name))
     (path / "rolling.yaml").write_text(ROLLING)
     (path / "both.yaml").write_text(GROUP)
+    lost = CHOICE.format(name="lost").replace("context", "'tom'").replace("choices", "\"['!!', 'ran']\"")
+    (path / "lost.yaml").write_text(lost.replace('delimiter: " "', 'delimiter: ""'))
     (path / "broken.yaml").write_text("task: broken\ndataset_path: json\ndataset_kwargs: {data_files: none.jsonl}\n"
                                       "test_split: test\noutput_type: multiple_choice\n")  # fmt: skip
     return path
@@ -235,6 +237,9 @@ def test_cut_documents_are_counted(models: tuple[Any, Any, Any], vocabulary: Voc
     found = compare(slm, text_lm, vocabulary, ["first"], folder, limit=4, replicates=10, max_length=3)
     assert found.stamp["truncated"] == {"text_lm": 8, "slm": 8}
     assert compare(slm, text_lm, vocabulary, ["first"], folder, limit=4, replicates=10).stamp["truncated"]["slm"] == 0
+    lost = load_tasks(["lost"], folder)
+    with pytest.raises(DataError, match=r"'tomran': 0 tokens to score, allowed 1 to 256"):
+        run_tasks(slm, text_tokenizer(vocabulary), lost)
 
 
 def test_same_seed_same_numbers_and_random_state_stays(

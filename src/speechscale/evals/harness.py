@@ -185,19 +185,29 @@ def undisturbed(seed: int = 0) -> Iterator[None]:
 
 
 def _counting(model: Any, tokenizer: Any, **settings: Any) -> Any:
-    """lm-eval's model of transformers, which also counts what it cuts: it says so in a log only."""
+    """lm-eval's model of transformers, which also counts what it cuts, and says what it cannot score."""
     from lm_eval.models.huggingface import HFLM
 
     class Counting(HFLM):  # type: ignore[misc,unused-ignore]
         truncated = 0
 
         def _loglikelihood_tokens(self, requests: Any, **options: Any) -> Any:
-            longest = self.max_length + 1
-            self.truncated += sum(len(context) + len(rest) > longest for _, context, rest in requests)
+            for texts, context, rest in requests:
+                if not 0 < len(rest) <= self.max_length:
+                    raise DataError(
+                        f"'{_shown(texts)}': {len(rest)} tokens to score, allowed 1 to {self.max_length}; give a "
+                        "greater maximum length, or leave the task out"
+                    )
+                self.truncated += len(context) + len(rest) > self.max_length + 1
             return super()._loglikelihood_tokens(requests, **options)
 
     # Its cache gives wrong log-likelihoods where two requests read the same tokens and score different numbers of them.
     return Counting(pretrained=model, tokenizer=tokenizer, backend="causal", logits_cache=False, **settings)
+
+
+def _shown(texts: tuple[str, str] | None) -> str:
+    """The end of a request's text; windows of a long document have none."""
+    return "".join(texts or ("a window of a document",))[-60:]
 
 
 def _first_line(error: Exception) -> str:
