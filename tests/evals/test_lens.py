@@ -190,6 +190,16 @@ def test_always_guessing_the_most_frequent_word_is_worth_nothing(joint: Vocabula
     assert layer["hit1"]["local"] == pytest.approx(layer["hit1"]["own"], abs=0.05)
 
 
+def test_the_picture_adds_up_to_the_score(joint: Vocabulary) -> None:
+    """Words of few and of many frames weigh the same in both."""
+    table = speech(utterances=10)
+    found = look(random_model(joint), joint, table, config=LensConfig(bins=120))
+    middle = slice(found.config.around, found.config.around + 120)
+    assert (found.picture.count[middle] == len(table.words)).all()
+    score = found.own[:, :, METRICS.index("hit10")].mean(axis=1)
+    np.testing.assert_allclose((found.picture.sums[0, :, middle] / len(table.words)).mean(axis=1), score, atol=0.01)
+
+
 def test_controls_equal_drawing(joint: Vocabulary) -> None:
     """Chance is the mean over all other words in a word's place; local over those of its utterance: by brute force."""
     table, model = speech(utterances=3, words=3), random_model(joint)
@@ -316,6 +326,10 @@ def test_places_by_hand() -> None:
     pairs = relative_pairs(one, around=3, bins=4)
     places = sorted(zip(pairs.bin.tolist(), pairs.token.tolist(), strict=True))
     assert places == [(2, 0), (3, 1), (4, 1), (5, 1), (6, 2), (7, 3), (8, 4)]
+    # Two frames in four parts: each frame stands for two of them, so that short words count as much as long ones.
+    short = relative_pairs(spoken([2], [4], [0], [2, 1, 1, 2]), around=1, bins=4)
+    assert sorted(zip(short.bin.tolist(), short.token.tolist(), strict=True)) == [
+        (0, 0), (1, 1), (2, 1), (3, 2), (4, 2), (5, 3)]  # fmt: skip
     lags = lag_pairs(one, reach=3, end=False)
     assert sorted(zip((lags.bin - 3).tolist(), lags.token.tolist(), strict=True)) == [
         (-2, 0), (-1, 0), (0, 1), (1, 1), (2, 1), (3, 2)]  # fmt: skip

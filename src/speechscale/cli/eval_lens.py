@@ -47,8 +47,8 @@ def lens(
     from speechscale.study.located import locate
 
     found = locate(model, tokenizer=tokenizer)
-    table, recipe, trained = _speech(units, split, found.speech_tokenizer, utterances, seed)
-    words = _speech(heard, "all", None, None, seed)[0].words if heard is not None else trained
+    table, recipe = _speech(units, split, found.speech_tokenizer, utterances, seed)
+    words = _heard(units, "train") if heard is None else _heard(heard, None)
     loaded, vocabulary = load_model(found.folder), found.load_vocabulary()
     config, skips = LensConfig(opening="speech" if opening == "speech" else "plain"), SkipLog()
     with ProgressLine("looked at") as watch:
@@ -87,8 +87,8 @@ def lens(
     click.echo(f"written: {out / 'lens.html'}, lens.json, lens.parquet")
 
 
-def _speech(path: Path, split: str, tokenizer: Path | None, most: int | None, seed: int) -> tuple[Any, Any, Any]:
-    """Utterances of a split, at most so many; their recipe; words of the split "train" beside them, None without."""
+def _speech(path: Path, split: str, tokenizer: Path | None, most: int, seed: int) -> tuple[Any, dict[str, Any]]:
+    """Utterances of a split, at most so many, and their recipe. Raises DataError if another tokenizer made them."""
     import numpy as np
 
     from speechscale.errors import DataError
@@ -106,9 +106,19 @@ def _speech(path: Path, split: str, tokenizer: Path | None, most: int | None, se
                 f"{made[:12]}; encode the speech with {tokenizer}"
             )
     table = concat_tables([part for part, _ in source.tables(files)])
-    if most is not None and len(table) > most:
+    if len(table) > most:
         chosen = np.random.default_rng(seed).choice(len(table), most, replace=False)
         table = table.take(np.sort(chosen).tolist())
-    everything = concat_tables([part for part, _ in UnitSource(path=path).tables(files)])
-    trained = everything.split("train").words
-    return table, recipe, trained or None
+    return table, recipe
+
+
+def _heard(path: Path, split: str | None) -> set[str] | None:
+    """Distinct words of a split (None: of all); None where there are none."""
+    from speechscale.tokens.unit_sources import UnitSource
+
+    source, words = UnitSource(path=path), set[str]()
+    for part, _ in source.tables(source.open()[1]):
+        for row, found in enumerate(part.splits):
+            if split in (None, found):
+                words.update(part.row_words(row))
+    return words or None

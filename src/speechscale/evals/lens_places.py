@@ -87,14 +87,14 @@ def nearest(spoken: Spoken, word: int, frames: Int[np.ndarray, " frames"]) -> np
 def relative_pairs(spoken: Spoken, *, around: int, bins: int) -> Pairs:
     """Places in words: `around` tokens before, `bins` equal parts of its time, `around` tokens behind.
 
-    Inside every frame counts; before and behind every token does, once, at its middle frame.
+    Every word counts once in every part, by the frame that sounds in the middle of it; before and behind each token
+    counts once, and its middle frame says whose it is.
     """
     middles = _middles(spoken)
-    parts = []
+    within, parts = np.arange(bins), []
     for word, (start, end) in enumerate(zip(spoken.starts, spoken.ends, strict=True)):
-        frames = np.arange(start, end)
-        place = ((frames - start + 0.5) / (end - start) * bins).astype(np.int64)
-        parts.append((word, spoken.token_of_frame[frames], around + place))
+        frames = start + (2 * within + 1) * (end - start) // (2 * bins)
+        parts.append((word, spoken.token_of_frame[frames], around + within))
         opens, closes = spoken.token_of_frame[start], spoken.token_of_frame[end - 1]
         steps = np.arange(1, around + 1)
         for tokens, place in ((opens - steps, around - steps), (closes + steps, around + bins + steps - 1)):

@@ -114,8 +114,8 @@ def lens_figures(figures: Mapping[str, Any]) -> list[tuple[str, str, go.Figure]]
         "band: 95 % interval."
     )
     when = (
-        "Top 10 minus chance. Inside the word: ten equal parts of its time. Outside: single speech tokens before and "
-        "behind it."
+        "Top 10 minus chance. Inside the word: equal parts of its time, every word counting once in each. Outside: "
+        "single speech tokens before and behind it."
     )
     late = (
         f"Top 10 minus chance in layer {best}, frame by frame. Dotted: the largest; only frames that a quarter of the "
