@@ -28,6 +28,7 @@ import click
     show_default=True,
     help="Items beyond the model's context: leave them out with a reason, or score them by windows.",
 )
+@click.option("--compile", "compiled", is_flag=True, help="torch.compile each block; for many items.")
 @click.option("--batch-tokens", type=click.IntRange(min=1), default=4096, show_default=True)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
 @click.option(
@@ -72,7 +73,12 @@ def run(
             protocols=options["protocols"],
             limit=options["limit"],
             seed=options["seed"],
-            how=How(precision=options["precision"], long=options["long_"], batch_tokens=options["batch_tokens"]),
+            how=How(
+                precision=options["precision"],
+                long=options["long_"],
+                batch_tokens=options["batch_tokens"],
+                compiled=options["compiled"],
+            ),
             device=options["device"],
             workers=options["workers"],
         ),

@@ -35,12 +35,14 @@ class How:
     Args:
         precision: "bf16" runs the body in bf16. long: items beyond the context are dropped with a reason ("refuse") or
             scored by windows. batch_tokens: of a forward pass. context: longest item, if less than the model's.
+        compiled: torch.compile each block, for long evaluations.
     """
 
     precision: Precision = "fp32"
     long: Long = "refuse"
     batch_tokens: int = BATCH_TOKENS
     context: int | None = None
+    compiled: bool = False
 
 
 def evaluate(
@@ -81,7 +83,7 @@ def evaluate(
                 plan += _planned(own, cuts, vocabulary, direction, protocols, model, how, skips)
     tally = _Tally(total=sum(len(laid_out) // 2 for _, _, laid_out in plan), watch=watch)
     scored: list[Choice] = []
-    reader = Reader(model, vocabulary, how.precision)
+    reader = Reader(model, vocabulary, how.precision, compiled=how.compiled)
     for direction, layout, laid_out in plan:
         key = (benchmark, direction, str(layout))
         done = {} if journal is None else journal.read(key)
