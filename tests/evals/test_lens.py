@@ -133,7 +133,7 @@ def test_finds_the_layer_that_carries_the_words(joint: Vocabulary) -> None:
     assert figures["best"]["layer"] == 2
     for metric in ("hit1", "hit10", "reciprocal_rank", "ever10"):
         assert figures["layers"][2][metric]["own"] == pytest.approx(1)
-    # A random other word is the same one as often as words repeat.
+    # Another word is the same one as often as words repeat.
     counts = np.unique(table.words, return_counts=True)[1]
     same = float((counts * (counts - 1)).sum() / (len(table.words) * (len(table.words) - 1)))
     assert figures["layers"][2]["hit1"]["chance"] == pytest.approx(same, abs=1e-6)
@@ -187,7 +187,8 @@ def test_always_guessing_the_most_frequent_word_is_worth_nothing(joint: Vocabula
     layer = summarize(look(model, joint, table), replicates=10)["layers"][2]
     assert layer["hit1"]["own"] == pytest.approx(material.counts.max() / material.counts.sum())
     assert layer["hit1"]["difference"] == pytest.approx(0, abs=1e-6)
-    assert layer["hit1"]["local"] == pytest.approx(layer["hit1"]["own"], abs=0.05)
+    assert layer["hit1"]["local"] == pytest.approx(layer["hit1"]["own"], abs=1e-6)
+    assert (layer["hit1"]["low"], layer["hit1"]["high"]) == (pytest.approx(0, abs=1e-6), pytest.approx(0, abs=1e-6))
 
 
 def test_the_picture_adds_up_to_the_score(joint: Vocabulary) -> None:
@@ -201,7 +202,7 @@ def test_the_picture_adds_up_to_the_score(joint: Vocabulary) -> None:
 
 
 def test_controls_equal_drawing(joint: Vocabulary) -> None:
-    """Chance is the mean over all other words in a word's place; local over those of its utterance: by brute force."""
+    """Chance is the word's token at the times of all other words; local, of those of its utterance: by brute force."""
     table, model = speech(utterances=3, words=3), random_model(joint)
     found = look(model, joint, table)
     material = lay_out(table, joint, LensConfig(), SkipLog())
@@ -223,8 +224,8 @@ def test_controls_equal_drawing(joint: Vocabulary) -> None:
     for name, values in (("hit10", hit), ("ever10", ever), ("logprob", logprob)):
         m = METRICS.index(name)
         np.testing.assert_allclose(found.own[3, :, m], values.diagonal(), atol=1e-5)
-        np.testing.assert_allclose(found.chance[3, :, m], np.where(other, values, 0).sum(1) / 8, atol=1e-5)
-        np.testing.assert_allclose(found.local[3, :, m], np.where(neighbor, values, 0).sum(1) / 2, atol=1e-5)
+        np.testing.assert_allclose(found.chance[3, :, m], np.where(other, values, 0).sum(0) / 8, atol=1e-5)
+        np.testing.assert_allclose(found.local[3, :, m], np.where(neighbor, values, 0).sum(0) / 2, atol=1e-5)
     assert 0 < hit.mean() < 1
 
 

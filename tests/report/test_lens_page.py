@@ -121,7 +121,7 @@ def test_pictures_hold_the_figures(record: dict[str, Any]) -> None:
     assert np.array(heat.z, float).shape == (len(figures["layers"]), 26)
     assert heat.zmin == -heat.zmax
     names = {trace.name: list(trace.y) for trace in layer_figure(figures).data}
-    assert names["other words (chance)"] == [layer["hit10"]["chance"] for layer in figures["layers"]]
+    assert names["while other words sound (chance)"] == [layer["hit10"]["chance"] for layer in figures["layers"]]
     lag = lag_figure(figures).data[0]
     assert list(lag.x) == [1000 * frame / 50 for frame in figures["lag"]["start"]["frames"]]
 
@@ -134,9 +134,9 @@ def test_the_verdict_follows_the_interval(record: dict[str, Any]) -> None:
                "lag": {"start": {"peak_frames": 7, "peak_low": 5.0, "peak_high": 9.0, "peak_s": 0.14}}}  # fmt: skip
     lines = verdict(figures)
     assert lines[0] == (
-        "In layer 2 of 3 the word's token is among the top 10 of all text tokens 40.0% of the time the word sounds; "
-        "other words in its place get 10.0%. Difference: +30.0 points [+25.0, +35.0], cross-fitted +29.0 points; "
-        "beyond what the embedding of one unit says: +10.0 points [+5.0, +15.0]."
+        "In layer 2 of 3 the word's token is among the top 10 of all text tokens 40.0% of the time the word sounds, "
+        "and 10.0% while other words do. Difference: +30.0 points [+25.0, +35.0], cross-fitted +29.0 points; beyond "
+        "what the embedding of one unit says: +10.0 points [+5.0, +15.0]."
     )
     assert lines[1].startswith("77.0% of words are among the top 10 at some time while they sound (chance 20.0%).")
     assert lines[1].endswith("at +7 frames [+5, +9] (+140 ms) from the word's start.")

@@ -1,9 +1,9 @@
 """The logit lens of an interleaved SLM: does a layer carry the word's text token while the model hears the word?
 
 Enters: a model, its vocabulary, units with word times. Leaves: a `Lens`, how well each layer names each word at each
-time, beside what other words' tokens get at the same times.
-The one decision worth knowing: every control is worked out in full, not drawn: the chance of a word is the mean over
-all other words of the set put in its place, so it keeps word frequencies and has no noise of its own.
+time, beside what its token gets while other words sound.
+The one decision worth knowing: every control is worked out in full, not drawn: the chance of a word is what its token
+gets while all other words sound, so it keeps how frequent a token is and has no noise of its own.
 
 Source: arXiv 2606.22473 (interleaved SLMs pass through an implicit transcription); nostalgebraist 2020 (logit lens).
 """

@@ -80,10 +80,11 @@ class Lens:
 
     Args:
         rows: of the unit table, one per utterance.
-        own: METRICS of each word's own token (NaN never). chance: mean over all other words in its place. local: mean
-            over the other words of its own utterance; NaN where it has none.
+        own: METRICS of each word's own token while it sounds. chance: of the same token, mean over the times of all
+            other words. local: over those of the other words of its utterance; NaN where it has none.
         around: hits in the top 10, mean over the tokens before and behind each word; NaN where there are none.
-        picture: sums (3, layers, bins) of own, chance and local hits in the top 10 along `around | word | around`.
+        picture: sums (3, layers, bins) of own, chance and local hits in the top 10 along `around | word | around`;
+            chance and local here of the tokens of the other words at this time.
         lags: sums (utterances, layers, lags) of own minus chance by frames from the word's "start" or "end".
         counts: words taken and left out, by reason. frequencies: shares of first tokens, most frequent first.
     """

@@ -1,8 +1,8 @@
 """What was read in every layer, summed up by words and by time.
 
 Enters: `Read`s, one per layer and utterance. Leaves: a `Lens`. Needs no torch.
-The one decision worth knowing: what other words would have got in a word's place is worked out for all of them at once
-from the table of asked tokens, so a control costs one product and needs no drawing.
+The one decision worth knowing: what a word's token gets while all other words sound is worked out from sums over the
+table of asked tokens, so a control costs one product and needs no drawing.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class Tally:
         bounds = np.concatenate([[0], np.cumsum([len(spoken.words) for spoken in material.spoken])])
         self.bounds = bounds
         shape = (layers, self.total, len(METRICS))
-        self.own, self.chance, self.local = (np.full(shape, np.nan, np.float32) for _ in range(3))
+        self.own, self.local = (np.full(shape, np.nan, np.float32) for _ in range(2))
+        # What each asked token got over the times of all words.
+        self.everywhere = np.zeros((layers, len(material.asked), len(METRICS)))
         self.around = np.full((layers, self.total, 2), np.nan, np.float32)
         bins = 2 * config.around + config.bins
         self.picture = np.zeros((3, layers, bins))
@@ -77,20 +79,18 @@ class Tally:
         words = slice(self.bounds[at], self.bounds[at + 1])
         others, neighbors = self.total - 1, len(spoken.words) - 1
         hits = ranks <= TOP
+        time = shares.sum(axis=0)
         tables = [ranks <= k for k in (1, 5)] + [hits, np.where(ranks <= RANKS, 1 / ranks, 0.0), logprobs]
-        for m, table in enumerate(tables):
-            own = table[:, spoken.codes].astype(np.float64)  # (T, words)
-            mine = np.einsum("wt,tw->w", shares, own)
-            self.own[layer, words, m] = mine
-            self.chance[layer, words, m] = (shares @ (table @ counts) - mine) / others
-            if neighbors:
-                self.local[layer, words, m] = (shares @ own.sum(axis=1) - mine) / neighbors
         ever = np.stack([hits[share > 0].any(axis=0) for share in shares])  # (words, asked)
-        mine = ever[np.arange(len(ever)), spoken.codes]
-        self.own[layer, words, -1] = mine
-        self.chance[layer, words, -1] = (ever @ counts - mine) / others
-        if neighbors:
-            self.local[layer, words, -1] = (ever[:, spoken.codes].sum(axis=1) - mine) / neighbors
+        for m, table in enumerate([*tables, ever]):
+            own = table[:, spoken.codes].astype(np.float64)  # (T or words, words)
+            last = m == len(tables)
+            mine = own.diagonal() if last else np.einsum("wt,tw->w", shares, own)
+            here = own.sum(axis=0) if last else time @ own
+            self.own[layer, words, m] = mine
+            self.everywhere[layer, :, m] += ever.sum(axis=0) if last else time @ table
+            if neighbors:
+                self.local[layer, words, m] = (here - mine) / neighbors
         own = hits[:, spoken.codes].astype(np.float64)
         chance = ((hits @ counts)[:, None] - own) / others
         local = (own.sum(axis=1, keepdims=True) - own) / neighbors if neighbors else chance
@@ -116,7 +116,9 @@ class Tally:
         lengths = [len(entry.words) for entry in spoken]
         rows = np.repeat([entry.row for entry in spoken], lengths)
         numbers = np.concatenate([entry.words for entry in spoken])
-        tokens = asked[np.concatenate([entry.codes for entry in spoken])]
+        codes = np.concatenate([entry.codes for entry in spoken])
+        tokens = asked[codes]
+        chance = (self.everywhere[:, codes] - self.own) / (self.total - 1)
         words = LensWords(
             utterance=np.repeat(np.arange(len(spoken)), lengths),
             id=[table.ids[row] for row in rows],
@@ -134,7 +136,7 @@ class Tally:
             rows=[entry.row for entry in spoken],
             words=words,
             own=self.own,
-            chance=self.chance,
+            chance=chance.astype(np.float32),
             local=self.local,
             around=self.around,
             picture=Axis(sums=self.picture, count=self.picture_count),

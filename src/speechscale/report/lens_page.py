@@ -1,7 +1,7 @@
 """A logit lens as a page: where in the model and when in the word its text token stands out.
 
 Enters: the content of lens.json. Leaves: one HTML file that needs no network. The one decision worth knowing: pictures
-show hits minus what other words get at the same place and time, so that white means nothing, not zero.
+show hits minus what other words' tokens get at the same time, so that white means nothing, not zero.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ NOTES = (
     "The best layer is chosen among those behind a block, on the same words, which flatters it a little; the "
     "cross-fitted figure is free of that: layers are chosen on one half of the utterances and measured on the other. "
     "Intervals are per layer, not for all at once.",
-    "Chance keeps how frequent words are. Neighbors, other words of the same utterance in the word's place, also keep "
-    "what the utterance is about: a model that only knows the topic beats chance, not its neighbors.",
+    "Chance, the same token while other words sound, keeps how often the layer says it anyway. Neighbors, the same "
+    "token while the other words of its utterance sound, also keep what the utterance is about: a model that only knows the "
+    "topic beats chance, not its neighbors. Less than chance is possible: a layer that says what comes next says the "
+    "word before it sounds, and others while it does.",
     "Words that are hit before they begin are expected from what came before; words with an earlier mention can be "
     "repeated. The table of words tells them apart.",
 )
@@ -76,7 +78,7 @@ def verdict(figures: Mapping[str, Any]) -> list[str]:
         beyond = best["beyond_embedding"]
         found = (
             f"In {where} the word's token is among the top 10 of all text tokens {best['own']:.1%} of the time the "
-            f"word sounds; other words in its place get {best['chance']:.1%}. Difference: {_band(best, 'difference')}, "
+            f"word sounds, and {best['chance']:.1%} while other words do. Difference: {_band(best, 'difference')}, "
             f"cross-fitted {_points(best['cross_fitted'])}; beyond what the embedding of one unit says: "
             f"{_band(beyond, 'value')}."
         )
@@ -133,9 +135,12 @@ def layer_figure(figures: Mapping[str, Any]) -> go.Figure:
     layers = [layer["hit10"] for layer in figures["layers"]]
     x = list(range(len(layers)))
     figure = make_subplots(cols=2, horizontal_spacing=0.09, subplot_titles=("top 10", "top 10 minus chance"))
-    lines = [("the word's own token", "own", OWN, "solid"), ("other words (chance)", "chance", CHANCE, "dash")]
+    lines = [
+        ("while the word sounds", "own", OWN, "solid"),
+        ("while other words sound (chance)", "chance", CHANCE, "dash"),
+    ]
     if layers[0]["local"] is not None:
-        lines.append(("other words of the utterance", "local", LOCAL, "dot"))
+        lines.append(("while others of its utterance sound", "local", LOCAL, "dot"))
     for name, key, color, dash in lines:
         y = [layer[key] for layer in layers]
         line = {"color": color, "dash": dash}
