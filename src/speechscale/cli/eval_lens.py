@@ -34,7 +34,7 @@ def lens(
     Writes lens.json, lens.html and lens.parquet. The opening "plain" is `<eos>` and units, as in training; "speech" has
     the marker `<speech>` in front. Words only read are told apart by --heard, or by the split "train" of UNITS.
     """
-    from dataclasses import asdict, replace
+    from dataclasses import asdict
 
     from speechscale.evals.lens import look, top_tokens
     from speechscale.evals.lens_summary import LensConfig, summarize, typical_utterance, write_words
@@ -55,8 +55,7 @@ def lens(
         seen = look(loaded, vocabulary, table, config=config, heard=words, skips=skips, watch=watch)
     figures = summarize(seen, seed=seed)
     best = figures["best"]["layer"]
-    alone = replace(config, batch_tokens=1)
-    example = top_tokens(loaded, vocabulary, table, seen.rows[typical_utterance(seen, best)], alone)
+    example = top_tokens(loaded, vocabulary, table, seen.rows[typical_utterance(seen, best)], config)
     record: dict[str, Any] = {
         "format": "speechscale lens",
         "format_version": 1,

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -84,10 +84,6 @@ class AbxResult:
 
     figures: tuple[AbxError, ...]
     taken: dict[str, tuple[int, int]]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {"figures": [asdict(figure) for figure in self.figures], "taken": self.taken}
 
 
 def abx(
