@@ -46,7 +46,7 @@ def test_what_an_evaluation_writes_can_be_compared(tmp_path: Path) -> None:
         items = [choice for protocol in protocols for choice in choices(text, protocol=protocol)]
         stamp = Stamp(model=name, model_sha256=name, params_total=9, vocabulary="v", speech_tokenizer=None)
         tested = Benchmark(task="sblimp", title="sBLIMP", sha256="d" * 64, items=40, dropped=0)
-        write_results(tmp_path / name, items, protocols, stamp=stamp, benchmarks={"sblimp": tested})
+        write_results(tmp_path / name, items, {"sblimp": protocols}, stamp=stamp, benchmarks={"sblimp": tested})
     done = run("compare", tmp_path / "base", tmp_path / "big", "--replicates", 200)
     assert done.exit_code == 0, done.output
     assert "sblimp dev ss, speechscale: big is better by 50.0" in done.output

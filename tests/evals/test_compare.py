@@ -49,6 +49,14 @@ def test_each_protocol_aggregates_in_its_own_way() -> None:
     assert [row.b - row.a for row in rows] == pytest.approx([row.difference.estimate for row in rows])
 
 
+def test_whole_questions_are_decided_before_they_are_compared() -> None:
+    # Questions of two pairs: a gets none right (one pair each), b the first. The lowest difference would be 0 and -1.
+    a, b = (choices(text, per_pair=2) for text in ("+--+", "++-+"))
+    (row,) = compare(scored("a", a), scored("b", b), protocols=[get_protocol("speechscale:aggregate=all")]).rows
+    assert (row.a, row.b, row.difference.estimate) == (0.0, 0.5, 0.5)
+    assert (row.difference.n_pairs, row.difference.pairs_better, row.difference.pairs_worse) == (2, 1, 0)
+
+
 def test_a_protocol_reads_the_choices_of_its_layout() -> None:
     sims = PROTOCOLS["sims"]
     sides = [

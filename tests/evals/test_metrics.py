@@ -153,7 +153,7 @@ def test_intervals_cover_the_truth(truth: float, aggregate: str) -> None:
 def test_the_interval_at_the_edge_is_exact() -> None:
     clusters = Clusters.of([1.0] * 40, [str(i) for i in range(40)], [""] * 40)
     low, high = share_interval(clusters, "item")
-    assert (low, high) == (pytest.approx(0.0881**0 - 0.0881, abs=1e-4), 1.0)  # Clopper-Pearson 40 of 40
+    assert (low, high) == (pytest.approx(0.9119, abs=1e-4), 1.0)  # Clopper-Pearson, 40 of 40
     low, high = share_interval(Clusters.of([0.0] * 40, [str(i) for i in range(40)], [""] * 40), "item")
     assert (low, high) == (0.0, pytest.approx(0.0881, abs=1e-4))
 
@@ -190,6 +190,16 @@ def test_tags_and_phenomena() -> None:
     parts = by_phenomenon(scored)
     assert parts["", "facts", "st", "home"] == (1.0, 0.0, 3)
     assert parts["", "facts", "st", "food"][0] == 0.0
+
+
+def test_a_question_is_right_where_all_its_pairs_are() -> None:
+    # Two questions of four endings: one loses to a wrong ending. 5 of 6 pairs, 1 of 2 questions; chance 1 in 4.
+    scored = [choice("q1", -1, -2) for _ in range(3)]
+    scored += [choice("q2", -1, -2), choice("q2", -1, -2), choice("q2", -2, -1)]
+    pairs, questions = measure(scored, [PROTOCOL, get_protocol("speechscale:aggregate=all")])
+    assert (pairs.estimate, pairs.chance) == (pytest.approx(5 / 6), 0.5)
+    assert (questions.estimate, questions.chance, questions.n_pairs) == (0.5, 0.25, 2)
+    assert questions.se == pytest.approx(0.5)
 
 
 def test_undecided_items_are_counted() -> None:

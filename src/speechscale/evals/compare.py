@@ -182,8 +182,16 @@ def _compared(
 ) -> Compared:
     decided = [np.array([pair[side].correct(protocol) for pair in pairs]) for side in (0, 1)]
     clusters, phenomena = [pair[0].pair for pair in pairs], [pair[0].phenomenon for pair in pairs]
-    means = [estimate(Clusters.of(values.tolist(), clusters, phenomena), protocol.aggregate) for values in decided]
-    found = paired_difference(decided[1] - decided[0], clusters, phenomena, protocol.aggregate, **settings)
+    aggregate = protocol.aggregate
+    if (
+        aggregate == "all"
+    ):  # the lowest of differences is not the difference of the lowest: whole pairs are decided first
+        decided = [Clusters.of(values.tolist(), clusters, phenomena).lowest for values in decided]
+        first = dict(reversed(list(zip(clusters, phenomena, strict=True))))
+        clusters, aggregate = list(dict.fromkeys(clusters)), "pair"
+        phenomena = [first[pair] for pair in clusters]
+    means = [estimate(Clusters.of(values.tolist(), clusters, phenomena), aggregate) for values in decided]
+    found = paired_difference(decided[1] - decided[0], clusters, phenomena, aggregate, **settings)
     return Compared(
         benchmark=key[0],
         set=key[1],

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from speechscale.errors import DataError
 from speechscale.evals.choices import Choice
 from speechscale.evals.cuts import Cut, cut_items
 from speechscale.evals.layouts import Candidate, Direction, candidates, item_directions, require_spellable
@@ -63,7 +64,9 @@ def evaluate(
 
     Args:
         table: units of the recordings, rows named as `cuts.candidate_id`; None: nothing was spoken.
-        directions: None: all that exist. protocols: their layouts are scored, one forward pass each.
+        directions: None: all that exist; text in a language that the model's tokenizer does not know is then left out
+            with a reason, and refused where it was asked for.
+        protocols: their layouts are scored, one forward pass each.
         skips: told of each item and direction that is left out.
         journal: where finished items are kept.
 
@@ -78,8 +81,8 @@ def evaluate(
         own = [item for item in items if item.set == name]
         for direction in item_directions(own, vocabulary, spoken=table is not None):
             if wanted is None or direction in wanted:
-                if "t" in direction:
-                    require_spellable(own, vocabulary)
+                if "t" in direction and not _spellable(own, vocabulary, direction, skips, must=wanted is not None):
+                    continue
                 plan += _planned(own, cuts, vocabulary, direction, protocols, model, how, skips)
     tally = _Tally(total=sum(len(laid_out) // 2 for _, _, laid_out in plan), watch=watch)
     scored: list[Choice] = []
@@ -90,6 +93,20 @@ def evaluate(
         fresh = {c.id: c for c in _score(model, reader, laid_out, done, benchmark, how, key, journal, tally)}
         scored += [done.get(c.item.id) or fresh[c.item.id] for c in laid_out[::2]]
     return scored
+
+
+def _spellable(items: Sequence[Item], vocabulary: Vocabulary, direction: str, skips: SkipLog, *, must: bool) -> bool:
+    """Whether the model knows the language of the items; if it `must`, not knowing it is an error."""
+    try:
+        require_spellable(items, vocabulary)
+    except DataError as error:
+        if must:
+            raise
+        reason, _, remedy = str(error).rpartition("; ")
+        for item in items:
+            skips.add(f"{item.id} ({direction})", reason, remedy)
+        return False
+    return True
 
 
 def _planned(

@@ -25,11 +25,12 @@ BLOCK = 2**22
 
 @dataclass(frozen=True, slots=True)
 class Clusters:
-    """Sums and numbers of the items of each pair, and the number of its phenomenon."""
+    """Sums, numbers and lowest values of the items of each pair, and the number of its phenomenon."""
 
     sums: Float[np.ndarray, " pairs"]
     counts: Float[np.ndarray, " pairs"]
     strata: Int[np.ndarray, " pairs"]
+    lowest: Float[np.ndarray, " pairs"]
 
     @classmethod
     def of(cls, values: Sequence[float], pairs: Sequence[str], phenomena: Sequence[str]) -> Clusters:
@@ -39,8 +40,11 @@ class Clusters:
         which = np.array([names.setdefault(pair, len(names)) for pair in pairs], np.int64)
         first = np.unique(which, return_index=True)[1]
         kinds = np.array([strata.setdefault(phenomena[i], len(strata)) for i in first], np.int64)
-        sums = np.bincount(which, np.asarray(values, np.float64), minlength=len(names))
-        return cls(sums, np.bincount(which, minlength=len(names)).astype(np.float64), kinds)
+        numbers = np.asarray(values, np.float64)
+        lowest = np.full(len(names), np.inf)
+        np.minimum.at(lowest, which, numbers)
+        sums = np.bincount(which, numbers, minlength=len(names))
+        return cls(sums, np.bincount(which, minlength=len(names)).astype(np.float64), kinds, lowest)
 
     def __len__(self) -> int:
         return len(self.sums)
@@ -49,19 +53,23 @@ class Clusters:
     def means(self) -> Float[np.ndarray, " pairs"]:
         return self.sums / self.counts
 
+    def values(self, aggregate: Aggregate) -> Float[np.ndarray, " pairs"]:
+        """What each pair counts where pairs count alike."""
+        return self.lowest if aggregate == "all" else self.means
+
     def phenomena(self) -> Iterator[Clusters]:
         """The clusters of each phenomenon."""
         for stratum in range(int(self.strata.max()) + 1):
             at = self.strata == stratum
-            yield Clusters(self.sums[at], self.counts[at], np.zeros(int(at.sum()), np.int64))
+            yield Clusters(self.sums[at], self.counts[at], np.zeros(int(at.sum()), np.int64), self.lowest[at])
 
 
 def estimate(clusters: Clusters, aggregate: Aggregate) -> float:
-    """Mean over items; over pairs of their means; or over phenomena of the latter."""
+    """Mean over items; over pairs of their means (all: of their lowest values); or over phenomena of the means."""
     if aggregate == "item":
         return float(clusters.sums.sum() / clusters.counts.sum())
-    if aggregate == "pair":
-        return float(clusters.means.mean())
+    if aggregate != "macro":
+        return float(clusters.values(aggregate).mean())
     return math.fsum(float(part.means.mean()) for part in clusters.phenomena()) / (int(clusters.strata.max()) + 1)
 
 
@@ -81,8 +89,8 @@ def standard_error(clusters: Clusters, aggregate: Aggregate) -> float:
     if groups < 2:
         return math.nan
     mean = estimate(clusters, aggregate)
-    if aggregate == "pair":
-        errors, size = clusters.means - mean, float(groups)
+    if aggregate != "item":
+        errors, size = clusters.values(aggregate) - mean, float(groups)
     else:
         errors, size = clusters.sums - mean * clusters.counts, float(clusters.counts.sum())
     return math.sqrt(groups / (groups - 1) * float((errors**2).sum())) / size
@@ -115,25 +123,26 @@ def bootstrap_of(
         if aggregate == "item":
             parts.append(clusters.sums[drawn].sum(axis=1) / clusters.counts[drawn].sum(axis=1))
         else:
-            parts.append(clusters.means[drawn].mean(axis=1))
+            parts.append(clusters.values(aggregate)[drawn].mean(axis=1))
     return np.concatenate(parts)
 
 
 def share_interval(
     clusters: Clusters, aggregate: Aggregate, *, replicates: int = REPLICATES, seed: int = 0, level: float = LEVEL
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of a share (values in [0, 1]); NaN below two pairs.
+    """Percentile bootstrap interval of a share (values in [0, 1]); NaN below two pairs (for macro: in any phenomenon).
 
     Where all pairs say 0, or all 1, no sample can differ; there the exact one-sided bound for that many observations
     stands in (Clopper and Pearson 1934): 40 of 40 right is [.91, 1].
     """
     groups, tail = len(clusters), (1 - level) / 2
-    if groups < 2:
+    smallest = min(map(len, clusters.phenomena())) if aggregate == "macro" else groups
+    if smallest < 2:
         return math.nan, math.nan
-    means = clusters.means
-    if (means == 1).all():
+    values = clusters.values(aggregate)
+    if (values == 1).all():
         return float(tail ** (1 / groups)), 1.0
-    if (means == 0).all():
+    if (values == 0).all():
         return 0.0, float(1 - tail ** (1 / groups))
     low, high = np.quantile(bootstrap(clusters, aggregate, replicates=replicates, seed=seed), [tail, 1 - tail])
     return float(low), float(high)

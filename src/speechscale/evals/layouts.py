@@ -25,7 +25,7 @@ from speechscale.tokens.vocabulary import Vocabulary
 Direction = Literal["ss", "st", "ts", "tt"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 """Modality of the prompt, then of the candidate: s speech, t text."""
-SPEECH_ONLY_SETS = frozenset({"words"})
+SPEECH_ONLY_SETS = frozenset({"words", "swuggy"})
 """Sets whose bad candidates are not words, so that text says nothing about them."""
 UNKNOWN_LIMIT, LETTERS_LIMIT = 0.2, 1.2
 """Share of unknown tokens, and tokens per letter, above which a text tokenizer is of another language."""
@@ -101,7 +101,7 @@ def item_directions(
     """List the directions all these items exist in (and the vocabulary can write).
 
     Without a prompt there is nothing to cross: speech alone and text alone remain. Without known text only speech is
-    left, and so it is for "words". Not `spoken`: only text is left.
+    left, and so it is for words against non-words. Not `spoken`: only text is left.
     """
     allowed: tuple[Direction, ...] = DIRECTIONS
     if any(not item.has_prompt for item in items):

@@ -8,7 +8,7 @@ pairs it is a mean of, how many of them nothing could decide, a standard error a
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -97,8 +97,14 @@ def _metric(
         n_phenomena=len({choice.phenomenon for choice in chosen}),
         n_ties=int(sum(abs(choice.margin(protocol)) <= protocol.tie_nats for choice in chosen)),
         n_identical=sum(choice.identical for choice in chosen),
-        chance=chance,
+        chance=_chance(chosen, len(clusters)) if protocol.aggregate == "all" else chance,
     )
+
+
+def _chance(chosen: Sequence[Choice], pairs: int) -> float:
+    """Of pairs whose items are all right: one in (items + 1), the right ending among all of a question."""
+    sizes = Counter(choice.pair for choice in chosen)
+    return math.fsum(1 / (1 + size) for size in sizes.values()) / pairs
 
 
 def clusters_of(chosen: Sequence[Choice], protocol: Protocol) -> Clusters:

@@ -144,7 +144,8 @@ def _recipe(
     recorded = not voices and any(getattr(raw, role) is not None for raw in raws for role in ROLES)
     clips = [getattr(raw, role) for raw in raws for role in ROLES if getattr(raw, role)] if recorded else []
     recipe = {
-        **{f"facts.{key}": value for key, value in asdict(source.facts).items()},
+        "task": source.facts.task,  # what else is said of it may be worded anew
+        "version": source.facts.version,
         "items": lines_sha256(asdict(raw) for raw in raws),
         "recordings": canonical_sha256({"sizes": _sizes(source.root, clips)}) if clips else None,
         "root": str(source.root.resolve()) if clips and source.root is not None else None,

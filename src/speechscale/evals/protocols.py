@@ -20,7 +20,7 @@ Span = Literal["whole", "ending"]
 Softmax = Literal["full", "own"]
 Start = Literal["eos", "none"]
 Markers = Literal["crossing", "always"]
-Aggregate = Literal["item", "pair", "macro"]
+Aggregate = Literal["item", "pair", "macro", "all"]
 
 TIE_NATS = 1e-5
 """Margins up to this size (in the protocol's own unit) are rounding, not preference."""
@@ -54,7 +54,8 @@ class Protocol:
         softmax: over the full vocabulary, or among the ids of each token's "own" modality (`<eos>` and markers: full).
         end: whether `<eos>` behind the last token is scored, as one more token.
         ties: what an undecided item counts.
-        aggregate: mean over items; mean over pairs of the mean in each; or "macro", the mean over phenomena of that.
+        aggregate: mean over items; mean over pairs of the mean in each; "macro", the mean over phenomena of that; or
+            "all", the share of pairs whose items are all right (a question of four is three items of one pair).
         source: where the choices come from, and which of them are ours.
     """
 

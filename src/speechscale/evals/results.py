@@ -19,8 +19,7 @@ from speechscale.evals.choices import Choice, read_choices, write_choices
 from speechscale.evals.intervals import LEVEL, REPLICATES
 from speechscale.evals.metrics import Metric, measure, metric_records
 from speechscale.evals.protocols import Protocol
-from speechscale.files import canonical_sha256, read_versioned, write_json
-from speechscale.records import Item
+from speechscale.files import read_versioned, write_json
 
 FORMAT = "speechscale eval results"
 FORMAT_VERSION = 1
@@ -102,7 +101,7 @@ class Results:
 def write_results(
     folder: Path,
     scored: Sequence[Choice],
-    protocols: Sequence[Protocol],
+    protocols: Mapping[str, Sequence[Protocol]],
     *,
     stamp: Stamp,
     benchmarks: Mapping[str, Tested],
@@ -110,14 +109,14 @@ def write_results(
     """Write scores.parquet, then results.json; return the metrics.
 
     Args:
-        benchmarks: by the name that the choices carry.
+        protocols, benchmarks: by the name that the choices carry.
     """
     metrics: list[Metric] = []
     for name, tested in benchmarks.items():
         own = [choice for choice in scored if choice.benchmark == name]
         metrics += measure(
             own,
-            protocols,
+            protocols[name],
             replicates=stamp.replicates,
             seed=stamp.seed,
             level=stamp.level,
@@ -131,7 +130,7 @@ def write_results(
             "format_version": FORMAT_VERSION,
             "stamp": stamp.record(),
             "benchmarks": {name: asdict(tested) for name, tested in benchmarks.items()},
-            "protocols": {p.name: {**p.stamp(), "source": p.source} for p in protocols},
+            "protocols": {p.name: {**p.stamp(), "source": p.source} for own in protocols.values() for p in own},
             "metrics": metric_records(metrics),
         },
     )
@@ -148,8 +147,3 @@ def read_results(folder: Path) -> Results:
         protocols=saved["protocols"],
         metrics=saved["metrics"],
     )
-
-
-def items_sha256(items: Sequence[Item]) -> str:
-    """Checksum of items: texts, pairs, voices, in order."""
-    return canonical_sha256({"items": [asdict(item) for item in items]})

@@ -77,7 +77,7 @@ def run_benchmarks(
         DataError: see `evaluate`; no item at all could be scored. StaleStep: `out` holds results of another recipe.
     """
     vocabulary = located.load_vocabulary()
-    protocols = _protocols(wanted, benchmarks)
+    protocols = {name: _protocols(wanted, benchmark) for name, benchmark in benchmarks.items()}
     model = load_model(located.folder).to(_device(wanted.device))
     tokenizer = None
     if located.speech_tokenizer is not None and vocabulary.num_units:
@@ -103,7 +103,9 @@ def run_benchmarks(
     try:
         for name, benchmark in benchmarks.items():
             before, first = len(skips), len(scored)
-            scored += _one(model, vocabulary, located, name, benchmark, protocols, wanted, skips, journal, watch_of)
+            scored += _one(
+                model, vocabulary, located, name, benchmark, protocols[name], wanted, skips, journal, watch_of
+            )
             tested[name] = _tested(benchmark, scored[first:], len(skips) - before)
     finally:
         journal.close()
@@ -169,8 +171,8 @@ def drawn(items: Sequence[Item], limit: int | None, seed: int) -> list[Item]:
     return [item for item in items if (item.set, item.pair) in kept]
 
 
-def _protocols(wanted: Wanted, benchmarks: Mapping[str, Benchmark]) -> list[Protocol]:
-    names = wanted.protocols or (DEFAULT, *(benchmark.facts.protocol for benchmark in benchmarks.values()))
+def _protocols(wanted: Wanted, benchmark: Benchmark) -> list[Protocol]:
+    names = wanted.protocols or (DEFAULT, benchmark.facts.protocol)
     return [get_protocol(name) for name in dict.fromkeys(names)]
 
 
@@ -198,13 +200,13 @@ def _tested(benchmark: Benchmark, scored: Sequence[Choice], dropped: int) -> Tes
 
 
 def _recipe(
-    stamp: Stamp, benchmarks: Mapping[str, Benchmark], protocols: Sequence[Protocol], wanted: Wanted
+    stamp: Stamp, benchmarks: Mapping[str, Benchmark], protocols: Mapping[str, Sequence[Protocol]], wanted: Wanted
 ) -> dict[str, Any]:
     """What decides the numbers; not devices, workers and batches."""
     return {
         "stamp": stamp.record(),
         "benchmarks": {name: benchmark.sha256 for name, benchmark in benchmarks.items()},
-        "protocols": {p.name: p.stamp() for p in protocols},
+        "protocols": {name: {p.name: p.stamp() for p in own} for name, own in protocols.items()},
         "directions": wanted.directions,
         "limit": wanted.limit,
     }

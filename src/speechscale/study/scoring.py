@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from speechscale.corpus.tables import read_items
+from speechscale.evals.benchmark import items_sha256
 from speechscale.evals.evaluate import How, evaluate
 from speechscale.evals.metrics import flat_columns, metric_records
 from speechscale.evals.protocols import get_protocol
-from speechscale.evals.results import Stamp, Tested, items_sha256, write_results
+from speechscale.evals.results import Stamp, Tested, write_results
 from speechscale.evals.weights import weights_sha256
 from speechscale.records import Item
 from speechscale.skips import SkipLog
@@ -90,6 +91,6 @@ def evaluate_sets(
         items=len({(choice.set, choice.id) for choice in scored}),
         dropped=len(skips),
     )
-    metrics = write_results(out, scored, protocols, stamp=stamp, benchmarks={BENCHMARK: tested})
+    metrics = write_results(out, scored, {BENCHMARK: protocols}, stamp=stamp, benchmarks={BENCHMARK: tested})
     first = [metric for metric in metrics if metric.protocol == protocols[0].name]
     return {"columns": flat_columns(first), "metrics": metric_records(metrics), "items_dropped": len(skips)}

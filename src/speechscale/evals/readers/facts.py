@@ -117,6 +117,7 @@ _ALL = (
     ),
     Facts(
         task="swag",
+        protocol="speechscale:aggregate=all",
         title="SWAG, text",
         version="regular",
         paper="Zellers et al. 2018, arXiv 1808.05326",
@@ -126,6 +127,7 @@ _ALL = (
     ),
     Facts(
         task="hellaswag",
+        protocol="speechscale:aggregate=all",
         title="HellaSwag, text",
         version="as in the file",
         paper="Zellers et al. 2019, arXiv 1905.07830",
