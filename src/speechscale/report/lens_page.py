@@ -31,9 +31,9 @@ NOTES = (
     "cross-fitted figure is free of that: layers are chosen on one half of the utterances and measured on the other. "
     "Intervals are per layer, not for all at once.",
     "Chance, the same token while other words sound, keeps how often the layer says it anyway. Neighbors, the same "
-    "token while the other words of its utterance sound, also keep what the utterance is about: a model that only knows "
-    "the topic beats chance, not its neighbors. Less than chance is possible: a layer that says what comes next says the "
-    "word before it sounds, and others while it does.",
+    "token while the other words of its utterance sound, also keep what the utterance is about: a model that only "
+    "knows the topic beats chance, not its neighbors. Less than chance is possible: a layer that says what comes next "
+    "says the word before it sounds, and others while it does.",
     "Words that are hit before they begin are expected from what came before; words with an earlier mention can be "
     "repeated. The table of words tells them apart.",
 )
