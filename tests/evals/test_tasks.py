@@ -11,7 +11,7 @@ import pytest
 from speechscale.corpus.items import items
 from speechscale.corpus.world import WorldConfig, build_world
 from speechscale.errors import DataError
-from speechscale.evals.protocols import PROTOCOLS
+from speechscale.evals.protocols import get_protocol
 from speechscale.evals.readers.facts import FACTS, LAYOUTS
 from speechscale.evals.tasks import TASKS, storyworld
 
@@ -22,7 +22,7 @@ SMALL = {"characters": "12", "relations": "4", "values_per_relation": "3", "seed
 def test_every_task_says_where_it_comes_from(name: str) -> None:
     task, facts = TASKS[name], FACTS[name]
     assert (task.name, facts.task) == (name, name)
-    assert facts.protocol in PROTOCOLS
+    assert get_protocol(facts.protocol).aggregate
     assert facts.chance == task.chance == 0.5
     assert all((facts.title, facts.version, facts.paper, facts.licence, facts.origin, task.about, LAYOUTS[name]))
     assert facts.origin[1:] in task.example_layout
