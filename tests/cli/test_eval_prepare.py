@@ -9,7 +9,7 @@ import numpy as np
 from click.testing import CliRunner, Result
 
 from speechscale.cli import cli
-from speechscale.evals.benchmark import open_benchmark
+from speechscale.evals.benchmarks.benchmark import open_benchmark
 from speechscale.evals.tasks import TASKS
 from speechscale.speech.units import fit_tokenizer
 from tests.corpus.sources import write_lines

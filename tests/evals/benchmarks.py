@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from speechscale.evals.raw import Clip, Facts, RawItem, Source
+from speechscale.evals.benchmarks.raw import Clip, Facts, RawItem, Source
 from speechscale.records import Item, Word
 from speechscale.skips import SkipLog
 

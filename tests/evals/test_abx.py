@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from speechscale.cli.eval_abx import abx as abx_command
 from speechscale.errors import DataError
-from speechscale.evals import abx_distance
-from speechscale.evals.abx import AbxConfig, AbxError, abx
-from speechscale.evals.abx_distance import dtw_matrix, edit_matrix
-from speechscale.evals.abx_tokens import Token, labeled, phone_instances, word_instances
+from speechscale.evals.analysis import abx_distance
+from speechscale.evals.analysis.abx import AbxConfig, AbxError, abx
+from speechscale.evals.analysis.abx_distance import dtw_matrix, edit_matrix
+from speechscale.evals.analysis.abx_tokens import Token, labeled, phone_instances, word_instances
 from speechscale.records import NO_TIME, UnitTable, UnitTableBuilder
 from speechscale.speech.labeled import Labeled
 from speechscale.speech.unit_files import write_units

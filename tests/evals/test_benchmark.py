@@ -13,10 +13,10 @@ import pytest
 from speechscale.corpus import unit_corpus
 from speechscale.corpus.tables import write_items
 from speechscale.errors import DataError
-from speechscale.evals.benchmark import Benchmark, open_benchmark, set_counts
+from speechscale.evals.benchmarks.benchmark import Benchmark, open_benchmark, set_counts
+from speechscale.evals.benchmarks.prepare import prepare
+from speechscale.evals.benchmarks.raw import RawItem
 from speechscale.evals.cuts import Cut, cut_items
-from speechscale.evals.prepare import prepare
-from speechscale.evals.raw import RawItem
 from speechscale.speech.units import SpeechTokenizer, fit_tokenizer, phone_tokenizer
 from speechscale.voices.espeak import phone_inventory
 from tests.evals.benchmarks import apart, item, joined, source, texts
@@ -67,7 +67,7 @@ def test_phone_labels_come_from_the_voice_that_spoke(tmp_path: Path, monkeypatch
     table = made.units(folder)
     assert table.ids == ["t0/good", "t0/bad", "t1/good", "t1/bad"]
     assert all(isinstance(cut, Cut) for cut in cut_items(made.items(), table).values())
-    monkeypatch.setattr("speechscale.evals.benchmark.encode_corpus", None)
+    monkeypatch.setattr("speechscale.evals.benchmarks.benchmark.encode_corpus", None)
     assert made.units(folder).ids == table.ids
     recorded = prepare(source([joined(tmp_path / "src", "a")], tmp_path / "src"), tmp_path / "recorded")
     with pytest.raises(DataError, match="not spoken by espeak voices"):

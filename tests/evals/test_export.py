@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from speechscale.errors import DataError
-from speechscale.evals import exported_utils
 from speechscale.evals.cuts import cut_items
 from speechscale.evals.evaluate import evaluate
-from speechscale.evals.export import export_tasks, safe_name
+from speechscale.evals.harness import exported_utils
+from speechscale.evals.harness.export import export_tasks, safe_name
+from speechscale.evals.harness.spelled import Spelled, encode_pair, load_tokenizer, save_tokenizer, spell
 from speechscale.evals.layouts import DIRECTIONS, candidates
 from speechscale.evals.metrics import measure
 from speechscale.evals.protocols import PROTOCOLS, Likelihood, Protocol, get_protocol
-from speechscale.evals.spelled import Spelled, encode_pair, load_tokenizer, save_tokenizer, spell
 from speechscale.records import Item, UnitTable, UnitTableBuilder
 from speechscale.skips import read_skips
 from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer

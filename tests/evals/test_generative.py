@@ -15,14 +15,14 @@ from click.testing import CliRunner
 from speechscale.cli import cli
 from speechscale.corpus.imported import write_corpus
 from speechscale.errors import DataError, StaleStep
-from speechscale.evals.generated import Sample, Sampling, Speaker
-from speechscale.evals.generated_metrics import Judged, unit_metrics, write_generation
-from speechscale.evals.generative import generate_samples
-from speechscale.evals.heard import Heard, listen
-from speechscale.evals.kept import Kept
-from speechscale.evals.llm_judge import ChatJudge
-from speechscale.evals.prompts import cut_prompt, open_prompts
-from speechscale.evals.transcribe import Transcript
+from speechscale.evals.generation.generating import generate_samples
+from speechscale.evals.generation.kept import Kept
+from speechscale.evals.generation.listening import Heard, listen
+from speechscale.evals.generation.llm_judge import ChatJudge
+from speechscale.evals.generation.measures import Judged, unit_metrics, write_generation
+from speechscale.evals.generation.prompts import cut_prompt, open_prompts
+from speechscale.evals.generation.samples import Sample, Sampling, Speaker
+from speechscale.evals.generation.transcribe import Transcript
 from speechscale.model.slm import save_model
 from speechscale.records import NO_TIME, UnitTableBuilder, Utterance, Word, dedup
 from speechscale.skips import SkipLog

@@ -19,11 +19,11 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GraniteConfig
 
 from speechscale.errors import DataError
-from speechscale.evals import lens_reader
-from speechscale.evals.lens import lay_out, look, top_tokens
-from speechscale.evals.lens_places import Spoken, inside, lag_pairs, nearest, relative_pairs
-from speechscale.evals.lens_reader import _Reader, _visited
-from speechscale.evals.lens_summary import (
+from speechscale.evals.analysis import lens_reader
+from speechscale.evals.analysis.lens import lay_out, look, top_tokens
+from speechscale.evals.analysis.lens_places import Spoken, inside, lag_pairs, nearest, relative_pairs
+from speechscale.evals.analysis.lens_reader import _Reader, _visited
+from speechscale.evals.analysis.lens_summary import (
     METRICS,
     RANKS,
     Lens,

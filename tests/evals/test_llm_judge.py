@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from speechscale.errors import DataError
-from speechscale.evals import llm_judge
-from speechscale.evals.kept import Kept
-from speechscale.evals.llm_judge import ChatJudge, read_grade
+from speechscale.evals.generation import llm_judge
+from speechscale.evals.generation.kept import Kept
+from speechscale.evals.generation.llm_judge import ChatJudge, read_grade
 from speechscale.voices import http_client
 from speechscale.voices.segments import EngineDown
 

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from speechscale.errors import DataError
-from speechscale.evals.perplexity import TextJudge, load_text_judge, perplexity
+from speechscale.evals.generation.perplexity import TextJudge, load_text_judge, perplexity
 from speechscale.model.slm import save_model
 from speechscale.tokens.vocabulary import Vocabulary
 

@@ -16,11 +16,11 @@ import soundfile
 
 from speechscale.corpus.imported import open_corpus
 from speechscale.errors import DataError, StaleStep
-from speechscale.evals import joining
-from speechscale.evals.benchmark import Benchmark, items_sha256
-from speechscale.evals.prepare import prepare, prepared, read_source
-from speechscale.evals.raw import Clip, RawItem, Source, Task
-from speechscale.evals.splitting import split_at_ending, split_last_sentence, words_of_text
+from speechscale.evals.benchmarks import joining
+from speechscale.evals.benchmarks.benchmark import Benchmark, items_sha256
+from speechscale.evals.benchmarks.prepare import prepare, prepared, read_source
+from speechscale.evals.benchmarks.raw import Clip, RawItem, Source, Task
+from speechscale.evals.benchmarks.splitting import split_at_ending, split_last_sentence, words_of_text
 from speechscale.records import Utterance, Word
 from speechscale.skips import SkipLog, read_skips
 from tests.evals.benchmarks import BAD_WORDS, FACTS, GOOD_WORDS, apart, item, joined, noise, source, texts
@@ -190,8 +190,8 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pyt
         calls.clear()
         patch.setattr(place, call)
 
-    hear = "speechscale.evals.hearing.hear"
-    spoken, join = "speechscale.corpus.spoken_shards.write_audio", "speechscale.evals.joining.join"
+    hear = "speechscale.evals.benchmarks.hearing.hear"
+    spoken, join = "speechscale.corpus.spoken_shards.write_audio", "speechscale.evals.benchmarks.joining.join"
     for place, dies_at in ((spoken, 4), (hear, 3)) if kind == "spoken" else ((hear, 3), (join, 4)):
         with monkeypatch.context() as patch:
             counted(place, dies_at)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from speechscale.errors import DataError
-from speechscale.evals.raw import Clip, RawItem
+from speechscale.evals.benchmarks.raw import Clip, RawItem
 from speechscale.evals.tasks import pairs
 from speechscale.records import Word
 from tests.evals.trees import write_lines, write_sounds

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from speechscale.errors import DataError
-from speechscale.evals.raw import Clip, RawItem, Source
-from speechscale.evals.readers.labelled import role_of
-from speechscale.evals.readers.stories import read_stories, with_foreign_endings
-from speechscale.evals.readers.storycloze import parted
+from speechscale.evals.benchmarks.raw import Clip, RawItem, Source
+from speechscale.evals.benchmarks.readers.labelled import role_of
+from speechscale.evals.benchmarks.readers.stories import read_stories, with_foreign_endings
+from speechscale.evals.benchmarks.readers.storycloze import parted
 from speechscale.evals.tasks import (
     cloze,
     cross_modal,

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from speechscale.errors import DataError
-from speechscale.evals.raw import RawItem, Source
-from speechscale.evals.readers.tables import TextFile, table_rows
+from speechscale.evals.benchmarks.raw import RawItem, Source
+from speechscale.evals.benchmarks.readers.tables import TextFile, table_rows
 from speechscale.evals.tasks import blimp, hellaswag, swag
 from tests.evals.trees import HELLASWAG_ROW, SWAG_HEADER, SWAG_ROW, blimp_file, swag_table, write_lines, write_table
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from speechscale.errors import DataError
-from speechscale.evals.raw import RawItem, Source
+from speechscale.evals.benchmarks.raw import RawItem, Source
 from speechscale.evals.tasks import sblimp, swuggy
 from speechscale.speech.audio import load_audio
 from tests.evals.trees import SENTENCES, VOICES, WORDS, lexical_tree, syntactic_tree, write_table, zerospeech_tree

@@ -11,8 +11,8 @@ import pytest
 from speechscale.corpus.items import items
 from speechscale.corpus.world import WorldConfig, build_world
 from speechscale.errors import DataError
+from speechscale.evals.benchmarks.readers.facts import FACTS, LAYOUTS
 from speechscale.evals.protocols import get_protocol
-from speechscale.evals.readers.facts import FACTS, LAYOUTS
 from speechscale.evals.tasks import TASKS, storyworld
 
 SMALL = {"characters": "12", "relations": "4", "values_per_relation": "3", "seed": "5"}

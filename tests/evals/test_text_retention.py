@@ -16,11 +16,11 @@ import torch
 from tokenizers import processors
 
 from speechscale.errors import DataError, MissingExtra
-from speechscale.evals.export import export_tasks
-from speechscale.evals.harness import load_tasks, run_tasks, text_tokenizer
+from speechscale.evals.harness.export import export_tasks
+from speechscale.evals.harness.paired_tasks import Difference
+from speechscale.evals.harness.runs import load_tasks, run_tasks, text_tokenizer
+from speechscale.evals.harness.text_retention import How, Retention, retention
 from speechscale.evals.layouts import candidates
-from speechscale.evals.paired_tasks import Difference
-from speechscale.evals.text_retention import How, Retention, retention
 from speechscale.model.slm import drop_speech, extend
 from speechscale.records import Item
 from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer

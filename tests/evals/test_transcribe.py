@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from speechscale.errors import DataError
-from speechscale.evals.transcribe import PipelineTranscriber, open_transcriber, problem_of, transcribe
+from speechscale.evals.generation.transcribe import PipelineTranscriber, open_transcriber, problem_of, transcribe
 from speechscale.records import Utterance
 from speechscale.voices.espeak import speak_shard
 

@@ -13,11 +13,11 @@ import torch
 
 from speechscale.corpus.tables import write_items
 from speechscale.errors import DataError
+from speechscale.evals.benchmarks.prepare import prepare
+from speechscale.evals.benchmarks.raw import RawItem
 from speechscale.evals.evaluate import How, evaluate
 from speechscale.evals.metrics import measure
-from speechscale.evals.prepare import prepare
 from speechscale.evals.protocols import get_protocol
-from speechscale.evals.raw import RawItem
 from speechscale.model.sizes import SIZES
 from speechscale.model.slm import new_model
 from speechscale.records import Item, UnitTable, UnitTableBuilder

@@ -31,9 +31,9 @@ def abx(
     """ABX error of words as sequences of units without durations, within and across speakers; chance is 0.5."""
     from dataclasses import asdict, replace
 
-    from speechscale.evals.abx import AbxConfig
-    from speechscale.evals.abx import abx as measure
-    from speechscale.evals.abx_tokens import labeled, word_instances
+    from speechscale.evals.analysis.abx import AbxConfig
+    from speechscale.evals.analysis.abx import abx as measure
+    from speechscale.evals.analysis.abx_tokens import labeled, word_instances
     from speechscale.files import write_json
     from speechscale.records import concat_tables
     from speechscale.tokens.unit_sources import UnitSource

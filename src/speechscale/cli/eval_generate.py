@@ -76,7 +76,7 @@ def generate(
 
     The same command goes on after an interruption; with another --asr, --lm or --judge it measures the same samples.
     """
-    from speechscale.evals.generated import Sampling
+    from speechscale.evals.generation.samples import Sampling
     from speechscale.progress import ProgressLine
     from speechscale.study.generating import Asked, run_generation
     from speechscale.study.located import locate

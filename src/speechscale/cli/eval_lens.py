@@ -36,8 +36,8 @@ def lens(
     """
     from dataclasses import asdict
 
-    from speechscale.evals.lens import look, top_tokens
-    from speechscale.evals.lens_summary import LensConfig, summarize, typical_utterance, write_words
+    from speechscale.evals.analysis.lens import look, top_tokens
+    from speechscale.evals.analysis.lens_summary import LensConfig, summarize, typical_utterance, write_words
     from speechscale.evals.weights import weights_sha256
     from speechscale.files import write_json
     from speechscale.model.folders import load_model

@@ -10,8 +10,8 @@ import click
 from speechscale.cli.units import DEVICE, MODELS, parse_settings
 
 if TYPE_CHECKING:
-    from speechscale.evals.benchmark import Benchmark
-    from speechscale.evals.raw import Task
+    from speechscale.evals.benchmarks.benchmark import Benchmark
+    from speechscale.evals.benchmarks.raw import Task
     from speechscale.voices.engines import VoiceOptions
 
 
@@ -92,8 +92,8 @@ def prepare(
 
     Nothing is copied unless it has to be made. With --voice texts are spoken. The same command goes on after a stop.
     """
-    from speechscale.evals.prepare import prepare as make
-    from speechscale.evals.prepare import read_source
+    from speechscale.evals.benchmarks.prepare import prepare as make
+    from speechscale.evals.benchmarks.prepare import read_source
     from speechscale.progress import ProgressLine
     from speechscale.speech.encoders.base import Runtime
 

@@ -49,8 +49,8 @@ def run(
     A BENCHMARK is a folder made by `eval prepare`, or original data as TASK=PATH (`eval list` names the tasks). The
     same command goes on after an interruption.
     """
+    from speechscale.evals.benchmarks.prepare import prepared
     from speechscale.evals.evaluate import How
-    from speechscale.evals.prepare import prepared
     from speechscale.progress import ProgressLine
     from speechscale.study.evaluating import Wanted, run_benchmarks
     from speechscale.study.located import locate

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from speechscale.evals.text_retention import Retention
+    from speechscale.evals.harness.text_retention import Retention
 
 MODEL = click.argument("model", type=click.Path(path_type=Path))
 
@@ -33,7 +33,7 @@ def export(model: Path, benchmark: Path, out: Path, tokenizer: Path | None, **op
     BENCHMARK is a folder made by `eval prepare`. OUT/README.md says how to run the tasks; they need lm-eval and a model
     with this vocabulary, nothing of speechscale.
     """
-    from speechscale.evals.benchmark import open_benchmark
+    from speechscale.evals.benchmarks.benchmark import open_benchmark
     from speechscale.progress import ProgressLine
     from speechscale.study.located import locate
     from speechscale.study.text_tasks import export_benchmark
@@ -82,7 +82,7 @@ def retention(
     Released tasks take their data from the Hugging Face hub; own ones (--include-path), also exported ones of texts,
     need no network.
     """
-    from speechscale.evals.text_retention import How
+    from speechscale.evals.harness.text_retention import How
     from speechscale.files import write_json
     from speechscale.study.located import locate
     from speechscale.study.text_tasks import retain

@@ -12,18 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from speechscale.errors import DataError
-from speechscale.evals.raw import Source, Task
-from speechscale.evals.readers.facts import FACTS, LAYOUTS
-from speechscale.evals.readers.labelled import apart_items
-from speechscale.evals.readers.numbered import SALMON_PARTS, salmon_items, slamkit_items
-from speechscale.evals.readers.pairing import at_least_one, folders_with_recordings
-from speechscale.evals.readers.pairs import pair_items
-from speechscale.evals.readers.stories import read_stories, with_foreign_endings
-from speechscale.evals.readers.storycloze import multi_speaker_items, storycloze_items
-from speechscale.evals.readers.tables import TextFile
-from speechscale.evals.readers.texts import blimp_items, hellaswag_items, story_items, swag_items
-from speechscale.evals.readers.words import WordTimes
-from speechscale.evals.readers.worlds import (
+from speechscale.evals.benchmarks.raw import Source, Task
+from speechscale.evals.benchmarks.readers.facts import FACTS, LAYOUTS
+from speechscale.evals.benchmarks.readers.labelled import apart_items
+from speechscale.evals.benchmarks.readers.numbered import SALMON_PARTS, salmon_items, slamkit_items
+from speechscale.evals.benchmarks.readers.pairing import at_least_one, folders_with_recordings
+from speechscale.evals.benchmarks.readers.pairs import pair_items
+from speechscale.evals.benchmarks.readers.stories import read_stories, with_foreign_endings
+from speechscale.evals.benchmarks.readers.storycloze import multi_speaker_items, storycloze_items
+from speechscale.evals.benchmarks.readers.tables import TextFile
+from speechscale.evals.benchmarks.readers.texts import blimp_items, hellaswag_items, story_items, swag_items
+from speechscale.evals.benchmarks.readers.words import WordTimes
+from speechscale.evals.benchmarks.readers.worlds import (
     DEFAULT_SETS,
     WORLD_OPTIONS,
     item_sets,
@@ -32,7 +32,7 @@ from speechscale.evals.readers.worlds import (
     world_config,
     world_items,
 )
-from speechscale.evals.readers.zerospeech import gold_folder, lexical_items, syntactic_items
+from speechscale.evals.benchmarks.readers.zerospeech import gold_folder, lexical_items, syntactic_items
 from speechscale.skips import SkipLog
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from speechscale.errors import DataError, StaleStep
-from speechscale.evals.benchmark import Benchmark
+from speechscale.evals.benchmarks.benchmark import Benchmark
 from speechscale.evals.choices import Choice
 from speechscale.evals.evaluate import How, evaluate
 from speechscale.evals.layouts import Direction

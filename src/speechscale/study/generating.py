@@ -16,16 +16,16 @@ from typing import Any, Literal
 import torch
 
 from speechscale.errors import DataError
-from speechscale.evals.auto_bleu import Orders
-from speechscale.evals.generated import Sampling, Speaker
-from speechscale.evals.generated_metrics import Judged, write_generation
-from speechscale.evals.generative import generate_samples, recipe, vocoder_sha256
-from speechscale.evals.heard import listen
-from speechscale.evals.kept import Kept
-from speechscale.evals.llm_judge import TEMPLATE, ChatJudge
-from speechscale.evals.perplexity import Span, load_text_judge
-from speechscale.evals.prompts import PromptSource, open_prompts
-from speechscale.evals.transcribe import Transcriber, open_transcriber
+from speechscale.evals.generation.auto_bleu import Orders
+from speechscale.evals.generation.generating import generate_samples, recipe, vocoder_sha256
+from speechscale.evals.generation.kept import Kept
+from speechscale.evals.generation.listening import listen
+from speechscale.evals.generation.llm_judge import TEMPLATE, ChatJudge
+from speechscale.evals.generation.measures import Judged, write_generation
+from speechscale.evals.generation.perplexity import Span, load_text_judge
+from speechscale.evals.generation.prompts import PromptSource, open_prompts
+from speechscale.evals.generation.samples import Sampling, Speaker
+from speechscale.evals.generation.transcribe import Transcriber, open_transcriber
 from speechscale.files import canonical_sha256
 from speechscale.model.slm import load_model
 from speechscale.progress import Watch

@@ -19,7 +19,7 @@ import numpy as np
 
 from speechscale.corpus.tables import read_items
 from speechscale.errors import DataError
-from speechscale.evals.benchmark import Benchmark, open_benchmark
+from speechscale.evals.benchmarks.benchmark import Benchmark, open_benchmark
 from speechscale.evals.choices import Choice
 from speechscale.evals.evaluate import How, evaluate
 from speechscale.evals.intervals import estimate, standard_error

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from speechscale.corpus.tables import read_items
-from speechscale.evals.benchmark import items_sha256
+from speechscale.evals.benchmarks.benchmark import items_sha256
 from speechscale.evals.evaluate import How, evaluate
 from speechscale.evals.metrics import flat_columns, metric_records
 from speechscale.evals.protocols import get_protocol

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 
 from speechscale.errors import DataError
-from speechscale.evals.benchmark import Benchmark
+from speechscale.evals.benchmarks.benchmark import Benchmark
 from speechscale.evals.cuts import cut_items
-from speechscale.evals.export import ExportedTask, export_tasks
+from speechscale.evals.harness.export import ExportedTask, export_tasks
+from speechscale.evals.harness.text_retention import How, Retention, retention
 from speechscale.evals.layouts import DIRECTIONS, Direction
 from speechscale.evals.protocols import DEFAULT, get_protocol
-from speechscale.evals.text_retention import How, Retention, retention
 from speechscale.model.folders import load_model, load_text_lm, text_lm_config
 from speechscale.progress import Watch
 from speechscale.study.evaluating import drawn

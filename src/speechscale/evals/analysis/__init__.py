@@ -1,0 +1,1 @@
+"""Looking inside: layers of a model, units of speech."""

@@ -1,0 +1,1 @@
+"""Benchmarks: from original data to a folder that can be scored."""

@@ -1,0 +1,1 @@
+"""What a model says: samples, and every measure of them."""

@@ -1,0 +1,1 @@
+"""lm-evaluation-harness: our tasks for it, its tasks for us."""
