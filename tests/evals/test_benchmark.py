@@ -54,6 +54,47 @@ def test_units_are_encoded_once(tmp_path: Path, tokenizer: Path, monkeypatch: py
     assert list(frames) == ["a/good", "a/bad", "b/good", "b/bad"]
 
 
+def test_a_choice_of_items_costs_its_own_recordings_only(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "src"
+    made = prepare(source([apart(root, "a"), apart(root, "b", 1), apart(root, "c", 2)], root), tmp_path / "out")
+    a, b, c = made.items()
+    part = made.units(tokenizer, items=[c, a], workers=0)
+    roles = ("good", "bad", "prompt", "good-ending", "bad-ending")
+    assert part.ids == [f"{name}/{role}" for name in "ac" for role in roles]
+    assert made.units(tokenizer, items=[b], workers=0).ids == [f"b/{role}" for role in roles]
+    fingerprint = SpeechTokenizer.load(tokenizer).fingerprint[:16]
+    assert not (made.folder / "units" / fingerprint).exists()
+    assert len(list((made.folder / "units").glob(f"{fingerprint}-*/units.json"))) == 2
+
+    def encodes(*_: object, **__: object) -> None:
+        raise AssertionError("encoded again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(unit_corpus, "run_parts", encodes)
+        assert made.units(tokenizer, items=[a, c], workers=0).units.tolist() == part.units.tolist()
+    whole = made.units(tokenizer, items=[a, b, c], workers=0)
+    assert (made.folder / "units" / fingerprint / "units.json").is_file()
+    rows = [row for row, id in enumerate(whole.ids) if id[0] in "ac"]
+    assert whole.take(rows).units.tolist() == part.units.tolist()
+    monkeypatch.setattr(unit_corpus, "run_parts", encodes)
+    assert made.units(tokenizer, items=[c, b], workers=0).ids == whole.ids
+    with pytest.raises(DataError, match="it has no item 'x'; choose from its own"):
+        prepare(source([apart(root, "a")], root), tmp_path / "one").units(tokenizer, items=[replace(a, id="x")])
+
+
+def test_a_choice_goes_on_where_the_benchmark_was_moved_to(tmp_path: Path, tokenizer: Path) -> None:
+    root = tmp_path / "src"
+    made = prepare(source([apart(root, "a"), apart(root, "b", 1)], root), tmp_path / "out")
+    chosen = made.items()[:1]
+    made.units(tokenizer, items=chosen, workers=0)
+    (folder,) = (made.folder / "units").iterdir()
+    (folder / "units.json").unlink()  # As if it had been stopped.
+    moved = open_benchmark((tmp_path / "out").rename(tmp_path / "moved"))
+    assert len(moved.units(tokenizer, items=chosen, workers=0)) == 5
+
+
 def test_prepare_encodes_at_once_where_a_tokenizer_is_named(tmp_path: Path, tokenizer: Path) -> None:
     made = prepare(source([joined(tmp_path, "a")], tmp_path), tmp_path / "out", tokenizer=tokenizer)
     (folder,) = (made.folder / "units").iterdir()
@@ -67,6 +108,11 @@ def test_phone_labels_come_from_the_voice_that_spoke(tmp_path: Path, monkeypatch
     table = made.units(folder)
     assert table.ids == ["t0/good", "t0/bad", "t1/good", "t1/bad"]
     assert all(isinstance(cut, Cut) for cut in cut_items(made.items(), table).values())
+    assert made.units(folder, items=made.items()[1:]).ids == table.ids  # All are there.
+    fresh = prepare(source(texts(2)), tmp_path / "fresh", voices=("us-f2",))
+    one = fresh.units(folder, items=fresh.items()[1:])
+    assert one.ids == table.ids[2:]
+    assert one.units.tolist() == table.take([2, 3]).units.tolist()
     monkeypatch.setattr("speechscale.evals.benchmarks.benchmark.encode_corpus", None)
     assert made.units(folder).ids == table.ids
     recorded = prepare(source([joined(tmp_path / "src", "a")], tmp_path / "src"), tmp_path / "recorded")

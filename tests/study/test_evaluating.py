@@ -22,7 +22,8 @@ from speechscale.evals.benchmarks.benchmark import Benchmark
 from speechscale.evals.benchmarks.prepare import prepare
 from speechscale.evals.choices import read_choices
 from speechscale.evals.evaluate import How
-from speechscale.evals.results import read_results
+from speechscale.evals.protocols import PROTOCOLS
+from speechscale.evals.results import measured_under, read_results
 from speechscale.model.sizes import SIZES
 from speechscale.model.slm import load_model, new_model, save_model
 from speechscale.progress import Watch
@@ -138,6 +139,23 @@ def test_a_killed_run_goes_on_and_scores_nothing_twice(
     ]
 
 
+def test_a_limit_encodes_the_drawn_recordings_only(model: Path, tmp_path: Path) -> None:
+    fresh = prepare(source(texts()), tmp_path / "toy", voices=("us-f2",), workers=0)
+    wanted = Wanted(directions=("ss",), limit=1, workers=0)
+    results = run_benchmarks(parts(model), {"toy": fresh}, tmp_path / "out", wanted, watch_of=unwatched)
+    (choice,) = {choice.id for choice in results.scores()}
+    (encoded,) = (fresh.folder / "units").glob("*/units.json")
+    assert json.loads(encoded.read_text())["info"]["read"] == 2
+    whole = run_benchmarks(
+        parts(model),
+        {"toy": fresh},
+        tmp_path / "whole",
+        Wanted(directions=("ss",), workers=0),
+        watch_of=unwatched,
+    )
+    assert [c for c in whole.scores() if c.id == choice] == results.scores()
+
+
 def test_a_finished_folder_is_read_and_another_recipe_refused(
     model: Path, bench: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +183,16 @@ def test_the_stamp_says_what_was_scored_by_what(model: Path, bench: Benchmark, t
     assert saved["protocols"]["speechscale"]["normalization"] == "mean"
     assert read_choices(tmp_path / "scores.parquet")[1]["stamp"]["model"] == saved["stamp"]["model"]
     assert {m["n_items"] for m in read_results(tmp_path).metrics} == {3}
+
+
+def test_a_protocol_nobody_asked_for_is_read_off_the_scores(model: Path, bench: Benchmark, tmp_path: Path) -> None:
+    few = Wanted(directions=("tt",), protocols=("speechscale",))
+    both = Wanted(directions=("tt",), protocols=("speechscale", "slam"))
+    asked = run_benchmarks(parts(model), {"toy": bench}, tmp_path / "both", both, watch_of=unwatched)
+    later = run_benchmarks(parts(model), {"toy": bench}, tmp_path / "few", few, watch_of=unwatched)
+    assert measured_under(later, PROTOCOLS["slam"]).metrics == asked.metrics
+    with pytest.raises(DataError, match=r"'none-crossing' of protocol 'sims' \(scored: eos-crossing\)"):
+        measured_under(later, PROTOCOLS["sims"])
 
 
 def test_pairs_are_drawn_whole_and_by_the_seed() -> None:

@@ -132,10 +132,11 @@ def _one(
 ) -> list[Choice]:
     table = None
     speech = wanted.directions is None or any("s" in direction for direction in wanted.directions)
-    if benchmark.has_audio and vocabulary.num_units and speech:
-        with watch_of(f"{name}: encoded") as watch:
-            table = benchmark.units(located.need_tokenizer(), workers=wanted.workers, watch=watch)
     items = drawn(benchmark.items(), wanted.limit, wanted.seed)
+    if benchmark.has_audio and vocabulary.num_units and speech:
+        chosen = None if wanted.limit is None else items
+        with watch_of(f"{name}: encoded") as watch:
+            table = benchmark.units(located.need_tokenizer(), items=chosen, workers=wanted.workers, watch=watch)
     with watch_of(f"{name}: scored") as watch, torch.inference_mode():
         return evaluate(
             model,

@@ -8,6 +8,7 @@ the bytes of every recording, not where they lie, so that equal checksums mean e
     BENCH/items.parquet    the items
     BENCH/corpus/          the recordings as a corpus folder; absent where only text is known
     BENCH/units/1a2b.../   units by fingerprint of the speech tokenizer, encoded once
+    BENCH/units/1a2b...-9f8e.../   the same of chosen items only, by the checksum of the choice
     BENCH/skips.jsonl      what was dropped and why
 """
 
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speechscale.corpus.encode import VoiceLoader, encode_corpus
-from speechscale.corpus.imported import open_corpus
+from speechscale.corpus.imported import open_corpus, write_corpus
 from speechscale.corpus.tables import read_items
 from speechscale.corpus.unit_corpus import encode_folder
 from speechscale.errors import DataError
@@ -73,12 +74,19 @@ class Benchmark:
         return items
 
     def units(
-        self, tokenizer: Path, *, workers: int = 1, runtime: Runtime | None = None, watch: Watch | None = None
+        self,
+        tokenizer: Path,
+        *,
+        items: Sequence[Item] | None = None,
+        workers: int = 1,
+        runtime: Runtime | None = None,
+        watch: Watch | None = None,
     ) -> UnitTable:
         """Units of the recordings, rows "ID/good", "ID/bad" (and parts, see docs); encoded once, then only read.
 
         Args:
             tokenizer: folder of the speech tokenizer. workers: processes; 0 works in this one.
+            items: encode the recordings of these alone; where all are encoded already, all are returned. None: all.
 
         Raises:
             DataError: no recordings, none can be encoded, or phone labels for what no espeak voice spoke.
@@ -90,13 +98,36 @@ class Benchmark:
             )
         loaded = SpeechTokenizer.load(tokenizer)
         out = self.folder / "units" / loaded.fingerprint[:FINGERPRINT_LETTERS]
+        chosen = None if items is None or _is_encoded(out) else self._choice(items)
+        if chosen is not None:
+            out = out.with_name(f"{out.name}-{lines_sha256(item.id for item in chosen)[:FINGERPRINT_LETTERS]}")
         if loaded.oracle:
-            return self._phones(loaded, out)
-        return encode_folder(
-            self.folder / "corpus", tokenizer, out, workers=workers, runtime=runtime, watch=watch
-        ).table()
+            return self._phones(loaded, out, self.items() if chosen is None else chosen)
+        corpus = self.folder / "corpus" if chosen is None else self._part_of_corpus(chosen, out / "corpus")
+        return encode_folder(corpus, tokenizer, out, workers=workers, runtime=runtime, watch=watch).table()
 
-    def _phones(self, tokenizer: SpeechTokenizer, out: Path) -> UnitTable:
+    def _choice(self, items: Sequence[Item]) -> list[Item] | None:
+        """The chosen items in the benchmark's order; None where they are all of them."""
+        own, wanted = self.items(), {item.id for item in items}
+        chosen = [item for item in own if item.id in wanted]
+        if len(chosen) < len(wanted):
+            stray = min(wanted - {item.id for item in chosen})
+            raise DataError(f"benchmark {self.folder}: it has no item '{stray}'; choose from its own items")
+        if not chosen:
+            raise DataError(f"benchmark {self.folder}: no item is chosen; choose at least one")
+        return None if len(chosen) == len(own) else chosen
+
+    def _part_of_corpus(self, chosen: Sequence[Item], folder: Path) -> Path:
+        """A corpus of the recordings of chosen items, which stay where they are."""
+        whole = open_corpus(self.folder / "corpus")
+        if (folder / "corpus.json").is_file() and open_corpus(folder).audio_root == whole.audio_root.resolve():
+            return folder
+        ids = {item.id for item in chosen}
+        rows = (row for row in whole.utterances() if row.id.rpartition("/")[0] in ids)
+        source = {"source": f"chosen items of {self.folder.name}"}
+        return write_corpus(folder, rows, audio_root=whole.audio_root, info=source, skips=SkipLog()).folder
+
+    def _phones(self, tokenizer: SpeechTokenizer, out: Path, items: Sequence[Item]) -> UnitTable:
         """Phone labels come from the voice engine and not from audio, so the items are spoken once more."""
         if (out / "units.parquet").is_file():
             return read_units(out / "units.parquet", expect_sha=tokenizer.fingerprint)
@@ -110,11 +141,16 @@ class Benchmark:
         if changed := [label for label, facts in spoken.items() if facts["version"] != now[label]]:
             raise DataError(f"benchmark {self.folder}: voice '{changed[0]}' is another version here; {_AGAIN}")
         skips = SkipLog()
-        utterances = item_utterances(self.items(), voice_segments)
+        utterances = item_utterances(items, voice_segments)
         table = encode_corpus(utterances, tokenizer, loader=VoiceLoader(), skips=skips)
         skips.write(out / "skips.jsonl")
         write_units(out / "units.parquet", table, tokenizer.fingerprint)
         return table
+
+
+def _is_encoded(out: Path) -> bool:
+    """Whether the units of a whole benchmark are there."""
+    return (out / "units.json").is_file() or (out / "units.parquet").is_file()
 
 
 def open_benchmark(folder: Path) -> Benchmark:
