@@ -95,7 +95,7 @@ def _beside(folder: Path, system: str, protocols: tuple[str, ...], out: Path | N
 @click.command()
 @click.argument("results", metavar="RESULTS...", nargs=-1, required=True, type=_FOLDER)
 @click.option("--format", "form", type=click.Choice(["text", "md", "latex", "html"]), default="text", show_default=True)
-@click.option("--protocol", help="By which the accuracies were measured [speechscale, or the first all share].")
+@click.option("--protocol", help="Any whose layout was scored [speechscale, or the first all share].")
 @click.option("--intervals", is_flag=True, help="[low, high] instead of the standard error.")
 @click.option("--tags", is_flag=True, help="Also a column per tag.")
 @click.option("--published", "others", metavar="METRIC,...", default="", help="Also published scores, e.g. sBLIMP,tSC.")
@@ -116,6 +116,8 @@ def table(
     out: Path | None,
 ) -> None:
     """Lay out the accuracies of one or more results folders, one row per system."""
+    from speechscale.evals.protocols import get_protocol
+    from speechscale.evals.results import measured_under
     from speechscale.report.eval_formats import FORMATS
     from speechscale.report.eval_page import table_page, write_page
     from speechscale.report.eval_table import eval_table
@@ -124,8 +126,11 @@ def table(
     metrics = [name.strip() for name in others.split(",") if name.strip()]
     if systems and not metrics:
         raise click.UsageError("--system chooses among published scores; name some with --published")
+    read = _read_named(results)
+    if protocol is not None:
+        read = {name: measured_under(found, get_protocol(protocol)) for name, found in read.items()}
     laid = eval_table(
-        _read_named(results),
+        read,
         protocol=protocol,
         tags=tags,
         intervals=intervals,

@@ -9,12 +9,13 @@ precision, versions), and the definition of a protocol is written out, not only 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from speechscale import __version__
+from speechscale.errors import DataError
 from speechscale.evals.choices import Choice, read_choices, write_choices
 from speechscale.evals.intervals import LEVEL, REPLICATES
 from speechscale.evals.metrics import Metric, measure, metric_records
@@ -146,4 +147,33 @@ def read_results(folder: Path) -> Results:
         benchmarks=saved["benchmarks"],
         protocols=saved["protocols"],
         metrics=saved["metrics"],
+    )
+
+
+def measured_under(results: Results, protocol: Protocol) -> Results:
+    """Results that also hold a protocol nobody asked for when they were made, computed from the scored items.
+
+    Benchmarks that were not scored in its layout have no metric under it.
+
+    Raises:
+        DataError: none of them was.
+    """
+    if protocol.name in results.protocols:
+        return results
+    scored, drawn = results.scores(), results.stamp["bootstrap"]
+    metrics: list[Metric] = []
+    for name, tested in results.benchmarks.items():
+        own = [choice for choice in scored if choice.benchmark == name]
+        settings = {key: drawn[key] for key in ("replicates", "seed", "level")}
+        metrics += measure(own, [protocol], chance=tested["chance"], **settings)
+    if not metrics:
+        layouts = ", ".join(sorted({str(choice.layout) for choice in scored}))
+        raise DataError(
+            f"{results.folder}: no item was scored in the layout '{protocol.layout}' of protocol '{protocol.name}' "
+            f"(scored: {layouts}); run the evaluation with --protocol {protocol.name}"
+        )
+    return replace(
+        results,
+        protocols={**results.protocols, protocol.name: {**protocol.stamp(), "source": protocol.source}},
+        metrics=[*results.metrics, *metric_records(metrics)],
     )

@@ -51,7 +51,7 @@ def locate(path: Path, *, tokenizer: Path | None = None, vocoder: Path | None = 
     """Find a model's parts.
 
     Args:
-        path: folder of a study's run (it holds record.json and model/), of a training run (final/ or best/), or of the
+        path: folder of a study's run (it holds record.json and model/), of a training run (model/ or best/), or of the
             model itself. tokenizer, vocoder: folders given by the user; they win.
 
     Raises:
@@ -63,15 +63,16 @@ def locate(path: Path, *, tokenizer: Path | None = None, vocoder: Path | None = 
     record = read_record(path)
     if record is not None and "row" in record["results"]:
         return _study_run(path, record, tokenizer, vocoder)
-    for folder in (path, path / "model", path / "final", path / "best"):
+    for folder in (path, path / "model", path / "best"):
         if (folder / "config.json").is_file():
             if not (folder / LOCK_FILE).is_file():
                 raise DataError(
                     f"{folder}: a model without {LOCK_FILE}, so what its ids mean is not known; give a folder written "
                     "by speechscale"
                 )
+            named = path.parent if path.name in ("model", "best") else path
             return Located(
-                name=path.name, folder=folder, vocabulary=folder, speech_tokenizer=tokenizer, vocoder=vocoder
+                name=named.resolve().name, folder=folder, vocabulary=folder, speech_tokenizer=tokenizer, vocoder=vocoder
             )
     raise DataError(f"{path}: no model in it (config.json); give a run's folder, or a model's with {LOCK_FILE}")
 
