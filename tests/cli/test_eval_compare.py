@@ -97,7 +97,7 @@ def test_tables(folders: list[Path], tmp_path: Path) -> None:
     assert run("table", *folders, "--format", "latex").output.startswith("\\begin{table}")
     assert "| base |" in run("table", *folders, "--format", "md", "--intervals").output
     wrong = run("table", *folders, "--protocol", "simz")
-    assert (wrong.exit_code, "not measured under protocol 'simz'" in wrong.output) == (2, True)
+    assert (wrong.exit_code, "protocol 'simz' is not known" in wrong.output) == (2, True)
     assert run("table", *folders, "--system", "SIMS").exit_code == 2
     missing = run("table", tmp_path)
     assert (missing.exit_code, "results.json" in missing.output) == (2, True)
