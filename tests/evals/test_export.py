@@ -108,6 +108,7 @@ NAMES = [
     "cuervo:span=ending",  # mean over phenomena
     "twist:normalization=sum",  # mean over pairs
     "speechscale:normalization=per_word",
+    "speechscale:aggregate=all",  # pairs whose items are all right
 ]
 
 
@@ -252,6 +253,7 @@ def test_means_by_hand() -> None:
     assert exported_utils.item_mean(rows) == 0.625
     assert exported_utils.pair_mean(rows) == pytest.approx((1 + 0.5 + 0.5) / 3)
     assert exported_utils.macro_mean(rows) == pytest.approx((0.75 + 0.5) / 2)
+    assert exported_utils.all_mean(rows) == pytest.approx((1 + 0 + 0.5) / 3)
     singles = [
         [-1.0, "p", "f", "i", "bad", 0.5, 1e-5],
         [-0.5, "p", "f", "i", "good", 0.5, 1e-5],
@@ -270,3 +272,6 @@ def test_a_changed_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "t.jsonl").write_text('{"id": "b"}\n')
     with pytest.raises(ValueError, match="checksum"):
         exported_utils.docs("t.jsonl", sha256)
+    separated = '{"id": "a\u2028b"}\n'.encode()  # ends a line for Python, not for JSON
+    (tmp_path / "t.jsonl").write_bytes(separated)
+    assert exported_utils.docs("t.jsonl", hashlib.sha256(separated).hexdigest())["test"][0] == {"id": "a\u2028b"}

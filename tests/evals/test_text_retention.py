@@ -16,11 +16,14 @@ import torch
 from tokenizers import processors
 
 from speechscale.errors import DataError, MissingExtra
+from speechscale.evals.compare import _compared
+from speechscale.evals.evaluate import evaluate
 from speechscale.evals.harness.export import export_tasks
 from speechscale.evals.harness.paired_tasks import Difference
 from speechscale.evals.harness.runs import load_tasks, run_tasks, text_tokenizer
 from speechscale.evals.harness.text_retention import How, Retention, retention
 from speechscale.evals.layouts import candidates
+from speechscale.evals.protocols import get_protocol
 from speechscale.model.slm import drop_speech, extend
 from speechscale.records import Item
 from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
@@ -210,6 +213,33 @@ def test_an_exported_text_task_counts_pairs(
     assert tokenizer.encode("<eos>tom ran . he", add_special_tokens=False) == laid_out.ids.tolist()[: len("0tr.h")]
 
 
+@pytest.mark.parametrize("protocol", ["cuervo:span=ending", "sims:aggregate=macro", "speechscale:aggregate=all"])
+def test_an_exported_text_task_has_the_interval_of_eval_compare(
+    tmp_path: Path, models: tuple[Any, Any, Any], vocabulary: Vocabulary, protocol: str
+) -> None:
+    """A macro mean draws pairs within their phenomenon; candidates with a line of their own are one item."""
+    text_lm, _, moved = models
+    words, kinds = ["tom", "ann", "ran", "he", "won", "lost", "rome"], {"won": "rare", "lost": "rare"}
+    items = [
+        Item(
+            id=f"{a}-{b}-{v}", set="cloze", good=f"{a} {b} .", bad=f"{b} {a} {v}", pair=f"{a}-{b}",
+            phenomenon=kinds.get(b, "often"), speaker=v,
+        )
+        for a in words[:3] for b in words[3:] for v in ("he", "ran")
+    ]  # fmt: skip
+    chosen = get_protocol(protocol)
+    export_tasks(tmp_path / "out", items, None, vocabulary, name="bench", protocols=[chosen])
+    (name,) = load_tasks(["bench"], tmp_path / "out").tasks
+    found = row(compare(moved, text_lm, vocabulary, [name], tmp_path / "out"), name, "acc")
+    sides = [evaluate(model, vocabulary, items, None, protocols=[chosen]) for model in (text_lm, moved)]
+    key = ("bench", "cloze", "tt", chosen.layout)
+    pairs = list(zip(*sides, strict=True))
+    expected = _compared(pairs, key, "", chosen, replicates=2000, seed=0, level=0.95).difference
+    assert found.difference == pytest.approx(expected.estimate)
+    assert (found.se, found.low, found.high) == pytest.approx((expected.se, expected.low, expected.high))
+    assert (found.documents, 0 < found.changed < len(items)) == (len(items), True)
+
+
 def test_units_spelled_in_a_text_are_text(vocabulary: Vocabulary) -> None:
     bpe = Vocabulary.joint(build_text_tokenizer(["a <Un1> b"], "bpe", size=300), 10)
     assert max(text_tokenizer(bpe)("<Un1><speech>")["input_ids"]) < bpe.text_size
@@ -273,6 +303,8 @@ def test_what_is_missing_is_said(
         compare(drop_speech(slm, 12), text_lm, vocabulary, ["first"], folder)
     with pytest.raises(DataError, match=r"the TextLM has 5 rows .* 10 text ids"):
         compare(slm, drop_speech(text_lm, 5), vocabulary, ["first"], folder, limit=1)
+    with pytest.raises(DataError, match="maximum length 257: the SLM reads up to 256 tokens"):
+        compare(slm, text_lm, vocabulary, ["first"], folder, limit=1, max_length=257)
     speech = tmp_path / "speech"
     speech.mkdir()
     (speech / "utils.py").write_text(UTILS)

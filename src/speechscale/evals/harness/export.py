@@ -111,6 +111,7 @@ def export_tasks(
                 "direction": direction,
                 "protocol": protocol.name,
                 "cluster": "pair",
+                "aggregate": protocol.aggregate,
             }
             made = ExportedTask(
                 name=task,

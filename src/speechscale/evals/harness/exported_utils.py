@@ -22,11 +22,12 @@ def docs(file: str, sha256: str, **_: Any) -> dict[str, Any]:
     """
     from datasets import Dataset
 
+    # Not splitlines(): a text may hold U+2028, which ends no line of JSON.
     path = Path(__file__).parent / Path(file).name
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ValueError(f"{path.name}: its checksum is not the one in the task; export it again")
-    return {"test": Dataset.from_list([json.loads(line) for line in content.decode("utf-8").splitlines()])}
+    return {"test": Dataset.from_list([json.loads(line) for line in content.decode("utf-8").split("\n") if line])}
 
 
 def decide(doc: dict[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, float]:
@@ -44,7 +45,7 @@ def decide(doc: dict[str, Any], results: Sequence[tuple[float, bool]]) -> dict[s
 
 
 def decide_named(doc: dict[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, list[Any]]:
-    """As `decide`, each with the names that `pair_mean` and `macro_mean` need."""
+    """As `decide`, each with the names that the means over pairs and phenomena need."""
     return {name: [value, doc["pair"], doc["phenomenon"]] for name, value in decide(doc, results).items()}
 
 
@@ -57,33 +58,38 @@ def values(doc: dict[str, Any], results: Sequence[tuple[float, bool]]) -> dict[s
 
 def item_mean(rows: Iterable[Sequence[Any]]) -> float:
     """Mean over items."""
-    return _mean([row[0] for row in _decided(rows)])
+    return _mean([row[0] for row in decided(rows)])
 
 
 def pair_mean(rows: Iterable[Sequence[Any]]) -> float:
     """Mean over pairs of the mean in each."""
-    return _pair_mean(_decided(rows))
+    return _pair_mean(decided(rows))
+
+
+def all_mean(rows: Iterable[Sequence[Any]]) -> float:
+    """Share of pairs whose items are all right: mean over pairs of the lowest value in each."""
+    return _mean([min(found) for found in _by_pair(decided(rows)).values()])
 
 
 def macro_mean(rows: Iterable[Sequence[Any]]) -> float:
     """Mean over phenomena of `pair_mean`."""
     phenomena: dict[str, list[Sequence[Any]]] = {}
-    for row in _decided(rows):
+    for row in decided(rows):
         phenomena.setdefault(row[2], []).append(row)
     return _mean([_pair_mean(group) for group in phenomena.values()])
 
 
-def _decided(rows: Iterable[Sequence[Any]]) -> list[Sequence[Any]]:
+def decided(rows: Iterable[Sequence[Any]]) -> list[Sequence[Any]]:
     """(value, pair, phenomenon) of each item; joins the candidates of `values`.
 
     An item with one candidate alone (cut off by a limit) does not count. A set of rows drawn with replacement holds an
     item as often as it was drawn.
     """
-    decided: list[Sequence[Any]] = []
+    found: list[Sequence[Any]] = []
     waiting: dict[tuple[str, str], list[Sequence[Any]]] = {}
     for row in rows:
         if len(row) == 3:
-            decided.append(row)
+            found.append(row)
             continue
         value, pair, phenomenon, item, side, ties, tie_nats = row
         others = waiting.get((item, "bad" if side == "good" else "good"))
@@ -91,15 +97,19 @@ def _decided(rows: Iterable[Sequence[Any]]) -> list[Sequence[Any]]:
             waiting.setdefault((item, side), []).append(row)
             continue
         margin = (value - others.pop()[0]) * (1 if side == "good" else -1)
-        decided.append((_correct(margin, ties, tie_nats), pair, phenomenon))
-    return decided
+        found.append((_correct(margin, ties, tie_nats), pair, phenomenon))
+    return found
 
 
-def _pair_mean(decided: Iterable[Sequence[Any]]) -> float:
+def _pair_mean(items: Iterable[Sequence[Any]]) -> float:
+    return _mean([_mean(found) for found in _by_pair(items).values()])
+
+
+def _by_pair(items: Iterable[Sequence[Any]]) -> dict[str, list[float]]:
     pairs: dict[str, list[float]] = {}
-    for value, pair, _ in decided:
+    for value, pair, _ in items:
         pairs.setdefault(pair, []).append(value)
-    return _mean([_mean(found) for found in pairs.values()])
+    return pairs
 
 
 def _correct(margin: float, ties: float, tie_nats: float) -> float:

@@ -1,22 +1,25 @@
 """Two models on the same documents of lm-eval: differences with errors.
 
-Enters: what `harness.run_tasks` found for each. Leaves: a `Difference` per task, metric and filter. The one decision
-worth knowing: any metric will do. A mean of numbers has its error in closed form; whatever else lm-eval computes
-(perplexity, F1, means over pairs) is computed anew on every replicate of the documents.
+Enters: what `runs.run_tasks` found for each. Leaves: a `Difference` per task, metric and filter. The one decision worth
+knowing: any metric will do. Decisions (0 to 1) and tasks of our own have the errors of `eval compare`, other means
+theirs in closed form; whatever else lm-eval computes (perplexity, F1) is computed anew on every replicate.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from speechscale.evals.harness.exported_utils import decided
 from speechscale.evals.harness.runs import Ran, Tasks
 from speechscale.evals.intervals import LEVEL, REPLICATES, Clusters, bootstrap, standard_error
+from speechscale.evals.paired import paired_difference
+from speechscale.evals.protocols import Aggregate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +37,9 @@ class Difference:
 
     Args:
         text_lm, slm: the metric. difference: slm - text_lm.
-        se, low, high: of the difference, over documents ("pair"s of ours); NaN below two.
-        changed: documents whose value differs.
+        se, low, high: of the difference, over documents ("pair"s of ours, within their phenomenon where the mean is
+            over phenomena); NaN below two. Where no decision changed the interval is an exact bound, see `paired`.
+        documents: of ours, the items. changed: those whose value differs.
         tasks: how many the number is the mean of.
     """
 
@@ -65,17 +69,15 @@ def _differences(name: str, task: Any, before: Ran, after: Ran, sampling: Resamp
     for one, other in zip(old, new, strict=True):
         assert (one["doc_hash"], one["filter"]) == (other["doc_hash"], other["filter"]), f"{name}: other documents"
     found = []
-    clustered = (task.config.metadata or {}).get("cluster")
+    metadata = task.config.metadata or {}
     for filter_name in dict.fromkeys(sample["filter"] for sample in old):
         pairs = [(a, b) for a, b in zip(old, new, strict=True) if a["filter"] == filter_name]
-        clusters = [str(a["doc"][clustered]) if clustered else str(i) for i, (a, _) in enumerate(pairs)]
         for metric in pairs[0][0]["metrics"]:
-            values = [a[metric] for a, _ in pairs], [b[metric] for _, b in pairs]
             aggregate = task.aggregation().get(metric)
             key = f"{metric},{filter_name}"
             text_lm, slm = float(before.results[name][key]), float(after.results[name][key])
-            spread = _of_means if _is_mean(aggregate, values) else _of_samples
-            se, low, high = spread(*values, clusters, aggregate, sampling)
+            values = _values(pairs, metric, metadata)
+            se, low, high = _spread(values, aggregate, sampling)
             found.append(
                 Difference(
                     task=name,
@@ -88,37 +90,91 @@ def _differences(name: str, task: Any, before: Ran, after: Ran, sampling: Resamp
                     se=se,
                     low=low,
                     high=high,
-                    documents=len(pairs),
-                    changed=sum(str(a) != str(b) for a, b in zip(*values, strict=True)),
+                    documents=len(values.old),
+                    changed=sum(str(a) != str(b) for a, b in zip(values.old, values.new, strict=True)),
                 )
             )
     return found
 
 
-def _is_mean(aggregate: Any, values: tuple[list[Any], list[Any]]) -> bool:
-    """Whether a metric is the plain mean of numbers."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Values:
+    """A metric's values of both models, document by document. aggregate: of our own protocol; "" for others."""
+
+    old: Sequence[Any]
+    new: Sequence[Any]
+    clusters: Sequence[str]
+    phenomena: Sequence[str]
+    aggregate: Aggregate | Literal[""]
+
+
+def _values(
+    pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], metric: str, metadata: Mapping[str, Any]
+) -> _Values:
+    """What lm-eval holds of a metric; candidates of our own tasks become the decisions on their items."""
+    old, new = [a[metric] for a, _ in pairs], [b[metric] for _, b in pairs]
+    aggregate: Aggregate | Literal[""] = metadata.get("aggregate", "")
+    if aggregate and not _numbers(old):
+        sides = [decided(side) for side in (old, new)]
+        clusters, phenomena = ([str(row[place]) for row in sides[0]] for place in (1, 2))
+        assert clusters == [str(row[1]) for row in sides[1]], "both models answered the same items"
+        old, new = ([row[0] for row in side] for side in sides)
+        return _Values(old=old, new=new, clusters=clusters, phenomena=phenomena, aggregate=aggregate)
+    name = metadata.get("cluster")
+    clusters = [str(a["doc"][name]) if name else str(i) for i, (a, _) in enumerate(pairs)]
+    return _Values(old=old, new=new, clusters=clusters, phenomena=[""] * len(old), aggregate=aggregate)
+
+
+def _spread(values: _Values, aggregate: Any, sampling: Resampling) -> tuple[float, float, float]:
+    """Standard error and interval of a difference; NaN where there are too few documents."""
     from lm_eval.api.metrics import mean
 
-    return aggregate in (mean, None) and all(isinstance(v, int | float | np.number) for side in values for v in side)
+    numbers = _numbers([*values.old, *values.new])
+    if numbers and (values.aggregate or aggregate in (mean, None)):
+        decisions = all(0 <= value <= 1 for side in (values.old, values.new) for value in side)
+        return (_of_decisions if decisions and values.old else _of_means)(values, sampling)
+    return _of_samples(values, aggregate, sampling)
 
 
-def _of_means(
-    old: Sequence[float], new: Sequence[float], clusters: Sequence[str], _: Any, sampling: Resampling
-) -> tuple[float, float, float]:
+def _numbers(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, int | float | np.number) for value in values)
+
+
+def _of_decisions(values: _Values, sampling: Resampling) -> tuple[float, float, float]:
+    """As `eval compare` has them: whole pairs, of each phenomenon, and the exact bound where nothing changed."""
+    old, new, clusters, phenomena = values.old, values.new, values.clusters, values.phenomena
+    aggregate: Aggregate = values.aggregate or "item"
+    if aggregate == "all":  # the lowest of differences is not the difference of the lowest
+        old, new = (Clusters.of(side, clusters, phenomena).lowest.tolist() for side in (old, new))
+        clusters, aggregate = list(dict.fromkeys(clusters)), "pair"
+        phenomena = [""] * len(clusters)
+    found = paired_difference(
+        np.subtract(new, old, dtype=np.float64),
+        clusters,
+        phenomena,
+        aggregate,
+        replicates=sampling.replicates,
+        seed=sampling.seed,
+        level=sampling.level,
+    )
+    se, low, high = (math.nan if number is None else number for number in (found.se, found.low, found.high))
+    return se, low, high
+
+
+def _of_means(values: _Values, sampling: Resampling) -> tuple[float, float, float]:
     """Cluster-robust standard error and percentile interval of a mean of differences."""
-    groups = Clusters.of([b - a for a, b in zip(old, new, strict=True)], clusters, [""] * len(old))
+    differences = [b - a for a, b in zip(values.old, values.new, strict=True)]
+    groups = Clusters.of(differences, values.clusters, values.phenomena)
     if len(groups) < 2:
         return math.nan, math.nan, math.nan
     low, high = _interval(bootstrap(groups, "item", replicates=sampling.replicates, seed=sampling.seed), sampling)
     return standard_error(groups, "item"), low, high
 
 
-def _of_samples(
-    old: Sequence[Any], new: Sequence[Any], clusters: Sequence[str], aggregate: Any, sampling: Resampling
-) -> tuple[float, float, float]:
-    """The same for any metric of lm-eval (perplexity, F1, means over pairs): it is computed anew on each replicate."""
+def _of_samples(values: _Values, aggregate: Any, sampling: Resampling) -> tuple[float, float, float]:
+    """The same for any metric of lm-eval (perplexity, F1): it is computed anew on each replicate."""
     members: dict[str, list[int]] = {}
-    for place, cluster in enumerate(clusters):
+    for place, cluster in enumerate(values.clusters):
         members.setdefault(cluster, []).append(place)
     groups = list(members.values())
     if len(groups) < 2:
@@ -127,7 +183,7 @@ def _of_samples(
     replicates = np.zeros(sampling.replicates)
     for number in range(sampling.replicates):
         drawn = [place for group in rng.integers(len(groups), size=len(groups)) for place in groups[group]]
-        replicates[number] = aggregate([new[i] for i in drawn]) - aggregate([old[i] for i in drawn])
+        replicates[number] = aggregate([values.new[i] for i in drawn]) - aggregate([values.old[i] for i in drawn])
     low, high = _interval(replicates, sampling)
     return float(replicates.std(ddof=1)), low, high
 

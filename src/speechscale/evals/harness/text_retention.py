@@ -33,7 +33,7 @@ class How:
 
     Args:
         limit: documents of each task, from the first; None: all.
-        start: see `harness.text_tokenizer`.
+        start: see `runs.text_tokenizer`.
         text_rows: drop the SLM's rows of units and markers, so that its softmax is over text alone, as its TextLM's.
         max_length: tokens of a document; None: the SLM's context.
         replicates, seed, level: of the bootstrap; the seed is also lm-eval's (few-shot examples, generation).
@@ -99,7 +99,10 @@ def retention(
         raise DataError(
             f"the SLM has {rows_of(slm)} rows, its vocabulary {vocabulary.size} ids; give the vocabulary saved with it"
         )
-    how = replace(how, max_length=how.max_length or int(slm.config.max_position_embeddings))
+    most = int(slm.config.max_position_embeddings)
+    if (how.max_length or 0) > most:
+        raise DataError(f"maximum length {how.max_length}: the SLM reads up to {most} tokens; give at most as many")
+    how = replace(how, max_length=how.max_length or most)
     facts = {"slm": {"sha256": weights_sha256(slm)}}
     after = _run(drop_speech(slm, vocabulary.text_size) if how.text_rows else slm, tokenizer, tasks, how)
     del slm
