@@ -19,12 +19,19 @@ from speechscale.evals.generation.estimates import estimate, mean_of, ratio_of
 
 
 def gslm(words: list[str], orders: int, mean: str) -> float:
-    """GSLM's definition the slow way: every n-gram looked for among all others."""
+    """GSLM's code the slow way: every n-gram looked for in what is left of it and in what is right of it."""
     shares = []
     for n in range(1, orders + 1):
-        grams = [words[i : i + n] for i in range(len(words) - n + 1)]
-        shares.append(sum(g in grams[:i] + grams[i + 1 :] for i, g in enumerate(grams)) / len(grams))
+        places = range(len(words) - n + 1)
+        again = [any(words[i : i + n] == words[j : j + n] for j in places if j + n <= i or j >= i + n) for i in places]
+        shares.append(sum(again) / len(again))
     return math.prod(shares) ** (1 / orders) if mean == "geometric" else sum(shares) / orders
+
+
+def slamkit(words: list[str], n: int) -> float:
+    """slamkit's code the slow way: every n-gram looked for among all others."""
+    grams = [words[i : i + n] for i in range(len(words) - n + 1)]
+    return sum(g in grams[:i] + grams[i + 1 :] for i, g in enumerate(grams)) / len(grams)
 
 
 def test_auto_bleu_of_one_sequence_in_all_means() -> None:
@@ -33,10 +40,18 @@ def test_auto_bleu_of_one_sequence_in_all_means() -> None:
     assert sequence_auto_bleu(words, 2, "geometric") == pytest.approx(math.sqrt(0.8 * 0.5))
     assert sequence_auto_bleu(words, 2, "arithmetic") == pytest.approx(0.65)
     draw = random.Random(0)
-    for _ in range(30):
-        words = draw.choices("abcd", k=draw.randint(3, 30))
+    for _ in range(60):
+        words = draw.choices("abcd"[: draw.randint(1, 4)], k=draw.randint(3, 30))
+        assert sequence_auto_bleu(words, 3) == pytest.approx(slamkit(words, 3))
         for mean in ("geometric", "arithmetic"):
             assert sequence_auto_bleu(words, 3, mean) == pytest.approx(gslm(words, 3, mean))  # type: ignore[arg-type]
+
+
+def test_what_only_overlaps_itself_is_a_repeat_to_slamkit_and_none_to_gslm() -> None:
+    words = ["no", "no", "no"]
+    assert sequence_auto_bleu(words) == 1.0
+    assert sequence_auto_bleu(words, 2, "arithmetic") == 0.5
+    assert sequence_auto_bleu([*words, "no"], 2, "arithmetic") == pytest.approx((1 + 2 / 3) / 2)
 
 
 def test_empty_and_short_transcripts_are_counted_and_never_nan() -> None:

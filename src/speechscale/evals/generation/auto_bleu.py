@@ -4,8 +4,8 @@ Enters: transcripts, or unit sequences. Leaves: the mean over samples with its i
 The one decision worth knowing: a text without an n-gram has no Auto-BLEU: it is counted and left out of the mean, as
 a model that says nothing would else look diverse; the mean with 0 for it, which others report, stands beside it.
 
-Source: Lakhotia et al. 2021 (GSLM, arXiv 2102.01192), whose code takes means over n = 1..N; TWIST, Slam and SIMS: n = 2
-alone.
+Source: Lakhotia et al. 2021 (GSLM, arXiv 2102.01192), whose code (self_auto_bleu.py) takes means over n = 1..N and leaves
+out occurrences that overlap the n-gram itself; Slam and SIMS (slamkit's code): n = 2 alone, overlapping ones count.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def sequence_auto_bleu(sequence: Sequence[Hashable], n: int = 2, orders: Orders 
     """Auto-BLEU of one sequence; None where it has no n-gram.
 
     Args:
-        orders: "single" takes n alone; "geometric" and "arithmetic" the mean over 1..n with equal weights (GSLM).
+        orders: "single" takes n alone, as slamkit; "geometric" and "arithmetic" the mean over 1..n with equal weights, as
+            GSLM's code, to which an n-gram that only overlaps itself is no repeat.
 
     Example: "a b a b c", 2 -> 0.5; geometric: sqrt(4/5 x 1/2) = 0.632
     """
@@ -67,7 +68,7 @@ def sequence_auto_bleu(sequence: Sequence[Hashable], n: int = 2, orders: Orders 
         return None
     if orders == "single":
         return auto_bleu(sequence, n)
-    values = [auto_bleu(sequence, order) for order in range(1, n + 1)]
+    values = [auto_bleu(sequence, order, overlapping=False) for order in range(1, n + 1)]
     return math.prod(values) ** (1 / n) if orders == "geometric" else math.fsum(values) / n
 
 

@@ -94,7 +94,12 @@ def write_generation(
         "stamp": {
             "recipe": {key: value for key, value in recipe.items() if not key.startswith("format")},
             "span": how.span,
-            "auto_bleu": {"order": how.order, "orders": how.orders, "words": "as written, punctuation apart"},
+            "auto_bleu": {
+                "order": how.order,
+                "orders": how.orders,
+                "overlapping": how.orders == "single",
+                "words": "as written, punctuation apart",
+            },
             "asr": asr,
             "lm": None if how.lm is None else how.lm.stamp(),
             "bootstrap": {**how.bootstrap, "level": LEVEL, "unit": "sample"},
