@@ -35,11 +35,13 @@ from speechscale.evals.results import (
 from speechscale.evals.score_journal import Journal
 from speechscale.evals.weights import weights_sha256
 from speechscale.files import canonical_sha256, read_json, write_json
+from speechscale.model.anatomy import is_tied
 from speechscale.model.slm import load_model
 from speechscale.progress import Watch
 from speechscale.records import Item
 from speechscale.skips import SkipLog
 from speechscale.speech.units import SpeechTokenizer
+from speechscale.study.devices import resolved
 from speechscale.study.located import Located
 from speechscale.tokens.vocabulary import Vocabulary
 
@@ -78,21 +80,7 @@ def run_benchmarks(
     """
     vocabulary = located.load_vocabulary()
     protocols = {name: _protocols(wanted, benchmark) for name, benchmark in benchmarks.items()}
-    model = load_model(located.folder).to(_device(wanted.device))
-    tokenizer = None
-    if located.speech_tokenizer is not None and vocabulary.num_units:
-        tokenizer = SpeechTokenizer.load(located.speech_tokenizer)
-        _same_units(tokenizer, vocabulary, located)
-    stamp = Stamp(
-        model=located.name,
-        model_sha256=weights_sha256(model),
-        params_total=sum(p.numel() for p in model.parameters()),
-        vocabulary=vocabulary.fingerprint,
-        speech_tokenizer=None if tokenizer is None else tokenizer.fingerprint,
-        precision=wanted.how.precision,
-        long=wanted.how.long,
-        seed=wanted.seed,
-    )
+    model, stamp = _loaded(located, vocabulary, wanted)
     recipe = _recipe(stamp, benchmarks, protocols, wanted)
     if (out / RESULTS).is_file():
         _require_same(out, recipe)
@@ -116,6 +104,28 @@ def run_benchmarks(
     write_results(out, scored, protocols, stamp=stamp, benchmarks=tested)
     shutil.rmtree(out / ".journal")
     return read_results(out)
+
+
+def _loaded(located: Located, vocabulary: Vocabulary, wanted: Wanted) -> tuple[Any, Stamp]:
+    """The model on its device, and what is said of it in every result."""
+    tokenizer = None
+    if located.speech_tokenizer is not None and vocabulary.num_units:
+        tokenizer = SpeechTokenizer.load(located.speech_tokenizer)
+        _same_units(tokenizer, vocabulary, located)
+    model = load_model(located.folder)
+    stamp = Stamp(
+        model=located.name,
+        model_sha256=weights_sha256(model),
+        params_total=sum(p.numel() for p in model.parameters()),
+        vocabulary=vocabulary.fingerprint,
+        speech_tokenizer=None if tokenizer is None else tokenizer.fingerprint,
+        precision=wanted.how.precision,
+        long=wanted.how.long,
+        seed=wanted.seed,
+    )
+    if wanted.how.precision == "bf16" and not is_tied(model):
+        model.base_model.to(torch.bfloat16)  # no second copy on the device; a tied head needs its rows in fp32
+    return model.to(resolved(wanted.device)), stamp
 
 
 def _one(
@@ -151,12 +161,6 @@ def _one(
             journal=journal,
             watch=watch,
         )
-
-
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name
 
 
 def drawn(items: Sequence[Item], limit: int | None, seed: int) -> list[Item]:
@@ -203,9 +207,9 @@ def _tested(benchmark: Benchmark, scored: Sequence[Choice], dropped: int) -> Tes
 def _recipe(
     stamp: Stamp, benchmarks: Mapping[str, Benchmark], protocols: Mapping[str, Sequence[Protocol]], wanted: Wanted
 ) -> dict[str, Any]:
-    """What decides the numbers; not devices, workers and batches."""
+    """What decides the numbers; not devices, workers, batches and versions."""
     return {
-        "stamp": stamp.record(),
+        "stamp": {key: value for key, value in stamp.record().items() if key != "versions"},
         "benchmarks": {name: benchmark.sha256 for name, benchmark in benchmarks.items()},
         "protocols": {name: {p.name: p.stamp() for p in own} for name, own in protocols.items()},
         "directions": wanted.directions,
