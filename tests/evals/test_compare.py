@@ -54,7 +54,30 @@ def test_whole_questions_are_decided_before_they_are_compared() -> None:
     a, b = (choices(text, per_pair=2) for text in ("+--+", "++-+"))
     (row,) = compare(scored("a", a), scored("b", b), protocols=[get_protocol("speechscale:aggregate=all")]).rows
     assert (row.a, row.b, row.difference.estimate) == (0.0, 0.5, 0.5)
-    assert (row.difference.n_pairs, row.difference.pairs_better, row.difference.pairs_worse) == (2, 1, 0)
+    found = row.difference
+    assert (found.n_pairs, found.pairs_better, found.pairs_worse) == (2, 1, 0)
+    assert (found.n_items, found.items_better, found.items_worse) == (4, 1, 0)
+    a, b = (choices(text, per_pair=2) for text in ("+---", "-+--"))  # two items differ, no question does
+    (row,) = compare(scored("a", a), scored("b", b), protocols=[get_protocol("speechscale:aggregate=all")]).rows
+    assert row.verdict == "cannot tell: a and b are equal on every pair"
+
+
+def test_each_benchmark_is_decided_by_its_own_protocols() -> None:
+    """Of the same layout: otherwise questions of four are averaged as grammar is, and each decides the other's p."""
+    of_each = {"sblimp": ("speechscale", "cuervo"), "swag": ("speechscale", "twist")}
+    sides = []
+    for name, text in (("a", "+-" * 8), ("b", "+" * 16)):
+        parts = [scored(name, choices(text, benchmark=on), used) for on, used in of_each.items()]
+        merged = {kind: {} for kind in ("benchmarks", "protocols")}
+        for part in parts:
+            merged["benchmarks"] |= part.results.benchmarks
+            merged["protocols"] |= part.results.protocols
+        results = replace(parts[0].results, **merged, metrics=[m for part in parts for m in part.results.metrics])
+        sides.append(replace(parts[0], results=results, choices=[c for part in parts for c in part.choices]))
+    found = [(row.benchmark, row.protocol) for row in compare(*sides).rows]
+    assert sorted(found) == [(on, protocol) for on, used in of_each.items() for protocol in sorted(used)]
+    asked = [(row.benchmark, row.protocol) for row in compare(*sides, protocols=[PROTOCOLS["twist"]]).rows]
+    assert asked == [("sblimp", "twist"), ("swag", "twist")]
 
 
 def test_a_protocol_reads_the_choices_of_its_layout() -> None:

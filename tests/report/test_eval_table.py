@@ -13,7 +13,8 @@ import pytest
 
 from speechscale.errors import DataError
 from speechscale.evals.compare import compare
-from speechscale.evals.protocols import PROTOCOLS
+from speechscale.evals.metrics import measure, metric_records
+from speechscale.evals.protocols import PROTOCOLS, get_protocol
 from speechscale.evals.results import Results
 from speechscale.report.eval_cells import Cell, EvalTable, Notes
 from speechscale.report.eval_formats import FORMATS, as_latex, as_markdown, as_text
@@ -130,6 +131,7 @@ def test_what_a_set_measures() -> None:
     assert of("cloze", "tt", title="Topic StoryCloze, text") == ("tSC", "text")
     assert of("cloze", "tt", title="StoryCloze, text") == ("sSC", "text")
     assert of("pairs", "ss") is None
+    assert of("cross_modal", "st") is None  # made by its user: whose stories and voices is not known
 
 
 def test_beside_a_printed_system() -> None:
@@ -254,6 +256,27 @@ def test_a_protocol_in_words() -> None:
         "log-likelihood of the whole sequence (mean per token, full vocabulary), starts at <eos>, markers where the "
         "modality changes, end token not scored, ties count 0.5, mean over phenomena of means over pairs"
     )
+
+
+def test_whole_questions_stand_in_tables_and_comparisons() -> None:
+    """Three pairs of one question: it is solved or not, and chance is 1 in 4; 99.5 % is not called 100 %."""
+    rule = get_protocol("speechscale:aggregate=all")
+    made = {}
+    for name, text in (("a", "+++++-" * 4), ("b", "++++++" * 4)):
+        side = scored(name, choices(text, benchmark="swag", set="swag", per_pair=3))
+        found = measure(side.choices, [rule], replicates=200)
+        about = {"protocols": {rule.name: rule.stamp()}, "metrics": metric_records(found)}
+        made[name] = replace(side, results=replace(side.results, **about))
+    made["a"].results.stamp["bootstrap"]["level"] = 0.995
+    table = eval_table({name: side.results for name, side in made.items()}, intervals=True)
+    assert [row[1].partition(" ")[0] for row in cells(table)] == ["50.0", "100.0"]
+    assert "[99.5% bootstrap interval]" in table.caption[0]
+    assert table.caption[1].endswith("share of pairs whose items are all right.")
+    assert table.caption[2] == "Chance is 25 in swag; else 50."
+    found = compare(made["a"], made["b"], level=0.995)
+    assert "50.0 and 100.0 % of 24 items in 8 pairs" in comparison_text(found)
+    assert "share of pairs whose items are all right" in comparison_page(found, "t")
+    assert forest_figure(found).layout.xaxis.title.text.endswith("99.5% interval)")
 
 
 def test_marks_go_on_behind_z() -> None:

@@ -19,7 +19,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.command()
 @click.argument("a", type=_FOLDER)
 @click.argument("b", metavar="B|published:SYSTEM")
-@click.option("--protocol", "protocols", multiple=True, help="By which to decide [all both were measured under].")
+@click.option("--protocol", "protocols", multiple=True, help="Any whose layout was scored [those both were measured under, each on its benchmarks].")
 @click.option("--allow-unlike", is_flag=True, help="Compare what both have, though data, protocol or items differ.")
 @click.option("--tags", is_flag=True, help="Also per tag; counts as further comparisons.")
 @click.option("--replicates", type=click.IntRange(min=100), default=2000, show_default=True, help="Of the bootstrap.")
@@ -60,7 +60,7 @@ def compare(
     found = compare_scored(
         left,
         right,
-        protocols=shared_protocols(left, right, protocols),
+        protocols=shared_protocols(left, right, protocols) if protocols else None,
         allow_unlike=allow_unlike,
         tags=tags,
         replicates=replicates,

@@ -17,7 +17,7 @@ import numpy as np
 from speechscale.errors import DataError
 from speechscale.evals.choices import Choice
 from speechscale.evals.intervals import LEVEL, REPLICATES, Clusters, estimate
-from speechscale.evals.likeness import Key, Scored, join, notes, unlike
+from speechscale.evals.likeness import Key, Scored, join, measured_by_both, notes, shared_protocols, unlike
 from speechscale.evals.paired import PairedDifference, holm, paired_difference
 from speechscale.evals.protocols import Protocol
 
@@ -78,7 +78,7 @@ def compare(
     a: Scored,
     b: Scored,
     *,
-    protocols: Sequence[Protocol],
+    protocols: Sequence[Protocol] | None = None,
     allow_unlike: bool = False,
     tags: bool = False,
     replicates: int = REPLICATES,
@@ -88,17 +88,21 @@ def compare(
     """Compare two systems item by item.
 
     Args:
-        protocols: to decide by; each reads the choices of its layout. allow_unlike: go on where data, protocol
-            definitions, precision, the rule for long items or the items differ, on the items both have.
+        protocols: to decide by; each reads the choices of its layout. None: all that both were measured under, each on
+            the benchmarks it was used for.
+        allow_unlike: go on where data, protocol definitions, precision, the rule for long items or the items differ, on
+            the items both have.
         tags: also per tag; counts as further comparisons.
 
     Raises:
         DataError: unlike and not allowed (names all fields), nothing in common, an item twice.
 
-    Example: compare(a, b, protocols=[PROTOCOLS["sims"]]).rows[0].verdict
+    Example: compare(a, b).rows[0].verdict
         -> "b is better by 2.1 [0.8, 3.4] points"
     """
-    joined = join(a, b)
+    joined, used = join(a, b), None
+    if protocols is None:
+        protocols, used = shared_protocols(a, b), measured_by_both(a, b)
     faults = unlike(a, b, protocols, joined)
     if faults and not allow_unlike:
         raise DataError(
@@ -109,7 +113,7 @@ def compare(
         _compared(pairs, key, tag, protocol, replicates=replicates, seed=seed, level=level)
         for protocol in protocols
         for key, tag, pairs in _groups(joined.pairs, tags)
-        if key[3] == protocol.layout
+        if key[3] == protocol.layout and (used is None or (key[0], protocol.name) in used)
     ]
     if not rows:
         raise DataError(
@@ -183,15 +187,17 @@ def _compared(
     decided = [np.array([pair[side].correct(protocol) for pair in pairs]) for side in (0, 1)]
     clusters, phenomena = [pair[0].pair for pair in pairs], [pair[0].phenomenon for pair in pairs]
     aggregate = protocol.aggregate
-    if (
-        aggregate == "all"
-    ):  # the lowest of differences is not the difference of the lowest: whole pairs are decided first
+    items = decided[1] - decided[0]
+    if aggregate == "all":
+        # The lowest of differences is not the difference of the lowest: whole pairs are decided first.
         decided = [Clusters.of(values.tolist(), clusters, phenomena).lowest for values in decided]
         first = dict(reversed(list(zip(clusters, phenomena, strict=True))))
         clusters, aggregate = list(dict.fromkeys(clusters)), "pair"
         phenomena = [first[pair] for pair in clusters]
     means = [estimate(Clusters.of(values.tolist(), clusters, phenomena), aggregate) for values in decided]
     found = paired_difference(decided[1] - decided[0], clusters, phenomena, aggregate, **settings)
+    better, worse = int((items > 0).sum()), int((items < 0).sum())
+    found = replace(found, n_items=len(items), items_better=better, items_worse=worse)
     return Compared(
         benchmark=key[0],
         set=key[1],

@@ -7,7 +7,6 @@ are what is compared; data, protocol definitions, precision and the rule for lon
 
 from __future__ import annotations
 
-import typing
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -16,24 +15,10 @@ from typing import Any
 from speechscale.errors import DataError
 from speechscale.evals.choices import Choice
 from speechscale.evals.protocols import Layout, Protocol, get_protocol
+from speechscale.evals.results import Results
 
 SHOWN = 3
 """So many ids or faults are named; the rest are counted."""
-
-
-class Measured(typing.Protocol):
-    """What a results folder says, as `results.Results` (which this module, free of torch, does not import)."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def stamp(self) -> Mapping[str, Any]: ...
-    @property
-    def benchmarks(self) -> Mapping[str, Mapping[str, Any]]: ...
-    @property
-    def protocols(self) -> Mapping[str, Mapping[str, Any]]: ...
-    @property
-    def metrics(self) -> Sequence[Mapping[str, Any]]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +26,7 @@ class Scored:
     """A system with its items: results and choices of its results folder."""
 
     name: str
-    results: Measured
+    results: Results
     choices: Sequence[Choice]
 
 
@@ -111,6 +96,12 @@ def shared_protocols(a: Scored, b: Scored, asked: Sequence[str] = ()) -> list[Pr
             "layout with --protocol, or evaluate them again"
         )
     return [_defined(name, mine.get(name) or other.get(name)) for name in names]
+
+
+def measured_by_both(a: Scored, b: Scored) -> set[tuple[str, str]]:
+    """(benchmark, protocol) of which both have metrics."""
+    mine, other = ({(m["benchmark"], m["protocol"]) for m in side.results.metrics} for side in (a, b))
+    return mine & other
 
 
 def _defined(name: str, definition: Mapping[str, Any] | None) -> Protocol:

@@ -121,7 +121,8 @@ def forest_figure(comparison: Comparison) -> go.Figure:
     figure.add_vline(x=0, line={"color": "#888", "dash": "dot", "width": 1})
     figure.update_yaxes(categoryorder="array", categoryarray=labels[::-1], automargin=True)
     figure.update_xaxes(
-        title=f"{escape(comparison.b)} minus {escape(comparison.a)} (points, {comparison.level:.0%} interval)",
+        title=f"{escape(comparison.b)} minus {escape(comparison.a)} (points, {100 * comparison.level:g}% interval)",
+        title_font={"size": 13},
         zeroline=False,
     )
     figure.update_layout(

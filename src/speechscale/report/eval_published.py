@@ -13,7 +13,7 @@ from typing import Any
 
 from speechscale.errors import DataError
 from speechscale.evals.compare import beside_value
-from speechscale.evals.likeness import Measured
+from speechscale.evals.results import Results
 from speechscale.report.tokens_text import printable
 from speechscale.scaling.published_slms import SEEN, PublishedScore, Verified, published, published_system
 
@@ -108,7 +108,7 @@ class Beside:
         return named + (f" ({self.tag})" if self.tag else "")
 
 
-def beside_published(results: Measured, system: str, protocols: Sequence[str] = ()) -> list[Beside]:
+def beside_published(results: Results, system: str, protocols: Sequence[str] = ()) -> list[Beside]:
     """Every metric of a results folder that a published system has too.
 
     Args:

@@ -12,8 +12,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from speechscale.errors import DataError
-from speechscale.evals.likeness import Measured
 from speechscale.evals.protocols import DEFAULT
+from speechscale.evals.results import Results
 from speechscale.report.eval_cells import Cell, Column, EvalTable, Notes
 from speechscale.report.eval_published import measures, printed
 from speechscale.report.figures import DIRECTIONS
@@ -22,16 +22,18 @@ from speechscale.settings import nearest
 
 IDENTICAL_SHARE = 0.05
 """From this share of undecidable items on, a cell says so."""
+EVEN = 0.5
+"""The usual chance; another one is told."""
 ABSENT = "–"
 RULE = "Printed by others, under their own conditions"
 
 
-_First = tuple[str, Measured, Mapping[str, Any]]
+_First = tuple[str, Results, Mapping[str, Any]]
 """Name, results and metric of the topmost run of a column, which the others are held against."""
 
 
 def eval_table(
-    runs: Mapping[str, Measured],
+    runs: Mapping[str, Results],
     *,
     protocol: str | None = None,
     tags: bool = False,
@@ -72,7 +74,7 @@ def eval_table(
     if places:
         groups.append((RULE, tuple(_printed_rows(places, columns, notes))))
     return EvalTable(
-        caption=_caption(runs, chosen, intervals),
+        caption=_caption(runs, chosen, tags=tags, intervals=intervals),
         head=(
             ("system", *(column.title for column in columns)),
             ("", *(DIRECTIONS.get(column.direction, "generated") for column in columns)),
@@ -86,7 +88,12 @@ def eval_table(
 def protocol_words(definition: Mapping[str, Any]) -> str:
     """A protocol's choices as words: 'log-likelihood of the ending (mean per token, full vocabulary), ...'"""
     divided = {"mean": "mean per token", "sum": "sum", "per_word": "per word", "per_second": "per second"}
-    means = {"item": "over items", "pair": "over pairs", "macro": "over phenomena of means over pairs"}
+    means = {
+        "item": "mean over items",
+        "pair": "mean over pairs",
+        "macro": "mean over phenomena of means over pairs",
+        "all": "share of pairs whose items are all right",
+    }
     return ", ".join(
         [
             f"log-likelihood of the {'ending' if definition['span'] == 'ending' else 'whole sequence'} "
@@ -96,12 +103,12 @@ def protocol_words(definition: Mapping[str, Any]) -> str:
             f"markers {'where the modality changes' if definition['markers'] == 'crossing' else 'always'}",
             f"end token {'scored' if definition['end'] else 'not scored'}",
             f"ties count {definition['ties']:g}",
-            f"mean {means[definition['aggregate']]}",
+            means[definition["aggregate"]],
         ]
     )
 
 
-def _protocol(runs: Mapping[str, Measured], asked: str | None) -> str:
+def _protocol(runs: Mapping[str, Results], asked: str | None) -> str:
     if asked is not None:
         for name, run in runs.items():
             if asked not in run.protocols:
@@ -115,7 +122,7 @@ def _protocol(runs: Mapping[str, Measured], asked: str | None) -> str:
     return DEFAULT if DEFAULT in shared else shared[0]
 
 
-def _metrics(run: Measured, protocol: str, tags: bool) -> list[Mapping[str, Any]]:
+def _metrics(run: Results, protocol: str, tags: bool) -> list[Mapping[str, Any]]:
     return [m for m in run.metrics if m["protocol"] == protocol and (tags or not m["tag"])]
 
 
@@ -123,7 +130,7 @@ def _column(metric: Mapping[str, Any]) -> Column:
     return Column(metric["benchmark"], metric["set"], metric["direction"], metric["tag"])
 
 
-def _firsts(runs: Mapping[str, Measured], protocol: str, columns: Sequence[Column]) -> dict[Column, _First]:
+def _firsts(runs: Mapping[str, Results], protocol: str, columns: Sequence[Column]) -> dict[Column, _First]:
     found: dict[Column, _First] = {}
     for name, run in runs.items():
         for metric in _metrics(run, protocol, tags=True):
@@ -133,7 +140,7 @@ def _firsts(runs: Mapping[str, Measured], protocol: str, columns: Sequence[Colum
 
 
 def _cells(
-    run: Measured,
+    run: Results,
     protocol: str,
     columns: Sequence[Column],
     firsts: Mapping[Column, _First],
@@ -158,7 +165,7 @@ def _accuracy(metric: Mapping[str, Any], intervals: bool) -> str:
     return text if intervals or metric["se"] is None else f"{text} ± {100 * metric['se']:.1f}"
 
 
-def _about_run(run: Measured, top: str, first: Measured) -> list[str]:
+def _about_run(run: Results, top: str, first: Results) -> list[str]:
     names = {"precision": "precision", "long": "items beyond the context"}
     return [
         f"{label}: {run.stamp.get(key)}; of {top}: {first.stamp.get(key)}"
@@ -167,7 +174,7 @@ def _about_run(run: Measured, top: str, first: Measured) -> list[str]:
     ]
 
 
-def _about_cell(run: Measured, metric: Mapping[str, Any], first: _First, protocol: str) -> list[str]:
+def _about_cell(run: Results, metric: Mapping[str, Any], first: _First, protocol: str) -> list[str]:
     """What a reader must know before holding this cell against the first of its column."""
     name, (top, held, reference) = metric["benchmark"], first
     mine, theirs = run.benchmarks.get(name, {}), held.benchmarks.get(name, {})
@@ -188,7 +195,7 @@ def _about_cell(run: Measured, metric: Mapping[str, Any], first: _First, protoco
     return said
 
 
-def _place(score: PublishedScore, columns: Sequence[Column], runs: Mapping[str, Measured]) -> Column:
+def _place(score: PublishedScore, columns: Sequence[Column], runs: Mapping[str, Results]) -> Column:
     """The column that measures the same, or a new one."""
     for column in columns:
         for run in runs.values():
@@ -225,7 +232,7 @@ def _as_printed(value: float) -> str:
     return f"{value:g}" if value % 1 else f"{value:.1f}"
 
 
-def _caption(runs: Mapping[str, Measured], protocol: str, intervals: bool) -> tuple[str, ...]:
+def _caption(runs: Mapping[str, Results], protocol: str, *, tags: bool, intervals: bool) -> tuple[str, ...]:
     first = next(iter(runs.values()))
     shown = {m["benchmark"] for run in runs.values() for m in run.metrics if m["protocol"] == protocol}
     named = dict.fromkeys(
@@ -234,10 +241,17 @@ def _caption(runs: Mapping[str, Measured], protocol: str, intervals: bool) -> tu
         for name, facts in run.benchmarks.items()
         if name in shown
     )
-    level = f"[{first.stamp.get('bootstrap', {}).get('level', 0.95):.0%} bootstrap interval]"
+    level = f"[{100 * first.stamp.get('bootstrap', {}).get('level', 0.95):g}% bootstrap interval]"
+    chances = dict.fromkeys(
+        f"{100 * m['chance']:.3g} in {_column(m).title}"
+        for run in runs.values()
+        for m in _metrics(run, protocol, tags)
+        if m["chance"] != EVEN
+    )
     return (
         f"Accuracy in percent {level if intervals else '± standard error'}, over pairs of items.",
         f"Protocol '{protocol}': {protocol_words(first.protocols[protocol])}.",
+        *([f"Chance is {', '.join(chances)}; else 50."] if chances else []),
         *([f"Data: {'; '.join(named)}."] if named else []),
     )
 
