@@ -1,6 +1,6 @@
-"""Which GPU a worker sees.
+"""Which GPU a worker sees, and which device a command means.
 
-Enters: numbers of jobs and of workers per GPU. Leaves: a device for each worker.
+Enters: numbers of jobs and of workers per GPU; the name of a device. Leaves: a device for each worker; its own name.
 The one decision worth knowing: several small models share a GPU as processes, not as one batched step: each keeps its
 own data, budget and fate, a run that diverges or dies takes nothing along, and a run's code is the same anywhere.
 """
@@ -26,6 +26,15 @@ def visible_gpus() -> list[str]:
     import torch  # seconds, and only where there may be a GPU
 
     return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def resolved(device: str) -> str:
+    """Example: "auto" -> "cuda" where there is one, else "cpu"; any other name stays."""
+    if device != "auto":
+        return device
+    import torch  # as above
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def share_out(

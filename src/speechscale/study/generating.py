@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from speechscale.errors import DataError
 from speechscale.evals.generation.auto_bleu import Orders
 from speechscale.evals.generation.generating import generate_samples, recipe, vocoder_sha256
@@ -32,6 +30,7 @@ from speechscale.progress import Watch
 from speechscale.speech.encoders.base import Runtime
 from speechscale.speech.units import SpeechTokenizer
 from speechscale.speech.vocoders import open_vocoder
+from speechscale.study.devices import resolved
 from speechscale.study.located import Located
 
 
@@ -196,10 +195,3 @@ def _judge(out: Path, asked: Asked) -> ChatJudge | None:
         key_env=asked.key_env,
         allow_http=asked.allow_http,
     )
-
-
-def resolved(device: str) -> str:
-    """Example: "auto" -> "cuda" where there is one, else "cpu"."""
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"

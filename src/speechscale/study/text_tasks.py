@@ -12,8 +12,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from speechscale.errors import DataError
 from speechscale.evals.benchmarks.benchmark import Benchmark
 from speechscale.evals.cuts import cut_items
@@ -23,6 +21,7 @@ from speechscale.evals.layouts import DIRECTIONS, Direction
 from speechscale.evals.protocols import DEFAULT, get_protocol
 from speechscale.model.folders import load_model, load_text_lm, text_lm_config
 from speechscale.progress import Watch
+from speechscale.study.devices import resolved
 from speechscale.study.evaluating import drawn
 from speechscale.study.located import Located, locate
 from speechscale.tokens.text_tokenizer import declared_ids
@@ -108,7 +107,7 @@ def retain(
         DataError: see `retention`; a TextLM that gives a token another id.
     """
     vocabulary = located.load_vocabulary()
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    device = resolved(device)
     load_base = _own_text_lm(text_lm, revision, vocabulary)
     return retention(
         lambda: load_model(located.folder).to(device),

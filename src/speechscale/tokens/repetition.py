@@ -26,7 +26,7 @@ def auto_bleu(sequence: Sequence[Hashable], n: int, *, overlapping: bool = True)
         overlapping: an occurrence that shares entries with the n-gram itself counts (the formula of GSLM's paper, and
             slamkit's code); GSLM's code leaves those out.
 
-    Example: "a b a b c", 2 -> 0.5: "a b" occurs twice, "b a" and "b c" once each. "no no no", 2 -> 1; not overlapping: 0
+    Example: "a b a b c", 2 -> 0.5: "a b" occurs twice, "b a" and "b c" once each. "no no no", 2 -> 1, else 0
 
     Source: Lakhotia et al. 2021 (GSLM, arXiv 2102.01192), for one n; not overlapping: self_auto_bleu.py of its code.
     """

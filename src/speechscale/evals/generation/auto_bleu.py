@@ -4,8 +4,8 @@ Enters: transcripts, or unit sequences. Leaves: the mean over samples with its i
 The one decision worth knowing: a text without an n-gram has no Auto-BLEU: it is counted and left out of the mean, as
 a model that says nothing would else look diverse; the mean with 0 for it, which others report, stands beside it.
 
-Source: Lakhotia et al. 2021 (GSLM, arXiv 2102.01192), whose code (self_auto_bleu.py) takes means over n = 1..N and leaves
-out occurrences that overlap the n-gram itself; Slam and SIMS (slamkit's code): n = 2 alone, overlapping ones count.
+Source: Lakhotia et al. 2021 (GSLM, arXiv 2102.01192), whose code (self_auto_bleu.py) takes means over n = 1..N and
+leaves out occurrences that overlap the n-gram itself; Slam and SIMS (slamkit's code): n = 2, overlapping ones too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from speechscale.errors import DataError
-from speechscale.evals.generation.estimates import Estimate, mean_of
+from speechscale.evals.generation.estimates import REPLICATES, Estimate, mean_of
 from speechscale.tokens.repetition import auto_bleu, split_words
 
 Orders = Literal["single", "geometric", "arithmetic"]
@@ -59,8 +59,8 @@ def sequence_auto_bleu(sequence: Sequence[Hashable], n: int = 2, orders: Orders 
     """Auto-BLEU of one sequence; None where it has no n-gram.
 
     Args:
-        orders: "single" takes n alone, as slamkit; "geometric" and "arithmetic" the mean over 1..n with equal weights, as
-            GSLM's code, to which an n-gram that only overlaps itself is no repeat.
+        orders: "single" takes n alone, as slamkit; "geometric" and "arithmetic" the mean over 1..n with equal weights,
+            as GSLM's code, to which an n-gram that only overlaps itself is no repeat.
 
     Example: "a b a b c", 2 -> 0.5; geometric: sqrt(4/5 x 1/2) = 0.632
     """
@@ -77,7 +77,7 @@ def corpus_auto_bleu(
     n: int = 2,
     orders: Orders = "single",
     *,
-    replicates: int = 1000,
+    replicates: int = REPLICATES,
     seed: int = 0,
 ) -> AutoBleu:
     """Auto-BLEU of many sequences; words of transcripts are `split_words(text)`, as written.

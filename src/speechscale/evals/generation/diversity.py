@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from speechscale.evals.generation.estimates import Estimate, estimate, mean_of
+from speechscale.evals.generation.estimates import REPLICATES, Estimate, estimate, mean_of
 
 ORDERS = (1, 2, 3)
 
@@ -62,7 +62,7 @@ class Diversity:
 
 
 def diversity(
-    sequences: Sequence[Sequence[int] | Int[np.ndarray, " units"]], *, replicates: int = 1000, seed: int = 0
+    sequences: Sequence[Sequence[int] | Int[np.ndarray, " units"]], *, replicates: int = REPLICATES, seed: int = 0
 ) -> Diversity:
     """Measure the variety of unit sequences; deduplicate them first where a unit's length should not count."""
     rows = [tuple(int(unit) for unit in sequence) for sequence in sequences]
@@ -137,7 +137,7 @@ class Comparison:
 
 
 def compare(
-    generated: Sequence[float], reference: Sequence[float], *, replicates: int = 1000, seed: int = 0
+    generated: Sequence[float], reference: Sequence[float], *, replicates: int = REPLICATES, seed: int = 0
 ) -> Comparison:
     """Compare a quantity (seconds, words per second, units per second) of two sets of speech.
 

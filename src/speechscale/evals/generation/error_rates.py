@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from speechscale.align.normalize import normalize
 from speechscale.errors import DataError, MissingExtra
-from speechscale.evals.generation.estimates import Estimate, estimate, ratio_of
+from speechscale.evals.generation.estimates import REPLICATES, Estimate, estimate, ratio_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ def has_words(text: str, language: str = "en") -> bool:
     return bool(_said(text, language))
 
 
-def error_rate(errors: Sequence[Errors], *, replicates: int = 1000, seed: int = 0) -> Estimate:
+def error_rate(errors: Sequence[Errors], *, replicates: int = REPLICATES, seed: int = 0) -> Estimate:
     """Errors per reference word (or character) of a corpus, with an interval over its utterances."""
     return ratio_of([e.total for e in errors], [e.reference for e in errors], replicates=replicates, seed=seed)
 
@@ -101,7 +101,7 @@ def resynthesis_errors(
     resynthesized: Sequence[str],
     *,
     language: str = "en",
-    replicates: int = 1000,
+    replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Resynthesis:
     """Compare transcripts of recordings and of their resynthesis with what was said.

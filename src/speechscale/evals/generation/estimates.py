@@ -3,6 +3,9 @@
 Enters: one value per sample, or one row of counts per sample. Leaves: `Estimate`s. The one decision worth knowing:
 samples are drawn anew as wholes (a numerator never leaves its denominator), and a number that does not exist is None,
 never NaN, so that one empty sample cannot spoil a corpus.
+
+Apart from `evals.intervals`, whose means over clustered items have closed forms: here are ratios, exponents of means
+and standardized differences of independent samples.
 """
 
 from __future__ import annotations
@@ -15,8 +18,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from speechscale.evals.intervals import LEVEL
+
 REPLICATES = 1000
-LEVEL = 0.95
+"""Fewer than of accuracies: each is a call of Python."""
 
 Statistic = Callable[..., float]
 """From the rows of each group to a number; NaN where it does not exist."""

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from speechscale.errors import DataError
-from speechscale.evals.generation.estimates import Estimate, mean_of
+from speechscale.evals.generation.estimates import REPLICATES, Estimate, mean_of
 from speechscale.evals.generation.kept import Kept
 from speechscale.progress import Progress, Watch
 from speechscale.voices.http_client import HttpClient
@@ -191,7 +191,7 @@ class ChatJudge:
         prompts: Sequence[str],
         continuations: Sequence[str],
         *,
-        replicates: int = 1000,
+        replicates: int = REPLICATES,
         seed: int = 0,
         watch: Watch | None = None,
     ) -> Verdict:

@@ -20,12 +20,13 @@ from speechscale import __version__
 from speechscale.evals.generation.auto_bleu import Orders, corpus_auto_bleu, split_words
 from speechscale.evals.generation.diversity import compare, diversity
 from speechscale.evals.generation.error_rates import resynthesis_errors
-from speechscale.evals.generation.estimates import LEVEL, REPLICATES, mean_of
+from speechscale.evals.generation.estimates import REPLICATES, mean_of
 from speechscale.evals.generation.listening import Heard
 from speechscale.evals.generation.llm_judge import ChatJudge, Verdict
 from speechscale.evals.generation.perplexity import Perplexity, Span, TextJudge, perplexity
 from speechscale.evals.generation.samples import GenerateDirection, Sample
 from speechscale.evals.generation.transcribe import Transcript
+from speechscale.evals.intervals import LEVEL
 from speechscale.files import complete_file, write_json
 from speechscale.progress import Watch
 from speechscale.skips import SkipLog
@@ -135,7 +136,7 @@ def unit_metrics(samples: Sequence[Sample], how: Judged) -> tuple[dict[str, Any]
     found: dict[str, Any] = {
         "diversity": diversity(said, **how.bootstrap).record(),
         "auto_bleu_units": corpus_auto_bleu(said, how.order, how.orders, **how.bootstrap).record(),
-        "new_tokens_of_speech": mean_of([float(len(s.units)) for s in samples], **how.bootstrap).record(),
+        "new_units": mean_of([float(len(s.units)) for s in samples], **how.bootstrap).record(),
     }
     if spoken:
         found["duration_s"] = compare([s for _, s in spoken], real_s, **how.bootstrap).record()

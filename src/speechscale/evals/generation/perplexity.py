@@ -24,7 +24,7 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from speechscale.errors import DataError
-from speechscale.evals.generation.estimates import Estimate, estimate
+from speechscale.evals.generation.estimates import REPLICATES, Estimate, estimate
 from speechscale.evals.score import evaluating
 from speechscale.evals.weights import weights_sha256
 from speechscale.model.folders import load_model
@@ -184,7 +184,7 @@ def perplexity(
     *,
     span: Span = "whole",
     batch_tokens: int = BATCH_TOKENS,
-    replicates: int = 1000,
+    replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Perplexity:
     """The perplexity of texts.

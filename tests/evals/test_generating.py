@@ -243,6 +243,7 @@ def test_the_span_holds_for_units_and_time() -> None:
     assert rest["duration_s"]["reference"]["estimate"] == 4.0
     assert (rest["auto_bleu_units"]["short"], rest["diversity"]["empty"]) == (1, 1)
     assert beside["diversity"]["units"] == 6
+    assert rest["new_units"]["estimate"] == 2.0
     spoken, _ = unit_metrics(samples[:1], Judged(direction="ts"))
     assert spoken["duration_s"]["reference"]["estimate"] == 4.0, "behind a text there is no spoken prompt"
 
