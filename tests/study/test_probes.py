@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,14 @@ def test_numbers_are_those_of_an_evaluation_of_the_same_items() -> None:
         assert numbers["chance"] == 0.5
 
 
+def test_chance_is_that_of_the_protocol() -> None:
+    """Both items of a pair right, as a question of three endings: one in three."""
+    some = probes()
+    some.sets = [replace(some.sets[0], protocol=get_protocol("speechscale:aggregate=all"))]
+    found = some(new_model(SIZES["0.05M"], VOCAB, CONTEXT, seed=3), 1, False)["small"]["cloze"]
+    assert [numbers["chance"] for numbers in found.values()] == pytest.approx([1 / 3] * 3)
+
+
 def test_every_says_which_checks_and_the_last_has_everything() -> None:
     model, some = new_model(SIZES["0.05M"], VOCAB, CONTEXT, seed=3), probes(every=3)
     assert [bool(some(model, number, number == 5)) for number in range(1, 6)] == [False, False, True, False, True]
@@ -252,6 +261,9 @@ def test_a_study_probes_its_own_sets_on_one_subset(tmp_path: Path) -> None:
     assert again is not None
     assert [entry.items for entry in again.sets] == [entry.items for entry in made.sets]
     assert study_probes(evals.model_copy(update={"probe_pairs": 0}), vocabulary(), **folders) is None
+    empty = study_probes(evals.model_copy(update={"sets": ("cloze", "gone")}), vocabulary(), **folders)
+    assert empty is not None
+    assert [entry.name for entry in empty.sets] == ["cloze"], "all items of a set can be dropped"
     textless = study_probes(evals, Vocabulary.textless(UNITS), **folders)
     assert textless is not None
     assert [entry.directions for entry in textless.sets] == [["ss"], ["ss"]]

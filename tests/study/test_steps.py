@@ -49,6 +49,14 @@ def test_a_missing_or_shortened_file_means_redo(tmp_path: Path) -> None:
     assert not is_complete(step(), tmp_path / "a", fingerprint(step(), {}), {})
 
 
+def test_a_step_works_in_a_folder_of_its_own_name(tmp_path: Path) -> None:
+    """Results of a study's run are called like the run, not by a process number that changes their bytes."""
+    record = run_step(step("run/part/small-s0", function="name_itself"), tmp_path, {})
+    assert record["results"] == {"called": "small-s0"}
+    assert (tmp_path / "run" / "part" / "small-s0" / "value.txt").read_text() == "small-s0"
+    assert list((tmp_path / ".partial").iterdir()) == []
+
+
 def test_a_failed_step_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="item 7"):
         run_step(step(function="fail"), tmp_path, {})

@@ -16,6 +16,12 @@ def write(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[st
     return {"total": total}
 
 
+def name_itself(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+    """Write down what its folder is called, as results are named."""
+    (out / "value.txt").write_text(out.name)
+    return {"called": out.name}
+
+
 def fail(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
     """Fail after having written half a result."""
     (out / "value.txt").write_text("half")

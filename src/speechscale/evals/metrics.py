@@ -97,14 +97,19 @@ def _metric(
         n_phenomena=len({choice.phenomenon for choice in chosen}),
         n_ties=int(sum(abs(choice.margin(protocol)) <= protocol.tie_nats for choice in chosen)),
         n_identical=sum(choice.identical for choice in chosen),
-        chance=_chance(chosen, len(clusters)) if protocol.aggregate == "all" else chance,
+        chance=chance_level(chosen, protocol, chance),
     )
 
 
-def _chance(chosen: Sequence[Choice], pairs: int) -> float:
-    """Of pairs whose items are all right: one in (items + 1), the right ending among all of a question."""
+def chance_level(chosen: Sequence[Choice], protocol: Protocol, of_items: float) -> float:
+    """What guessing gets under a protocol, given what it gets item by item.
+
+    Of pairs whose items are all right: one in (items + 1), the right ending among all of a question.
+    """
+    if protocol.aggregate != "all":
+        return of_items
     sizes = Counter(choice.pair for choice in chosen)
-    return math.fsum(1 / (1 + size) for size in sizes.values()) / pairs
+    return math.fsum(1 / (1 + size) for size in sizes.values()) / len(sizes)
 
 
 def clusters_of(chosen: Sequence[Choice], protocol: Protocol) -> Clusters:

@@ -24,7 +24,7 @@ from speechscale.evals.choices import Choice
 from speechscale.evals.evaluate import How, evaluate
 from speechscale.evals.intervals import estimate, standard_error
 from speechscale.evals.layouts import item_directions
-from speechscale.evals.metrics import clusters_of
+from speechscale.evals.metrics import chance_level, clusters_of
 from speechscale.evals.protocols import Protocol, get_protocol
 from speechscale.records import Item, UnitTable
 from speechscale.settings import nearest
@@ -130,7 +130,7 @@ def _measured(chosen: Sequence[Choice], entry: ProbeSet) -> Numbers:
         "estimate": estimate(clusters, entry.protocol.aggregate),
         "se": None if math.isnan(se) else se,
         "n": len(chosen),
-        "chance": entry.chance,
+        "chance": chance_level(chosen, entry.protocol, entry.chance),
     }
 
 
@@ -145,6 +145,8 @@ def draw_items(items: Sequence[Item], seed: int, *, least: int = 0, pairs: int =
 
     A larger subset contains a smaller one of the same seed; that of one set does not depend on the others.
     """
+    if not items:
+        return []
     names = list(dict.fromkeys(item.pair for item in items))
     rng = np.random.default_rng([seed, zlib.crc32(items[0].set.encode())])
     order = [names[i] for i in rng.permutation(len(names))]
@@ -258,7 +260,7 @@ def study_probes(
     for name in evals.sets:
         items = draw_items([item for item in everything if item.set == name], 0, pairs=evals.probe_pairs)
         directions = [d for d in item_directions(items, vocabulary) if d in evals.directions]
-        if directions:
+        if items and directions:
             sets.append(
                 ProbeSet(
                     task="",

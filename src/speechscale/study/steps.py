@@ -135,8 +135,9 @@ def run_step(step: Step, root: Path, inputs: Mapping[str, str]) -> dict[str, Any
         root: folder of the study's steps. inputs: name -> fingerprint of each input step.
     """
     final = root / step.name
-    scratch = root / ".partial" / f"{step.name.replace('/', '--')}.{os.getpid()}"
-    shutil.rmtree(scratch, ignore_errors=True)
+    held = root / ".partial" / f"{step.name.replace('/', '--')}.{os.getpid()}"
+    scratch = held / final.name  # a step may write down what its folder is called
+    shutil.rmtree(held, ignore_errors=True)
     scratch.mkdir(parents=True)
     module, _, name = step.function.partition(":")
     function: Callable[..., dict[str, Any]] = getattr(importlib.import_module(module), name)
@@ -164,7 +165,7 @@ def run_step(step: Step, root: Path, inputs: Mapping[str, str]) -> dict[str, Any
         final.parent.mkdir(parents=True, exist_ok=True)
         scratch.rename(final)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(held, ignore_errors=True)
     return record
 
 
