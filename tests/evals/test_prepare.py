@@ -347,6 +347,24 @@ def test_partners_leave_together_when_asked(tmp_path: Path) -> None:
     assert reasons(paired.folder)["p1@x"] == "its partner p2@x was dropped"
 
 
+def test_partners_of_what_cannot_be_spoken_leave_too(tmp_path: Path) -> None:
+    raws = [
+        RawItem(item=item("p1", pair="p", good="a dog", bad="a cat")),
+        RawItem(item=item("p2", pair="p", prompt="...", good="a cat", bad="a dog")),
+        RawItem(item=item("q", good="a cow", bad="a hen")),
+    ]
+    made = prepare(source(raws), tmp_path / "out", voices=VOICES[:1], pairs_together=True)
+    assert [i.id for i in made.items()] == ["q"]
+    assert reasons(made.folder)["p1"] == "its partner p2 was dropped"
+    assert made.info["read"] == 3
+
+
+def test_an_item_with_one_cut_only_is_counted_as_without(tmp_path: Path) -> None:
+    raw = joined(tmp_path, "a", prompt="Tom ran", good="home.", bad="Rome.")
+    made = prepare(source([replace(raw, good_words=GOOD_WORDS)], tmp_path), tmp_path / "out")
+    assert made.info["without_cut"] == 1
+
+
 def test_whole_stories_are_split_at_their_last_sentence(tmp_path: Path) -> None:
     raw = joined(tmp_path, "a", good="Tom. Ran. Home.", bad="Tom. Ran. Rome.")
     raw = replace(raw, good_words=GOOD_WORDS, bad_words=BAD_WORDS)

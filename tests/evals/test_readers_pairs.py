@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from speechscale.errors import DataError
+from speechscale.evals.benchmarks.prepare import prepare
 from speechscale.evals.benchmarks.raw import Clip, RawItem
 from speechscale.evals.tasks import pairs
 from speechscale.records import Word
+from speechscale.skips import read_skips
 from tests.evals.trees import write_lines, write_sounds
 
 TEXT = {"prompt": "He ran.", "good": "He won.", "bad": "He lost."}
@@ -55,15 +57,19 @@ def test_text_alone_sound_alone_and_parts_apart_are_items(root: Path) -> None:
     assert apart.bad_ending == Clip(path="a/b.wav")
 
 
-def test_recordings_may_lie_elsewhere_and_missing_ones_are_skipped(root: Path, tmp_path_factory: Any) -> None:
+def test_recordings_may_lie_elsewhere_and_missing_ones_are_dropped(root: Path, tmp_path_factory: Any) -> None:
     other = tmp_path_factory.mktemp("other")
-    source = pairs(
-        write_lines(other / "mine.jsonl", [JOINED, {**JOINED, "good_audio": "a/x.wav"}]), audio_root=str(root)
-    )
-    assert [raw.item.id for raw in source.items] == ["1"]
-    assert source.skips.skips[0].reason == "recording a/x.wav is missing"
-    with pytest.raises(DataError, match=r"all 1 items lack a recording; 2 are missing: a/g\.wav, a/b\.wav"):
-        list(pairs(write_lines(other / "mine.jsonl", [JOINED])).items)
+    lines = [{**JOINED, "pair": "p"}, {**JOINED, "good_audio": "a/x.wav", "pair": "p"}, {**JOINED, "pair": "q"}]
+    table = write_lines(other / "mine.jsonl", lines)
+    made = prepare(pairs(table, audio_root=str(root)), other / "out")
+    assert [item.id for item in made.items()] == ["1", "3"]
+    (skip,) = read_skips(made.folder / "skips.jsonl")
+    assert (skip.id, skip.reason) == ("2", "audio a/x.wav: no such file")
+    assert "below audio_root" in skip.remedy
+    together = prepare(pairs(table, audio_root=str(root)), other / "together", pairs_together=True)
+    assert [item.id for item in together.items()] == ["3"]
+    with pytest.raises(DataError, match=r"not one of 3 items .* 1: audio a/g\.wav: no such file"):
+        prepare(pairs(table), other / "none")
     with pytest.raises(DataError, match=r"is not a file; give a \.jsonl"):
         pairs(other)
 
@@ -85,6 +91,8 @@ def test_recordings_may_lie_elsewhere_and_missing_ones_are_skipped(root: Path, t
         ({**JOINED, "good_cut_s": -1, "bad_cut_s": 1}, "'good_cut_s' is -1, seconds of at least 0"),
         ({**JOINED, "good_cut_s": True, "bad_cut_s": 1}, "'good_cut_s' is True"),
         ({**JOINED, "good_audio": "../g.wav"}, "'../g.wav' is not a path below"),
+        ({**JOINED, "good_audio": "."}, "'.' is not a path below"),
+        ({**JOINED, "good_audio": f"a/{'x' * 252}.wav"}, "is longer than a file's name can be"),
         ({**JOINED, "good_audio": "/g.wav"}, "'/g.wav' is not a path below"),
         ({**TEXT, **JOINED, "words": {"good": WORDS["good"]}}, "one for bad"),
         ({**TEXT, **JOINED, "words": {**WORDS, "bad": [["He", 1]]}}, "words of bad, number 0"),

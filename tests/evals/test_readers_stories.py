@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from speechscale.align.formats import write_alignment
 from speechscale.errors import DataError
 from speechscale.evals.benchmarks.raw import Clip, RawItem, Source
 from speechscale.evals.benchmarks.readers.labelled import role_of
@@ -24,6 +25,7 @@ from speechscale.evals.tasks import (
     tstorycloze,
     tstorycloze_ms,
 )
+from speechscale.records import Word
 from tests.evals.trees import (
     STORIES,
     cross_modal_tree,
@@ -115,6 +117,15 @@ def test_word_times_of_another_text_or_none_drop_the_item_with_its_reason(tmp_pa
     assert reasons["s3"].startswith("bad candidate: its word times belong to another text (")
 
 
+def test_a_removed_pair_leaves_the_others_their_stories(tmp_path: Path) -> None:
+    table = story_table(tmp_path / "test.csv")
+    for first in (0, 1):
+        root = tmp_path / str(first)
+        write_sounds(root, [(f"{first + k}_x.wav", "", "") for k in range(2, 6)])  # The first story's pair is gone.
+        items = read(sstorycloze(root, stories=str(table)))
+        assert [raw.item.good for raw in items] == [" ".join([*row[1], row[2]]) for row in STORIES[1:]]
+
+
 def test_word_times_alone_cannot_cut_and_the_topic_set_needs_its_own_endings(tmp_path: Path) -> None:
     root = storycloze_tree(tmp_path / "s")
     with pytest.raises(DataError, match="give stories=TABLE as well"):
@@ -179,6 +190,20 @@ def test_sound_out_of_parquet_goes_where_it_is_told_and_is_written_once(tmp_path
     assert read(tstorycloze_ms(root, unpack=str(tmp_path / "out"))) == first
     assert (tmp_path / "out/am/audio/s1-correct.wav").stat().st_mtime_ns == stamp
     assert len(read(tstorycloze_ms(root / "tSC/am"))) == 3
+
+
+def test_no_voice_gets_the_word_times_of_another(tmp_path: Path) -> None:
+    root = multi_speaker_tree(tmp_path / "d", "jsonl")
+    for id, told, good, bad in STORIES:  # Only the recordings of the second voice were aligned.
+        for side, ending in (("correct", good), ("negative", bad)):
+            said = f"{' '.join(told)} {ending}".split()
+            words = [Word(text=text, start_s=k / 4, end_s=(k + 1) / 4) for k, text in enumerate(said)]
+            place = tmp_path / f"times/bm/{id}_{side}.TextGrid"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_alignment(place, words, duration_s=len(said) / 4)
+    source = sstorycloze_ms(root, word_times=str(tmp_path / "times"))
+    assert [raw.item.id for raw in read(source)] == ["bm-s1", "bm-s2", "bm-s3"]
+    assert {skip.reason for skip in source.skips} == {"good candidate: its recording has no word times"}
 
 
 def test_bad_rows_of_the_multi_speaker_set(tmp_path: Path) -> None:
@@ -346,6 +371,8 @@ def test_topic_endings_are_a_derangement_that_only_the_seed_decides(tmp_path: Pa
     assert {raw.item.bad for raw in items} == {row[2] for row in STORIES}
     with pytest.raises(DataError, match="2 stories with one ending"):
         with_foreign_endings([many[0], many[0]], 0)
+    with pytest.raises(DataError, match="seed = -1, a whole number of at least 0"):
+        cloze(tmp_path / "t.csv", topic="true", seed="-1")
     with pytest.raises(DataError, match="topic = 'yes'"):
         cloze(tmp_path / "t.csv", topic="yes")
 

@@ -115,7 +115,7 @@ def _multi_speaker(name: str, part: str, path: Path, word_times: str, unpack: st
     if unpack and not any(data.rglob("*.parquet")):
         raise DataError(f"{name}: unpack is for Parquet files, {data} has none; leave it away")
     root = Path(unpack) if unpack else data
-    times = WordTimes(Path(word_times)) if word_times else None
+    times = WordTimes(Path(word_times), by_name=len(voices) == 1) if word_times else None
     items = multi_speaker_items(data, voices, root, times, facts, skips)
     return Source(facts=facts, root=root, items=items, skips=skips)
 
@@ -167,7 +167,10 @@ def cloze(path: Path, *, topic: str = "false", seed: str = "0") -> Source:
         raise DataError(f"cloze: topic = '{topic}', allowed are true and false")
     facts, skips, stories = FACTS["cloze"], SkipLog(), read_stories(Path(path))
     if topic == "true":
-        stories = with_foreign_endings(stories, int(number("seed", seed)))
+        drawn = int(number("seed", seed))
+        if drawn < 0:
+            raise DataError(f"cloze: seed = {drawn}, a whole number of at least 0 is needed")
+        stories = with_foreign_endings(stories, drawn)
         facts = replace(facts, title="Topic StoryCloze, text", version=f"{facts.version}, topic endings of seed {seed}")
     return Source(facts=facts, root=None, items=story_items(stories, facts), skips=skips)
 
@@ -224,6 +227,7 @@ def _task(read: Callable[..., Source], about: str, **options: str) -> Task:
 
 _SPLIT = "dev (default) or test, if its gold.csv is there"
 _TIMES = "folder (or file) with word times of the recordings, in any format we read; parts prompt and ending"
+_TIMES_MS = f"{_TIMES}; named VOICE/... as the recordings are"
 _STORIES = "table with the stories' texts, see task cloze, or pair_id, text, type, correctness"
 _UNPACK = "where sound out of Parquet is written; default: beside the data"
 TASKS: dict[str, Task] = {
@@ -233,8 +237,8 @@ TASKS: dict[str, Task] = {
         _task(sblimp, "spoken grammar, 12 phenomena", split=_SPLIT),
         _task(sstorycloze, "spoken stories, right or wrong ending", stories=_STORIES, word_times=_TIMES),
         _task(tstorycloze, "spoken stories, ending on topic or not", stories=_STORIES, word_times=_TIMES),
-        _task(sstorycloze_ms, "sstorycloze in several voices", word_times=_TIMES, unpack=_UNPACK),
-        _task(tstorycloze_ms, "tstorycloze in several voices", word_times=_TIMES, unpack=_UNPACK),
+        _task(sstorycloze_ms, "sstorycloze in several voices", word_times=_TIMES_MS, unpack=_UNPACK),
+        _task(tstorycloze_ms, "tstorycloze in several voices", word_times=_TIMES_MS, unpack=_UNPACK),
         _task(cross_modal, "stories as prompt and ending, each spoken and written"),
         _task(slamkit_pairs, "numbered pairs of recordings, as slamkit reads them", sep="behind the number: _ or +"),
         _task(salmon, "sound: speaker, gender, room, background, sentiment", parts="all, or names with + between them"),

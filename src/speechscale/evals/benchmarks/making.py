@@ -107,6 +107,8 @@ def _cast(job: Job, raws: Sequence[RawItem], skips: SkipLog) -> list[Item]:
         else:
             texts.append(item)
     skips.check(read=len(raws), kept=len(texts), since=before)
+    if job.recipe["pairs_together"]:
+        texts = [raw.item for raw in leave_together(raws, [RawItem(item=item) for item in texts], skips)]
     return cast_items(texts, tuple(job.voices), seed=job.recipe["seed"], each_voice=job.recipe["each_voice"])
 
 

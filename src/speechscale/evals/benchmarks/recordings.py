@@ -140,7 +140,7 @@ def make_rows(
         seconds=seconds,
         written=bool(sheets),
         clipped=bool(sheets) and any(isinstance(clip, Heard) and clip.peak > 1 for clip in heard.values()),
-        lacks_cut=raw.item.has_prompt and not cuts and cut_of(raw, "good") is None,
+        lacks_cut=raw.item.has_prompt and not cuts and any(cut_of(raw, side) is None for side in SIDES),
     )
 
 

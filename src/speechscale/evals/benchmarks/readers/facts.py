@@ -141,7 +141,7 @@ _ALL = (
         version="as in the file",
         paper="none, these are your own data",
         licence="that of the file",
-        origin="it is your own list of pairs",
+        origin="it is your own list of pairs; recordings lie beside it or below audio_root",
     ),
     Facts(
         task="storyworld",

@@ -74,8 +74,10 @@ def numbered_pairs(root: Path, folder: str, separator: str, facts: Facts) -> lis
             f"partner ({len(alone)} have none); a lost file would shift every later pair; put it back or remove "
             "both of its pair"
         )
+    # Counted from 0 or 1, whichever the numbers begin at: a pair that was removed does not rename those behind it.
+    start = first % 2
     return [
-        (str((number - first) // 2), by_number[number], by_number[number + 1])
+        (str((number - start) // 2), by_number[number], by_number[number + 1])
         for number in sorted(by_number)
         if (number - first) % 2 == 0
     ]

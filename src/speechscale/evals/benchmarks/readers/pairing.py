@@ -22,6 +22,8 @@ T = TypeVar("T")
 Side = str
 """'good' or 'bad'."""
 FIRST_NAMES = 3
+LONGEST_NAME_BYTES = 255
+"""Of a file or folder; a longer one is an error of the system and not a missing file."""
 
 
 def list_recordings(root: Path, folder: str = "") -> dict[str, str]:
@@ -54,18 +56,21 @@ def list_recordings(root: Path, folder: str = "") -> dict[str, str]:
 def inner_name(name: str, where: str) -> str:
     """A recording's name out of a table, without suffix. Raises DataError for one with a path in it."""
     plain = name.strip()
-    if not plain or plain != PurePosixPath(plain).name or "\\" in plain or plain in (".", ".."):
+    if plain in ("", ".", "..") or "/" in plain or "\\" in plain:
         raise DataError(f"{where}: '{name}' is not the name of a recording in this folder; correct the line")
-    suffix = PurePosixPath(plain).suffix
-    return plain.removesuffix(suffix) if suffix.lower() in AUDIO_SUFFIXES else plain
+    stem, suffix = os.path.splitext(plain)  # noqa: PTH122 - runs for every row; pathlib keeps each name for good
+    return stem if suffix.lower() in AUDIO_SUFFIXES else plain
 
 
 def below(root: Path, name: str, where: str) -> str:
     """A path out of a table, below the root, with folders. Raises DataError if it leaves the root."""
     place = PurePosixPath(name.replace("\\", "/"))
     home = root.resolve()
-    if not name.strip() or "\0" in name or place.is_absolute() or ".." in place.parts or ":" in place.parts[0]:
+    parts = place.parts
+    if not name.strip() or "\0" in name or not parts or place.is_absolute() or ".." in parts or ":" in parts[0]:
         raise DataError(f"{where}: '{name}' is not a path below {root}; write it from there on")
+    if max(len(part.encode()) for part in parts) > LONGEST_NAME_BYTES:
+        raise DataError(f"{where}: '{name[:40]}...' is longer than a file's name can be; correct the line")
     if not (home / place).resolve().is_relative_to(home):
         raise DataError(f"{where}: '{name}' is a link that leads out of {root}; copy the file there")
     return place.as_posix()

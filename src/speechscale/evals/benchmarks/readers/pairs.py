@@ -14,7 +14,7 @@ from typing import Any
 
 from speechscale.errors import DataError
 from speechscale.evals.benchmarks.raw import Clip, Facts, RawItem
-from speechscale.evals.benchmarks.readers.pairing import Missing, at_least_one, below
+from speechscale.evals.benchmarks.readers.pairing import at_least_one, below
 from speechscale.evals.benchmarks.readers.tables import TextFile, json_rows
 from speechscale.records import Item, Word
 from speechscale.settings import nearest
@@ -28,12 +28,11 @@ FIELDS = (*LABELS, *TEXTS, *RECORDINGS, *CUTS, "words")
 
 
 def pair_items(file: TextFile, root: Path, facts: Facts, skips: SkipLog) -> Iterator[RawItem]:
-    """Items of a list of pairs, in order; items whose recordings are not there are skipped.
+    """Items of a list of pairs, in order; whether their recordings are there is seen when they are heard.
 
     Raises:
         DataError: a line that is not of this form; names line and field.
     """
-    missing = Missing()
     seen: set[str] = set()
 
     def items() -> Iterator[RawItem]:
@@ -42,19 +41,9 @@ def pair_items(file: TextFile, root: Path, facts: Facts, skips: SkipLog) -> Iter
             if item.item.id in seen:
                 raise DataError(f"{file.name}, line {line}: id '{item.item.id}' comes twice; ids must be unique")
             seen.add(item.item.id)
-            if lost := [clip.path for clip in _clips(item) if not (root / clip.path).is_file()]:
-                for name in lost:
-                    missing.add(name)
-                skips.add(item.item.id, f"recording {' and '.join(lost)} is missing", "put it below audio_root")
-            else:
-                yield item
+            yield item
 
-    return at_least_one(items(), facts, skips, missing)
-
-
-def _clips(item: RawItem) -> list[Clip]:
-    clips = (item.good, item.bad, item.prompt, item.good_ending, item.bad_ending)
-    return [clip for clip in clips if clip is not None]
+    return at_least_one(items(), facts, skips)
 
 
 def _raw_item(row: dict[str, Any], line: int, root: Path, where: str, facts: Facts) -> RawItem:

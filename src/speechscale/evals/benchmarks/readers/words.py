@@ -16,18 +16,22 @@ from speechscale.records import Word
 
 
 class WordTimes:
-    """Alignments by the path of their recording, or by its name where no other recording is called so."""
+    """Alignments by the path of their recording below the root, or by its name alone.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        by_name: whether a name alone will do; not where voices share names, or one would get the times of another.
+    """
+
+    def __init__(self, path: Path, *, by_name: bool = True) -> None:
+        self.path, self.by_name = path, by_name
         self._files: dict[str, Path] = {}
         self._words: dict[str, list[Word]] = {}
         if path.is_dir():
-            by_name: dict[str, list[Path]] = {}
+            named: dict[str, list[Path]] = {}
             for file in sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")):
                 self._files[file.relative_to(path).with_suffix("").as_posix()] = file
-                by_name.setdefault(file.stem, []).append(file)
-            self._files |= {name: files[0] for name, files in by_name.items() if len(files) == 1}
+                named.setdefault(file.stem, []).append(file)
+            self._files |= {name: files[0] for name, files in named.items() if len(files) == 1 and by_name}
         elif path.is_file():
             self._words = read_alignments(path)
         else:
@@ -38,7 +42,7 @@ class WordTimes:
     def of(self, recording: str) -> list[Word] | None:
         """Words of a recording, None if it has no alignment. Raises DataError for an alignment that cannot be read."""
         place = PurePosixPath(recording).with_suffix("")
-        for name in (place.as_posix(), place.name):
+        for name in (place.as_posix(), *([place.name] if self.by_name else [])):
             if name in self._words:
                 return self._words[name]
             if name in self._files:
