@@ -114,11 +114,26 @@ def test_narrow_settings_are_greedy(make_model: Callable[..., Any], vocabulary: 
         assert generate(model, vocabulary, PROMPTS, max_new_tokens=20, **settings) == greedy  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("settings", [{}, {"temperature": 2.0}, {"top_k": 4}, {"top_p": 0.7}])
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("llama", {}),
+        ("llama", {"temperature": 2.0}),
+        ("llama", {"top_k": 4}),
+        ("llama", {"top_p": 0.7}),
+        ("gemma2", {}),  # caps its logits
+        ("granite", {}),  # scales them
+    ],
+)
 def test_frequencies_follow_the_model(
-    make_model: Callable[..., Any], vocabulary: Vocabulary, settings: dict[str, Any]
+    make_model: Callable[..., Any], vocabulary: Vocabulary, kind: str, settings: dict[str, Any]
 ) -> None:
-    model = make_model()
+    more: dict[str, dict[str, Any]] = {
+        "llama": {},
+        "gemma2": {"final_logit_softcapping": 1.0, "head_dim": 8, "attention": "eager"},
+        "granite": {"logits_scaling": 8.0},
+    }
+    model = make_model(kind, **more[kind])
     samples = 4000
     new = generate(
         model, vocabulary, [[0]] * samples, max_new_tokens=1, modality="speech", stop_at_eos=False, **settings

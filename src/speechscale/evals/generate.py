@@ -15,11 +15,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch.nn import functional
 from transformers import DynamicCache
 
 from speechscale.errors import DataError
 from speechscale.evals.score import evaluating
+from speechscale.model.anatomy import Head, head_of
 from speechscale.records import offsets
 from speechscale.tokens.ragged import Ragged
 from speechscale.tokens.vocabulary import MODALITY_MARKER, MODALITY_SPEECH, MODALITY_TEXT, Vocabulary
@@ -66,7 +66,7 @@ def generate(
     if not prompts or max_new_tokens == 0:
         return [[] for _ in prompts]
     device = model.device
-    choose = _Chooser(model.get_output_embeddings(), torch.from_numpy(allowed).to(device), temperature, top_k, top_p)
+    choose = _Chooser(head_of(model), torch.from_numpy(allowed).to(device), temperature, top_k, top_p)
     noise = torch.stack([_uniform(seed, i, max_new_tokens) for i in range(len(prompts))]).to(device)  # (B, steps)
     chosen = np.full((len(prompts), max_new_tokens), vocabulary.eos_id, np.int64)
     with evaluating(model), torch.inference_mode():
@@ -178,7 +178,7 @@ class _Chooser:
 
     def __init__(
         self,
-        head: Any,
+        head: Head,
         allowed: Int[torch.Tensor, " allowed"],
         temperature: float,
         top_k: int | None,
@@ -186,13 +186,13 @@ class _Chooser:
     ) -> None:
         self.allowed, self.temperature, self.top_p = allowed, temperature, top_p
         self.top_k = None if top_k is None or top_k >= len(allowed) else top_k
-        self.weight = head.weight.detach()[allowed]  # (allowed, d)
-        self.bias = None if getattr(head, "bias", None) is None else head.bias.detach()[allowed]
+        bias = None if head.bias is None else head.bias.detach()[allowed]
+        self.head = head._replace(weight=head.weight.detach()[allowed], bias=bias)  # (allowed, d)
 
     def __call__(
         self, hidden: Float[torch.Tensor, "B d"], noise: Float[torch.Tensor, " B"], rows: Int[torch.Tensor, " B"]
     ) -> Int[torch.Tensor, " B"]:
-        logits = functional.linear(hidden, self.weight, self.bias).float()  # (B, allowed)
+        logits = self.head.logits(hidden).float()  # (B, allowed)
         finite = torch.isfinite(logits).all(dim=1)
         if not bool(finite.all()):
             raise DataError(
