@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -216,8 +217,29 @@ def test_what_is_missing_is_said_before_anything_is_made(
     ):
         with pytest.raises(DataError, match=message):
             generate_samples(broken, source, sampling, tmp_path / message.split()[0])
-    with pytest.raises(DataError, match="max_new 0"):
-        Sampling(max_new=0)
+    for wrong in ({"max_new": 0}, {"temperature": float("nan")}, {"top_p": 0.0}, {"top_k": 0}):
+        with pytest.raises(DataError, match=f"{next(iter(wrong))} {next(iter(wrong.values()))}"):
+            Sampling(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_prompt_that_just_fits_the_context_is_taken(speaker: Speaker, tmp_path: Path) -> None:
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"id": "a\u2028b", "text": "tom ran\u2028."}\n', encoding="utf-8")  # one line of JSON
+    just = replace(SAMPLING, direction="ts", max_new=256 - len(["<eos>", "<text>", "tom", "ran", ".", "<speech>"]))
+    samples, _ = generate_samples(speaker, open_prompts(texts), just, tmp_path / "fits")
+    assert [sample.prompt_text for sample in samples] == ["tom ran ."]
+    with pytest.raises(DataError, match="do not fit the model's context of 256"):
+        generate_samples(speaker, open_prompts(texts), replace(just, max_new=just.max_new + 1), tmp_path / "more")
+
+
+def test_another_recording_under_the_same_name_is_another_prompt(
+    speaker: Speaker, corpus: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(corpus / "audio", tmp_path / "audio")
+    generate_samples(speaker, open_prompts(tmp_path / "audio"), SAMPLING, tmp_path / "out")
+    write_audio(tmp_path / "audio" / "u0.wav", load_audio(corpus / "audio" / "u1.wav").audio, RATE)
+    with pytest.raises(StaleStep, match="another prompts"):
+        generate_samples(speaker, open_prompts(tmp_path / "audio"), SAMPLING, tmp_path / "out")
 
 
 def sample(**values: Any) -> Sample:

@@ -145,14 +145,14 @@ def _read_prompt(
         assert tokenizer is not None, "checked by Speaker.check"
         (frames,) = tokenizer.units([prompt.audio])
         content = dedup(frames)[0].astype(np.int64)
-        tokens = len(_speech_ids(speaker.vocabulary, content))
+        ids = _speech_ids(speaker.vocabulary, content)
     else:
-        content = _text_ids(speaker.vocabulary, utterance.id, prompt.text)
-        tokens = len(content)
-    if not tokens:
+        ids = content = _text_ids(speaker.vocabulary, utterance.id, prompt.text)
+    if not len(ids):
         raise DataError(f"{utterance.id}: the prompt has no token; use longer prompts")
     context = int(speaker.model.config.max_position_embeddings)
-    if tokens + 3 + sampling.max_new > context:
+    tokens = len(prompt_ids(speaker.vocabulary, sampling.direction, ids))
+    if tokens + sampling.max_new > context:
         raise DataError(
             f"{utterance.id}: a prompt of {tokens} tokens and {sampling.max_new} new ones do not fit the model's "
             f"context of {context}; use shorter prompts or a lower max_new"

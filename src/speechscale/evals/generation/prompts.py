@@ -8,7 +8,7 @@ dropped with a reason, never taken whole, so that every sample has the same amou
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,7 @@ from speechscale.corpus.readers import AUDIO_SUFFIXES
 from speechscale.errors import DataError
 from speechscale.files import canonical_sha256
 from speechscale.records import NO_TIME, Utterance
+from speechscale.speech.audio import samples_sha256
 from speechscale.voices.spoken import Spoken
 
 Cut = Literal["seconds", "word"]
@@ -36,17 +37,20 @@ class PromptSource:
     Args:
         kind: "audio" (a folder), "corpus" or "texts". utterances: the drawn ones, in order of their ids.
         loader: reads their recordings; None for texts. read: how many there were to draw from.
+        audio_sha256: of what their recordings hold, in order; "" for texts.
     """
 
     kind: Literal["audio", "corpus", "texts"]
     utterances: tuple[Utterance, ...]
     loader: FileLoader | None
     read: int
+    audio_sha256: str = ""
 
     @property
     def sha256(self) -> str:
-        """Checksum of what was drawn: ids, files, times and texts."""
-        return canonical_sha256({"utterances": [asdict(utterance) for utterance in self.utterances]})
+        """Checksum of what was drawn: ids, files, times and texts, and the sound."""
+        utterances = [asdict(utterance) for utterance in self.utterances]
+        return canonical_sha256({"utterances": utterances, "audio": self.audio_sha256})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +99,24 @@ def open_prompts(path: Path, *, count: int | None = None, seed: int = 0, split: 
         drawn = [found[i] for i in sorted(chosen)]
     else:
         drawn = found
-    return PromptSource(kind=kind, utterances=tuple(drawn), loader=loader, read=len(found))
+    return PromptSource(
+        kind=kind,
+        utterances=tuple(drawn),
+        loader=loader,
+        read=len(found),
+        audio_sha256="" if loader is None else _audio_sha256(drawn, loader),
+    )
+
+
+def _audio_sha256(utterances: Sequence[Utterance], loader: FileLoader) -> str:
+    """Checksum of all waveforms; a file that cannot be read counts as such, and is dropped later with its reason."""
+    sums: list[str] = []
+    for utterance in utterances:
+        try:
+            sums.append(samples_sha256(loader.load(utterance).audio))
+        except DataError:
+            sums.append("unreadable")
+    return canonical_sha256({"waveforms": sums})
 
 
 def _audio_files(folder: Path) -> list[Utterance]:
@@ -111,7 +132,7 @@ def _audio_files(folder: Path) -> list[Utterance]:
 def _texts(path: Path) -> list[Utterance]:
     how = 'write {"id": ..., "text": ...} on each line'
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # a text may hold U+2028, which ends no line of JSON
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"prompts {path}: neither a folder nor a text file ({error}); {how}") from error
     found: dict[str, Utterance] = {}

@@ -6,6 +6,7 @@ decision worth knowing: a `Sample` is plain JSON with paths below its output fol
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -48,6 +49,13 @@ class Sampling:
             raise DataError(
                 f"generate: prompt_s {self.prompt_s}, max_new {self.max_new}, batch {self.batch}; all must be positive"
             )
+        if not 0 <= self.temperature < math.inf or (self.top_p is not None and not 0 < self.top_p <= 1):
+            raise DataError(
+                f"generate: temperature {self.temperature}, top_p {self.top_p}; give a temperature of 0 or more, and "
+                "a top_p above 0 and at most 1"
+            )
+        if self.top_k is not None and self.top_k < 1:
+            raise DataError(f"generate: top_k {self.top_k}; give at least 1, or None for no limit")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
