@@ -57,4 +57,9 @@ def test_probes_along_training_stand_over_tokens_with_errors() -> None:
     assert (list(spoken.x), list(spoken.y), list(spoken.error_y.array)) == ([20, 30], [0.6, 0.6], [0.02, 0.02])
     assert list(read.y) == [0.7, 0.7]
     assert [spoken.showlegend, read.showlegend] == [True, False]
+    assert list(figure.layout.yaxis.range) == pytest.approx([0.45 - 0.0068, 0.62 + 0.0068])  # .04 of .17
+    flat = {"story": {"ss": {"estimate": 0.5, "se": 0.0, "n": 8}}}
+    same = probe_figure([{**curve, "probes": [flat] * 3}], {"textless": "#111111"})
+    assert same is not None
+    assert list(same.layout.yaxis.range) == pytest.approx([0.446, 0.554])
     assert probe_figure([{**curve, "probes": [{}, {}, {}]}, curve], {}) is None

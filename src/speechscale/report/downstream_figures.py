@@ -7,6 +7,7 @@ points with their errors and no line.
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,6 +30,8 @@ COLUMNS = 3
 WRAP = 56
 """Letters of a line of a panel's verdict."""
 CHANCE = 0.5
+AROUND = 0.05
+"""So far around chance a panel always reaches."""
 
 
 def link_figures(entries: Sequence[Mapping[str, Any]], colors: Mapping[str, str]) -> list[tuple[str, go.Figure]]:
@@ -73,7 +76,10 @@ def _figure(entries: Sequence[Mapping[str, Any]], colors: Mapping[str, str]) -> 
 
 
 def _laid_out(figure: go.Figure, rows: int) -> go.Figure:
-    figure.update_yaxes(tickformat=".2f", autorangeoptions={"include": [CHANCE - 0.05, CHANCE + 0.05]})
+    figure.update_yaxes(tickformat=".2f")
+    for axis, ends in _reach(figure).items():
+        low, high = min(*ends, CHANCE - AROUND), max(*ends, CHANCE + AROUND)
+        figure.layout[axis].range = [low - 0.04 * (high - low), high + 0.04 * (high - low)]
     figure.update_yaxes(title="accuracy", col=1)
     figure.update_annotations(font={"size": 12})
     figure.update_layout(
@@ -85,6 +91,18 @@ def _laid_out(figure: go.Figure, rows: int) -> go.Figure:
         showlegend=True,
     )
     return figure
+
+
+def _reach(figure: go.Figure) -> dict[str, list[float]]:
+    """Where the points of each panel end, errors included. (Plotly shows equal points from -0.5 to 1.5.)"""
+    ends: dict[str, list[float]] = {}
+    for trace in figure.data:
+        errors = trace.error_y.array
+        own = ends.setdefault("yaxis" + (trace.yaxis or "y")[1:], [])
+        for y, error in zip(trace.y, [None] * len(trace.y) if errors is None else errors, strict=True):
+            known = 0.0 if error is None or math.isnan(error) else float(error)
+            own += [y - known, y + known]
+    return ends
 
 
 def _title(entry: Mapping[str, Any]) -> str:

@@ -151,7 +151,7 @@ def metric_figure(runs: pd.DataFrame, colors: Mapping[str, str]) -> go.Figure | 
     titles = [f"{name.replace('_', ' ')}<br>{DIRECTIONS[direction]}" for name, direction, _ in metrics]
     rows = -(-len(metrics) // columns)
     figure = make_subplots(
-        rows=rows, cols=columns, shared_yaxes=True, subplot_titles=titles, vertical_spacing=0.18 / rows
+        rows=rows, cols=columns, shared_yaxes=True, subplot_titles=titles, vertical_spacing=0.3 / rows
     )
     for index, (name, direction, _) in enumerate(metrics):
         key = f"acc_{name}_{direction}"

@@ -8,75 +8,25 @@ target tokens of all processes together; the last batch is cut where the budget 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int, Int8
-from torch import Tensor
 
 from speechscale.errors import DataError
 from speechscale.tokens.packing import Batch
 from speechscale.train.checkpoints import Checkpoint, Checkpoints, load_tensors
 from speechscale.train.config import Runtime, TrainConfig, make_optimizer, require_fit, resolve_precision
-from speechscale.train.losses import Losses
-from speechscale.train.objective import Objective, Precision
+from speechscale.train.objective import Objective
+from speechscale.train.outcome import Hooks, TrainResult
 from speechscale.train.parallel import SOLO, Group, is_sharded
 from speechscale.train.schedule import check_points
-from speechscale.train.selection import SELECT, Check, CheckHook, ProbeHook, Selection
+from speechscale.train.selection import SELECT, Check, Selection
 from speechscale.train.step import Stepper, StepReport, Tokens, places_of
 
 __all__ = ["SELECT", "Check", "Hooks", "Runtime", "StepReport", "TrainConfig", "TrainResult", "train"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainResult:
-    """What a run leaves behind, besides the trained model.
-
-    Args:
-        precision: the one used. steps, tokens_seen: target tokens; equal to the budget unless it was stopped.
-        targets: stream -> modality -> target tokens seen.
-        history: every step of this start. checks: the trajectory on the set "select".
-        final: losses of every validation set at the end. best: the same at the best checkpoint.
-        best_tokens_seen: where that is. best_state: its weights, for `parallel.restore_local`.
-        stopped: why it ended before its budget; "" if it did not. interrupted: by a request, so without validation.
-        seconds: of training, all starts together, without probes. probe_seconds: of those.
-    """
-
-    precision: Precision
-    steps: int
-    tokens_seen: int
-    targets: Mapping[str, Mapping[str, int]]
-    history: Sequence[StepReport]
-    checks: Sequence[Check]
-    final: Mapping[str, Losses]
-    best: Mapping[str, Losses]
-    best_tokens_seen: int
-    best_state: Mapping[str, Tensor]
-    stopped: str = ""
-    interrupted: bool = False
-    seconds: float = field(default=0.0, compare=False)
-    probe_seconds: float = field(default=0.0, compare=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hooks:
-    """What a caller wants to hear; none of them may change the weights.
-
-    Args:
-        on_step: every step, on rank 0. on_check: after each validation, on every process. probe: measures something
-            at each validation, see `ProbeHook`. on_save: told the step of each checkpoint when its writing begins.
-        with_best: at the end, while the model holds the best weights.
-        stop: asked before each step; an answer other than "" ends the run after a checkpoint.
-    """
-
-    on_step: Callable[[StepReport], None] | None = None
-    on_check: CheckHook | None = None
-    probe: ProbeHook | None = None
-    on_save: Callable[[int], None] | None = None
-    with_best: Callable[[Any], None] | None = None
-    stop: Callable[[], str] = str  # str() is ""
 
 
 def train(
