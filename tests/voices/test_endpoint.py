@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.error import HTTPError
 
 import numpy as np
 import pytest
@@ -247,6 +248,39 @@ def test_a_refused_key_stops_at_once(status: int, monkeypatch: pytest.MonkeyPatc
         list(engine(base, concurrency=1).speak(texts(5), lambda id, message: None))
     assert KEY not in str(caught.value)
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\nX-Other: 1", f"{KEY}\u2026"])
+def test_a_key_that_fits_no_header_is_refused_and_not_shown(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's own error would show it."""
+    monkeypatch.setenv(KEY_ENV, key)
+    with serving(lambda body, n: (200, {}, sound())) as (base, server), pytest.raises(EngineDown) as caught:
+        list(engine(base).speak(texts(1), None))
+    assert KEY not in str(caught.value)
+    assert KEY_ENV in str(caught.value)
+    assert not server.requests
+
+
+def test_a_line_end_behind_the_key_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_ENV, f"{KEY}\n")
+    with serving(lambda body, n: (200, {}, sound())) as (base, server):
+        list(engine(base).speak(texts(1), None))
+    assert server.requests[0][1]["Authorization"] == f"Bearer {KEY}"
+
+
+def test_an_error_whose_text_never_comes_is_an_error_of_that_utterance(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(error: Any, *_: Any) -> bytes:
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(HTTPError, "read", hang, raising=False)
+    errors: dict[str, str] = {}
+
+    def answer(body: dict[str, Any], n: int) -> Answer:
+        return (400, {}, b"no") if "number 1 " in body["input"] else (200, {}, sound())
+
+    with serving(answer) as (base, _):
+        assert [one.id for one in engine(base).speak(texts(3), errors.__setitem__)] == ["0", "2"]
+    assert "HTTP 400" in errors["1"]
 
 
 def test_a_redirect_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,7 +100,7 @@ class HttpClient:
 
     def _once(self, body: dict[str, Any]) -> bytes:
         headers = {"Content-Type": "application/json", "Accept": self.accept, "User-Agent": "speechscale"}
-        key = os.environ.get(self.key_env, "")
+        key = self._key()
         if key:
             headers["Authorization"] = f"Bearer {key}"
         request = urllib.request.Request(self.url, data=json.dumps(body).encode(), headers=headers, method="POST")
@@ -115,6 +115,16 @@ class HttpClient:
             raise _Retry(_scrubbed(str(error), key)) from None
         raise AssertionError("unreachable")
 
+    def _key(self) -> str:
+        """The key, without blanks around it; the error for one that fits no header must not show it."""
+        key = os.environ.get(self.key_env, "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise EngineDown(
+                f"the key in ${self.key_env} holds a line end, or letters beyond ASCII, which no header can carry; "
+                "set it again"
+            )
+        return key
+
     def _read(self, answer: Any) -> bytes:
         """Read with a deadline and a limit, however slowly or much the server sends."""
         deadline = time.monotonic() + self.timeout_s
@@ -126,17 +136,20 @@ class HttpClient:
             if time.monotonic() > deadline:
                 raise _Retry(f"the answer took more than {self.timeout_s:g} s")
         promised = answer.headers.get("Content-Length")
-        if promised is not None and promised.isdigit() and int(promised) != len(data):
+        if promised is not None and promised.isdecimal() and int(promised) != len(data):
             raise _Retry(f"the answer ended after {len(data)} of {promised} bytes")
         return bytes(data)
 
     def _refuse(self, error: urllib.error.HTTPError, key: str) -> None:
         """Sort an error status: try again, give up on the item, or on the server."""
-        said = _scrubbed(" ".join(error.read(400).decode("utf-8", "replace").split()), key)
+        try:
+            said = _scrubbed(" ".join(error.read(400).decode("utf-8", "replace").split()), key)
+        except (HTTPException, OSError):  # the status alone has to do
+            said = ""
         why = f"HTTP {error.code}: {said[:200]}" if said else f"HTTP {error.code}"
         if error.code in RETRIED:
             wait = error.headers.get("Retry-After", "")
-            raise _Retry(why, float(wait) if wait.replace(".", "", 1).isdigit() else 0.0)
+            raise _Retry(why, float(wait) if wait.replace(".", "", 1).isdecimal() else 0.0)
         if error.code in REFUSED or 300 <= error.code < 400:
             raise EngineDown(f"{self.what} {self.host} refuses ({why}); check {self.refused} in ${self.key_env}")
         raise DataError(f"the {self.what} refuses the text ({why}); correct or drop the {self.item}")
