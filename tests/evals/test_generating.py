@@ -338,6 +338,28 @@ def test_grades_and_perplexities_stand_in_the_row_of_their_sample(
     assert content["metrics"]["words_per_s"]["generated"]["estimate"] == pytest.approx(3 * 2 / 2.0 / 4)
 
 
+def test_what_will_fail_fails_before_anything_is_generated(
+    vocabulary: Vocabulary, make_model: Callable[..., Any], corpus: Path, tools: Path, tmp_path: Path
+) -> None:
+    save_model(make_model(), tmp_path / "model")
+    vocabulary.save(tmp_path / "model")
+    (tmp_path / "texts").write_text("tom ran\n")
+    said = ["--asr", "pocketsphinx", "--asr-texts", tmp_path / "texts", "--resynthesis"]
+    for prompts, more, message in (
+        (corpus / "audio", [*said, "--vocoder", tools / "vocoder"], "recordings with known words"),
+        (corpus, said, "needs a vocoder and a recognizer"),
+        (corpus / "audio", ["--direction", "st"], "the words of these prompts are not known"),
+        (corpus, ["--lm", tmp_path / "model"], "name a recognizer"),
+        (corpus, ["--judge", "http://127.0.0.1:9"], "--judge-model"),
+        (corpus, ["--temperature", "nan"], "temperature nan"),
+    ):
+        command = ["eval", "generate", tmp_path / "model", "--prompts", prompts, "--tokenizer", tools / "tokenizer",
+                   "--out", tmp_path / "out", "--prompt-s", "0.6", "--max-new", "5", *more]  # fmt: skip
+        result = CliRunner().invoke(cli, list(map(str, command)))
+        assert (result.exit_code, message in result.output) == (2, True), result.output
+        assert not (tmp_path / "out" / "generated.jsonl").exists()
+
+
 @pytest.mark.slow
 def test_one_command_from_prompts_to_results(
     vocabulary: Vocabulary, make_model: Callable[..., Any], corpus: Path, tools: Path, tmp_path: Path

@@ -25,7 +25,7 @@ Answer = tuple[int, dict[str, str], bytes]
 
 
 def said(text: str, usage: bool = True, **more: Any) -> Answer:
-    body: dict[str, Any] = {"choices": [{"message": {"role": "assistant", "content": text}, **more}]}
+    body: dict[str, Any] = {"choices": [{"message": {"role": "assistant", "content": text}, **more}], "model": "m-2026"}
     if usage:
         body["usage"] = {"prompt_tokens": 100, "completion_tokens": 10}
     return 200, {}, json.dumps(body).encode()
@@ -145,6 +145,32 @@ def test_answers_are_kept_and_only_failures_asked_again(tmp_path: Path) -> None:
     assert (third.prompt_tokens, third.completion_tokens) == (400, 40)
     stamp = third.record()["judge"]
     assert (stamp["template"], len(stamp["template_sha256"])) == (llm_judge.TEMPLATE, 64)
+
+
+def test_another_server_answers_for_itself(tmp_path: Path) -> None:
+    """Two servers may call unlike models alike."""
+    for grade in (2, 4):
+        with serving(lambda *_, grade=grade: said(str(grade))) as (base, _):  # type: ignore[misc]
+            found = judge(base, tmp_path).grade(*texts(1))
+        assert found.items[0].grade == grade
+    assert found.record()["judge"]["server"] == "127.0.0.1"
+    assert found.record()["judge"]["answered_by"] == ["m-2026"]
+
+
+def test_refused_texts_do_not_stop_those_behind_them(tmp_path: Path) -> None:
+    """More in a row than failures are allowed, as when a stopped run goes on and all others are kept already."""
+
+    def answer(text: str, _: int) -> Answer:
+        item = number(text)
+        return (400, {}, b"filtered") if item < 9 else said("") if item < 18 else said("3")
+
+    with serving(answer) as (base, _):
+        found = judge(base, tmp_path, concurrency=1).grade(*texts(20))
+    assert [item.grade for item in found.items] == [None] * 18 + [3, 3]
+    assert {problem.partition(" (")[0]: count for problem, count in found.problems.items()} == {
+        "the judge refuses the text": 9,
+        "the judge's answer has no text; choose a model that answers at once, or raise --judge-max-tokens": 9,
+    }
 
 
 def test_a_busy_judge_is_asked_again(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--judge", default="", metavar="URL", help="Server with OpenAI's chat interface; it grades from 1 to 5.")
 @click.option("--judge-model", default="", help="Model of that server.")
 @click.option("--judge-template", type=PATH, help="Text with {prompt} and {continuation} [ours].")
+@click.option("--judge-max-tokens", type=click.IntRange(min=1), default=64, show_default=True, help="Of an answer.")
 @click.option("--judge-prices", nargs=2, type=float, metavar="IN OUT", help="Per million prompt and answer tokens.")
 @click.option("--key-env", default="SPEECHSCALE_JUDGE_KEY", show_default=True, help="Variable that holds the key.")
 @click.option("--allow-http", is_flag=True, help="Let plain http leave this machine.")
@@ -99,6 +100,7 @@ def generate(
         "lm_start",
         "judge_model",
         "judge_template",
+        "judge_max_tokens",
     )
     asked = Asked(
         sampling=sampling,
@@ -123,6 +125,9 @@ def show(content: dict[str, Any], out: Path) -> None:
         left = found.get("empty_because") or found.get("left_out") or found.get("without_grade")
         if left:
             click.echo(f"{name}: left out or empty: " + "; ".join(f"{count} {why}" for why, count in left.items()))
+    if judge := content["metrics"].get("judge"):
+        cost = "" if judge["cost"] is None else f", cost {judge['cost']:.4g}"
+        click.echo(f"judge: {judge['prompt_tokens']} + {judge['completion_tokens']} tokens in all{cost}")
     counts = content["counts"]
     dropped = f"; {counts['dropped']} dropped, skips.jsonl says why" if counts["dropped"] else ""
     click.echo(

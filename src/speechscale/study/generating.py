@@ -15,10 +15,11 @@ from typing import Any, Literal
 
 from speechscale.errors import DataError
 from speechscale.evals.generation.auto_bleu import Orders
+from speechscale.evals.generation.error_rates import has_words, require_jiwer
 from speechscale.evals.generation.generating import generate_samples, recipe, vocoder_sha256
 from speechscale.evals.generation.kept import Kept
 from speechscale.evals.generation.listening import listen
-from speechscale.evals.generation.llm_judge import TEMPLATE, ChatJudge
+from speechscale.evals.generation.llm_judge import MAX_TOKENS, TEMPLATE, ChatJudge
 from speechscale.evals.generation.measures import Judged, write_generation
 from speechscale.evals.generation.perplexity import Span, load_text_judge
 from speechscale.evals.generation.prompts import PromptSource, open_prompts
@@ -27,6 +28,7 @@ from speechscale.evals.generation.transcribe import Transcriber, open_transcribe
 from speechscale.files import canonical_sha256
 from speechscale.model.slm import load_model
 from speechscale.progress import Watch
+from speechscale.records import Utterance
 from speechscale.speech.encoders.base import Runtime
 from speechscale.speech.units import SpeechTokenizer
 from speechscale.speech.vocoders import open_vocoder
@@ -43,7 +45,8 @@ class Asked:
         asr: "pocketsphinx", a transformers model, or "" for no texts. asr_texts: what pocketsphinx is counted on; None:
             the corpus' own texts. language: told to the recognizer.
         lm, lm_start: see `perplexity.load_text_judge`; "" for no perplexity.
-        judge_url, judge_model: a server that grades. judge_template: a file; None: ours. prices: per million tokens.
+        judge_url, judge_model: a server that grades. judge_template: a file; None: ours. judge_max_tokens: of an
+            answer. prices: per million tokens.
         resynthesis: error rates of the vocoder.
     """
 
@@ -62,6 +65,7 @@ class Asked:
     judge_url: str = ""
     judge_model: str = ""
     judge_template: Path | None = None
+    judge_max_tokens: int = MAX_TOKENS
     prices: tuple[float, float] | None = None
     key_env: str = "SPEECHSCALE_JUDGE_KEY"
     allow_http: bool = False
@@ -89,8 +93,12 @@ def run_generation(
     # What can fail is opened before anything long begins.
     transcriber = _transcriber(source, out, asked)
     judge = _judge(out, asked)
-    if asked.resynthesis and (speaker.vocoder is None or transcriber is None):
-        raise DataError("resynthesis needs a vocoder and a recognizer; give --vocoder DIR and --asr")
+    if asked.resynthesis:
+        _check_resynthesis(speaker, source, transcriber)
+    if transcriber is None and asked.sampling.direction == "st" and not all(map(_timed, source.utterances)):
+        raise DataError(
+            "the words of these prompts are not known; name a recognizer with --asr, or give a corpus with word times"
+        )
     if transcriber is None and asked.sampling.direction != "st" and (asked.lm or judge is not None):
         raise DataError("the perplexity and the judge read texts; name a recognizer with --asr")
     lm = load_text_judge(asked.lm, start=asked.lm_start, device=resolved(asked.device)) if asked.lm else None
@@ -132,6 +140,20 @@ def run_generation(
             asr=None if transcriber is None else transcriber.stamp(),
             watch=watch,
         )
+
+
+def _timed(utterance: Utterance) -> bool:
+    return any(word.end_s is not None for word in utterance.words)
+
+
+def _check_resynthesis(speaker: Speaker, source: PromptSource, transcriber: Transcriber | None) -> None:
+    if speaker.vocoder is None or transcriber is None:
+        raise DataError("resynthesis needs a vocoder and a recognizer; give --vocoder DIR and --asr")
+    if source.loader is None or not any(has_words(utterance.text) for utterance in source.utterances):
+        raise DataError("resynthesis needs recordings with known words; give a corpus as --prompts")
+    if speaker.tokenizer is None or speaker.tokenizer.oracle:
+        raise DataError("resynthesis needs units of recordings; give --tokenizer DIR, no phones of a speech engine")
+    require_jiwer()
 
 
 def _speaker(located: Located, asked: Asked) -> Speaker:
@@ -194,4 +216,5 @@ def _judge(out: Path, asked: Asked) -> ChatJudge | None:
         prices=asked.prices,
         key_env=asked.key_env,
         allow_http=asked.allow_http,
+        max_tokens=asked.judge_max_tokens,
     )

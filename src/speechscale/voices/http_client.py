@@ -27,6 +27,10 @@ RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 REFUSED = frozenset({401, 402, 403, 404, 405})
 
 
+class ItemRefused(DataError):
+    """The server works, but will not do this one item."""
+
+
 class _Retry(Exception):
     """The server is busy or failing; `wait_s` is what it asks for."""
 
@@ -83,7 +87,7 @@ class HttpClient:
         """Ask until an answer comes, waiting longer each time.
 
         Raises:
-            DataError: it does not come, or the server refuses this request.
+            DataError: it does not come. ItemRefused: the server refuses this request.
             EngineDown: the server refuses altogether (key, address, model).
         """
         for attempt in range(self.retries + 1):
@@ -152,7 +156,7 @@ class HttpClient:
             raise _Retry(why, float(wait) if wait.replace(".", "", 1).isdecimal() else 0.0)
         if error.code in REFUSED or 300 <= error.code < 400:
             raise EngineDown(f"{self.what} {self.host} refuses ({why}); check {self.refused} in ${self.key_env}")
-        raise DataError(f"the {self.what} refuses the text ({why}); correct or drop the {self.item}")
+        raise ItemRefused(f"the {self.what} refuses the text ({why}); correct or drop the {self.item}")
 
 
 def checked_host(base: str, allow_http: bool) -> str:

@@ -53,6 +53,14 @@ def character_errors(reference: str, heard: str, language: str = "en") -> Errors
     return _errors(_said(reference, language), _said(heard, language), characters=True)
 
 
+def require_jiwer() -> Any:
+    """The package jiwer. Raises MissingExtra."""
+    try:
+        return importlib.import_module("jiwer")
+    except ImportError as error:
+        raise MissingExtra("counting word errors", "asr") from error
+
+
 def has_words(text: str, language: str = "en") -> bool:
     """Whether anything is spoken in a text. Example: "--" -> False"""
     return bool(_said(text, language))
@@ -147,10 +155,7 @@ def _said(text: str, language: str) -> str:
 def _errors(reference: str, heard: str, *, characters: bool) -> Errors:
     if not reference:
         raise DataError("error rate: the reference has no words; give what was said, or leave the utterance out")
-    try:
-        jiwer: Any = importlib.import_module("jiwer")
-    except ImportError as error:
-        raise MissingExtra("counting word errors", "asr") from error
+    jiwer = require_jiwer()
     found = (jiwer.process_characters if characters else jiwer.process_words)(reference, heard)
     return Errors(
         substitutions=found.substitutions,

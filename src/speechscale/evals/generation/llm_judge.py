@@ -4,7 +4,7 @@ Enters: prompts and continuations as text. Leaves: a grade from 1 to 5 for each,
 cost. The one decision worth knowing: a grade belongs to the item it was asked for: a failed call leaves that one item
 without, and an answer is only read where it is one whole number in the scale; everything else is junk with a reason.
 
-Every answer is kept by the hash of model, prompt and texts, so nothing is paid twice and a stopped run goes on.
+Every answer is kept by the hash of address, model, prompt and texts: nothing is paid twice and a stopped run goes on.
 Source: GPT-4o as judge on a scale of 1 to 5: Align-SLM (Lin et al. 2024, arXiv 2411.01834), SIMS; the words of the
 prompt are ours. The interface: the public OpenAI API reference, "Create chat completion".
 """
@@ -24,8 +24,9 @@ from typing import Any
 from speechscale.errors import DataError
 from speechscale.evals.generation.estimates import REPLICATES, Estimate, mean_of
 from speechscale.evals.generation.kept import Kept
+from speechscale.files import canonical_sha256
 from speechscale.progress import Progress, Watch
-from speechscale.voices.http_client import HttpClient
+from speechscale.voices.http_client import HttpClient, ItemRefused
 from speechscale.voices.segments import EngineDown
 
 TEMPLATE = """\
@@ -54,12 +55,17 @@ BOXED = re.compile(r"\\boxed\s*\{([^{}]*)\}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Graded:
-    """One item: its grade, or `problem`. answer: the judge's words. asked: whether the server was asked in this run."""
+    """One item: its grade, or `problem`.
+
+    Args:
+        answer: the judge's words. by: the model that the server says it was. asked: whether it was asked in this run.
+    """
 
     id: str
     grade: int | None
     problem: str = ""
     answer: str = ""
+    by: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     asked: bool = False
@@ -176,6 +182,7 @@ class ChatJudge:
     def stamp(self) -> dict[str, Any]:
         """What decides a grade, as plain JSON; the template in full."""
         return {
+            "server": self._client.host,
             "model": self.model,
             "template": self.template,
             "template_sha256": hashlib.sha256(self.template.encode()).hexdigest(),
@@ -228,7 +235,7 @@ class ChatJudge:
             "temperature": 0,
             "max_tokens": self.max_tokens,
         }
-        key = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+        key = canonical_sha256({"url": self._client.url, "body": body})
         answer = self.kept.get(key)
         asked = answer is None
         if answer is None:
@@ -238,6 +245,10 @@ class ChatJudge:
                 answer = _read_answer(self._client.post(body))
             except EngineDown:
                 raise
+            except ItemRefused as error:
+                with self._lock:
+                    self._failures = 0
+                return Graded(id=id, grade=None, problem=str(error), asked=True)
             except DataError as error:
                 with self._lock:
                     self._failures += 1
@@ -266,7 +277,7 @@ class ChatJudge:
             asked=sum(item.asked for item in items),
             without_usage=sum(item.prompt_tokens == 0 for item in answered),
             items=tuple(items),
-            stamp=self.stamp(),
+            stamp={**self.stamp(), "answered_by": sorted({item.by for item in answered})},
         )
 
     def _cost(self, items: Sequence[Graded]) -> float | None:
@@ -287,15 +298,22 @@ def _read_answer(data: bytes) -> dict[str, Any]:
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise DataError("the judge's answer is no chat completion; check the address") from error
     if not isinstance(text, str) or not text.strip():
-        raise DataError("the judge's answer has no text; choose a model that answers at once, or raise max_tokens")
-    return {"answer": text, "cut": choice.get("finish_reason") == "length", **counts}
+        raise ItemRefused(
+            "the judge's answer has no text; choose a model that answers at once, or raise --judge-max-tokens"
+        )
+    return {
+        "answer": text,
+        "by": str(said.get("model") or ""),
+        "cut": choice.get("finish_reason") == "length",
+        **counts,
+    }
 
 
 def _graded(id: str, answer: dict[str, Any], asked: bool) -> Graded:
-    counts = {"prompt_tokens": answer["prompt_tokens"], "completion_tokens": answer["completion_tokens"]}
+    counts = {name: answer[name] for name in ("prompt_tokens", "completion_tokens", "by")}
     try:
         grade, problem = read_grade(answer["answer"]), ""
     except DataError as error:
-        cut = " and was cut off; raise max_tokens" if answer["cut"] else ""
+        cut = " and was cut off; raise --judge-max-tokens" if answer["cut"] else ""
         grade, problem = None, f"the answer {error}{cut}"
     return Graded(id=id, grade=grade, problem=problem, answer=answer["answer"], asked=asked, **counts)
