@@ -23,16 +23,8 @@ from speechscale.evals.analysis import lens_reader
 from speechscale.evals.analysis.lens import lay_out, look, top_tokens
 from speechscale.evals.analysis.lens_places import Spoken, inside, lag_pairs, nearest, relative_pairs
 from speechscale.evals.analysis.lens_reader import _Reader, _visited
-from speechscale.evals.analysis.lens_summary import (
-    METRICS,
-    RANKS,
-    Lens,
-    LensConfig,
-    _resamples,
-    summarize,
-    typical_utterance,
-    write_words,
-)
+from speechscale.evals.analysis.lens_records import METRICS, RANKS, Lens, LensConfig, write_words
+from speechscale.evals.analysis.lens_summary import _resamples, summarize, typical_utterance
 from speechscale.model.anatomy import blocks_of, body_of, close_hidden, embedding_of, head_of
 from speechscale.model.families import TRAITS
 from speechscale.model.shape import Size

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from speechscale.cli.eval_lens import lens
+from speechscale.cli.eval_lens import _speech, lens
 from speechscale.errors import DataError
 from speechscale.model.folders import save_model
 from speechscale.model.sizes import get_size
 from speechscale.model.slm import new_model
-from speechscale.records import UnitTableBuilder
+from speechscale.records import UnitTable, UnitTableBuilder
 from speechscale.report.lens_page import (
     group_rows,
     lag_figure,
@@ -29,6 +30,7 @@ from speechscale.report.lens_page import (
     write_lens_page,
 )
 from speechscale.speech.unit_files import write_units
+from speechscale.tokens.unit_sources import UnitSource
 from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
 
 WORDS = [f"w{letter}" for letter in "abcdefghijklmnop"]
@@ -78,6 +80,7 @@ def test_command_writes_all(made: Path, record: dict[str, Any]) -> None:
     assert 0 < heard < 60  # told by the split "train" beside
     assert record["stamp"]["speech_tokenizer"] == "f" * 64
     assert len(record["stamp"]["model"]["sha256"]) == 64
+    assert {"speechscale", "torch"} <= set(record["stamp"]["versions"])
     assert [len(layer) for layer in record["example"]["layers"]] == [6] * len(record["figures"]["layers"])
 
 
@@ -89,11 +92,30 @@ def test_same_seed_same_bytes(made: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "a" / "lens.json").read_text())["figures"]["utterances"] == 5
 
 
+def test_speech_is_drawn_alike_however_it_is_stored(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A corpus in parts is never held whole; its parts must not change what is drawn."""
+    whole, _ = _speech(made / "units.parquet", "all", None, 5, 3)
+    everything = [table for table, _ in UnitSource(path=made / "units.parquet").tables([made / "units.parquet"])]
+
+    def parts(*_: Any) -> Iterator[tuple[UnitTable, int]]:
+        (table,) = everything
+        for rows in (range(3), range(3, 4), range(4, 14)):
+            yield table.take(rows), 0
+
+    monkeypatch.setattr(UnitSource, "tables", parts)
+    apart, _ = _speech(made / "units.parquet", "all", None, 5, 3)
+    assert apart.ids == whole.ids
+    assert len(set(whole.ids)) == 5
+    assert len(_speech(made / "units.parquet", "all", None, 99, 3)[0]) == 14
+
+
 def test_wrong_speech_is_named(made: Path, tmp_path: Path) -> None:
     wrong = run(made, tmp_path / "out", "--split", "dev")
     assert isinstance(wrong.exception, DataError)
     assert "no utterance in split 'dev'; splits: test, train" in str(wrong.exception)
     assert not (tmp_path / "out").exists()
+    nowhere = run(made, tmp_path / "out", "--device", "cuda:99")
+    assert "device 'cuda:99': " in str(nowhere.exception)
 
 
 def test_page_needs_no_network_and_trusts_no_text(made: Path) -> None:

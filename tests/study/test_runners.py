@@ -14,7 +14,7 @@ import pytest
 
 from speechscale.errors import DataError, StaleStep
 from speechscale.study import runners
-from speechscale.study.devices import share_out
+from speechscale.study.devices import resolved, share_out
 from speechscale.study.runners import locked, run_graph, step_states, take_device, topological, with_inputs
 from speechscale.study.steps import Step
 
@@ -129,6 +129,13 @@ def test_workers_take_devices_and_a_killed_one_gives_its_own_back(tmp_path: Path
     outcome = run_graph(steps, tmp_path / "out", jobs=2, say=str, devices=["7", "9"])
     assert not outcome.failed
     assert {(tmp_path / "out" / name / "device.txt").read_text() for name in ("meet1", "meet2")} == {"7", "9"}
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "cuda:x", "auto:0"])
+def test_a_device_that_is_not_there_is_named_and_no_traceback(name: str) -> None:
+    with pytest.raises(DataError, match=f"device '{name}'.*(allowed|give cpu or auto)"):
+        resolved(name)
+    assert resolved("cpu") == "cpu"
 
 
 def test_a_worker_is_told_its_device_before_torch_is_there() -> None:

@@ -33,15 +33,16 @@ def abx(
 
     from speechscale.evals.analysis.abx import AbxConfig
     from speechscale.evals.analysis.abx import abx as measure
-    from speechscale.evals.analysis.abx_tokens import labeled, word_instances
+    from speechscale.evals.analysis.abx_tokens import Token, labeled, word_instances
     from speechscale.files import write_json
-    from speechscale.records import concat_tables
     from speechscale.tokens.unit_sources import UnitSource
 
     source = UnitSource(path=units, split=split)
     recipe, files = source.open()
-    table = concat_tables([part for part, _ in source.tables(files)])
-    tokens = word_instances(labeled(table), table.frame_rate_hz)
+    tokens, words = list[Token](), 0
+    for part, _ in source.tables(files):
+        tokens += word_instances(labeled(part), part.frame_rate_hz)
+        words += len(part.words)
     config = AbxConfig(
         min_count=min_count, max_categories=max_words, max_tokens=max_tokens, max_speakers=max_speakers, seed=seed
     )
@@ -67,7 +68,7 @@ def abx(
             "format_version": 1,
             "units": recipe,
             "config": settings,
-            "words": {"cut": len(tokens), "left out": len(table.words) - len(tokens)},
+            "words": {"cut": len(tokens), "left out": words - len(tokens)},
             "taken": {name: list(pair) for name, pair in result.taken.items()},
             "figures": [asdict(figure) for figure in figures],
         },

@@ -17,6 +17,7 @@ import click
 @click.option("--split", default="test", show_default=True, help="Of the utterances; 'all' for all.")
 @click.option("--opening", type=click.Choice(["plain", "speech"]), default="plain", show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the results.")
 def lens(
     model: Path,
@@ -27,6 +28,7 @@ def lens(
     split: str,
     opening: str,
     seed: int,
+    device: str,
     out: Path,
 ) -> None:
     """Read every layer of MODEL as text while it hears UNITS; MODEL is a study's run or a model's folder.
@@ -37,19 +39,22 @@ def lens(
     from dataclasses import asdict
 
     from speechscale.evals.analysis.lens import look, top_tokens
-    from speechscale.evals.analysis.lens_summary import LensConfig, summarize, typical_utterance, write_words
+    from speechscale.evals.analysis.lens_records import LensConfig, write_words
+    from speechscale.evals.analysis.lens_summary import summarize, typical_utterance
     from speechscale.evals.weights import weights_sha256
     from speechscale.files import write_json
     from speechscale.model.folders import load_model
     from speechscale.progress import ProgressLine
     from speechscale.report.lens_page import verdict, write_lens_page
     from speechscale.skips import SkipLog
+    from speechscale.study.devices import resolved
     from speechscale.study.located import locate
+    from speechscale.study.steps import versions
 
     found = locate(model, tokenizer=tokenizer)
     table, recipe = _speech(units, split, found.speech_tokenizer, utterances, seed)
     words = _heard(units, "train") if heard is None else _heard(heard, None)
-    loaded, vocabulary = load_model(found.folder), found.load_vocabulary()
+    loaded, vocabulary = load_model(found.folder).to(resolved(device)), found.load_vocabulary()
     config, skips = LensConfig(opening="speech" if opening == "speech" else "plain"), SkipLog()
     with ProgressLine("looked at") as watch:
         seen = look(loaded, vocabulary, table, config=config, heard=words, skips=skips, watch=watch)
@@ -67,6 +72,7 @@ def lens(
             },
             "vocabulary": vocabulary.fingerprint,
             "speech_tokenizer": recipe["speech_tokenizer"],
+            "versions": versions(),
         },
         "units": recipe,
         "config": asdict(config) | {"seed": seed, "utterances": utterances},
@@ -104,11 +110,19 @@ def _speech(path: Path, split: str, tokenizer: Path | None, most: int, seed: int
                 f"units {path}: made by tokenizer {recipe['speech_tokenizer'][:12]}, the model hears units of "
                 f"{made[:12]}; encode the speech with {tokenizer}"
             )
-    table = concat_tables([part for part, _ in source.tables(files)])
-    if len(table) > most:
-        chosen = np.random.default_rng(seed).choice(len(table), most, replace=False)
-        table = table.take(np.sort(chosen).tolist())
-    return table, recipe
+    # Counted first, then drawn, so that no more than one part of a large corpus is held besides what is drawn.
+    sizes = [len(part) for part, _ in source.tables(files)]
+    total = sum(sizes)
+    chosen = (
+        np.sort(np.random.default_rng(seed).choice(total, most, replace=False)) if total > most else np.arange(total)
+    )
+    drawn, before = [], 0
+    for (part, _), size in zip(source.tables(files), sizes, strict=True):
+        own = chosen[(chosen >= before) & (chosen < before + size)] - before
+        if len(own) or not drawn:
+            drawn.append(part.take(own.tolist()))
+        before += size
+    return concat_tables(drawn), recipe
 
 
 def _heard(path: Path, split: str | None) -> set[str] | None:

@@ -8,6 +8,7 @@ own data, budget and fate, a run that diverges or dies takes nothing along, and 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from speechscale.errors import DataError
@@ -29,12 +30,23 @@ def visible_gpus() -> list[str]:
 
 
 def resolved(device: str) -> str:
-    """Example: "auto" -> "cuda" where there is one, else "cpu"; any other name stays."""
-    if device != "auto":
+    """Example: "auto" -> "cuda" where there is one, else "cpu"; "cuda:1" stays.
+
+    Raises:
+        DataError: another name, or a GPU that is not there.
+    """
+    if device == "cpu":
         return device
+    if device != "auto" and not re.fullmatch(r"cuda(:\d+)?", device):
+        raise DataError(f"device '{device}' is not known; allowed: cpu, cuda, cuda:NUMBER, auto")
     import torch  # as above
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        return "cuda" if there else "cpu"
+    if int(device.partition(":")[2] or 0) >= there:
+        raise DataError(f"device '{device}': {there} GPUs are visible here; give cpu or auto")
+    return device
 
 
 def share_out(

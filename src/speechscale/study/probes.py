@@ -145,8 +145,6 @@ def draw_items(items: Sequence[Item], seed: int, *, least: int = 0, pairs: int =
 
     A larger subset contains a smaller one of the same seed; that of one set does not depend on the others.
     """
-    if not items:
-        return []
     names = list(dict.fromkeys(item.pair for item in items))
     rng = np.random.default_rng([seed, zlib.crc32(items[0].set.encode())])
     order = [names[i] for i in rng.permutation(len(names))]
@@ -258,9 +256,12 @@ def study_probes(
     table = read_units(units_folder / "units.parquet")
     sets = []
     for name in evals.sets:
-        items = draw_items([item for item in everything if item.set == name], 0, pairs=evals.probe_pairs)
+        own = [item for item in everything if item.set == name]
+        if not own:  # every one was dropped
+            continue
+        items = draw_items(own, 0, pairs=evals.probe_pairs)
         directions = [d for d in item_directions(items, vocabulary) if d in evals.directions]
-        if items and directions:
+        if directions:
             sets.append(
                 ProbeSet(
                     task="",

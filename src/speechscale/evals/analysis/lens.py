@@ -21,7 +21,7 @@ from jaxtyping import Int
 from speechscale.errors import DataError
 from speechscale.evals.analysis.lens_places import Spoken
 from speechscale.evals.analysis.lens_reader import Read, batches, run
-from speechscale.evals.analysis.lens_summary import RANKS, Lens, LensConfig
+from speechscale.evals.analysis.lens_records import RANKS, Lens, LensConfig
 from speechscale.evals.analysis.lens_tally import Material, Tally
 from speechscale.model.anatomy import blocks_of, context_limit
 from speechscale.progress import Progress, Watch

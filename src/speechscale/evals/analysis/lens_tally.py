@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int
 
 from speechscale.evals.analysis.lens_places import Pairs, Spoken, inside, lag_pairs, relative_pairs
-from speechscale.evals.analysis.lens_summary import METRICS, RANKS, TOP, Axis, Lens, LensConfig, LensWords
+from speechscale.evals.analysis.lens_records import METRICS, RANKS, TOP, Axis, Lens, LensConfig, LensWords
 from speechscale.records import UnitTable
 
 if TYPE_CHECKING:
