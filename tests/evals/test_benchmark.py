@@ -19,7 +19,7 @@ from speechscale.evals.benchmarks.raw import RawItem
 from speechscale.evals.cuts import Cut, cut_items
 from speechscale.speech.units import SpeechTokenizer, fit_tokenizer, phone_tokenizer
 from speechscale.voices.espeak import phone_inventory
-from tests.evals.benchmarks import apart, item, joined, source, texts
+from tests.evals.benchmarks import apart, item, joined, noise, source, texts
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +82,23 @@ def test_a_choice_of_items_costs_its_own_recordings_only(
     assert made.units(tokenizer, items=[c, b], workers=0).ids == whole.ids
     with pytest.raises(DataError, match="it has no item 'x'; choose from its own"):
         prepare(source([apart(root, "a")], root), tmp_path / "one").units(tokenizer, items=[replace(a, id="x")])
+
+
+def test_recordings_that_changed_since_are_not_encoded(tmp_path: Path, tokenizer: Path) -> None:
+    root = tmp_path / "src"
+    made = prepare(source([joined(root, "a"), joined(root, "b", 1)], root), tmp_path / "out")
+    before = (root / "b-bad.wav").read_bytes()
+    noise(root / "b-bad.wav", 1.5)
+    for items in (None, made.items()[:1]):
+        with pytest.raises(
+            DataError, match=r"are 144,176 bytes, they were 128,176 when it was prepared; put them back"
+        ):
+            made.units(tokenizer, items=items, workers=0)
+    (root / "b-bad.wav").unlink()
+    with pytest.raises(DataError, match=r"1 are gone, the first is b-bad\.wav"):
+        made.units(tokenizer, workers=0)
+    (root / "b-bad.wav").write_bytes(before)
+    assert len(made.units(tokenizer, workers=0)) == 4
 
 
 def test_a_choice_goes_on_where_the_benchmark_was_moved_to(tmp_path: Path, tokenizer: Path) -> None:

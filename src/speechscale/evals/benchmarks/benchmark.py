@@ -32,6 +32,7 @@ from speechscale.evals.layouts import item_utterances
 from speechscale.files import canonical_sha256, read_versioned, write_json
 from speechscale.records import Item, UnitTable
 from speechscale.skips import SkipLog
+from speechscale.speech.audio_files import MEMBER
 from speechscale.speech.unit_files import read_units, write_units
 from speechscale.speech.units import SpeechTokenizer
 from speechscale.voices.engines import PLAIN_ENGINE, Cast
@@ -89,7 +90,8 @@ class Benchmark:
             items: encode the recordings of these alone; where all are encoded already, all are returned. None: all.
 
         Raises:
-            DataError: no recordings, none can be encoded, or phone labels for what no espeak voice spoke.
+            DataError: no recordings, others than those that were prepared, none can be encoded, or phone labels for
+                what no espeak voice spoke.
         """
         if not self.has_audio:
             raise DataError(
@@ -103,6 +105,8 @@ class Benchmark:
             out = out.with_name(f"{out.name}-{lines_sha256(item.id for item in chosen)[:FINGERPRINT_LETTERS]}")
         if loaded.oracle:
             return self._phones(loaded, out, self.items() if chosen is None else chosen)
+        if not _is_encoded(out):
+            self._require_files()
         corpus = self.folder / "corpus" if chosen is None else self._part_of_corpus(chosen, out / "corpus")
         return encode_folder(corpus, tokenizer, out, workers=workers, runtime=runtime, watch=watch).table()
 
@@ -126,6 +130,19 @@ class Benchmark:
         rows = (row for row in whole.utterances() if row.id.rpartition("/")[0] in ids)
         source = {"source": f"chosen items of {self.folder.name}"}
         return write_corpus(folder, rows, audio_root=whole.audio_root, info=source, skips=SkipLog()).folder
+
+    def _require_files(self) -> None:
+        """Raise DataError if files of the recordings are gone or have other sizes than when they were checked."""
+        corpus = open_corpus(self.folder / "corpus")
+        count, size, missing = files_of(corpus.audio_root, (row.audio for row in corpus.utterances()))
+        came = {"count": count, "bytes": size}
+        known = self.info.get("files", came)  # Folders of before this was written down have none.
+        if came != known:
+            gone = f" ({len(missing)} are gone, the first is {missing[0]})" if missing else ""
+            raise DataError(
+                f"benchmark {self.folder}: its recordings below {corpus.audio_root} are {size:,} bytes, they were "
+                f"{known['bytes']:,} when it was prepared{gone}; put them back, or prepare it into a new folder"
+            )
 
     def _phones(self, tokenizer: SpeechTokenizer, out: Path, items: Sequence[Item]) -> UnitTable:
         """Phone labels come from the voice engine and not from audio, so the items are spoken once more."""
@@ -212,6 +229,19 @@ def set_counts(items: Iterable[Item]) -> dict[str, dict[str, int]]:
         }
         for name, group in by_set.items()
     }
+
+
+def files_of(root: Path, paths: Iterable[str]) -> tuple[int, int, list[str]]:
+    """Number of distinct files ("FILE" or "TAR::MEMBER"), their bytes, and those that are missing."""
+    sizes = file_sizes(root, paths)
+    missing = [name for name, size in sizes.items() if size < 0]
+    return len(sizes), sum(max(size, 0) for size in sizes.values()), missing
+
+
+def file_sizes(root: Path, paths: Iterable[str]) -> dict[str, int]:
+    """Bytes of each distinct file, -1 for those that are missing."""
+    files = {name: root / name for name in dict.fromkeys(path.partition(MEMBER)[0] for path in paths)}
+    return {name: path.stat().st_size if path.is_file() else -1 for name, path in files.items()}
 
 
 def items_sha256(items: Iterable[Item]) -> str:

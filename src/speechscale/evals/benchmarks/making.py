@@ -16,7 +16,7 @@ from speechscale.corpus.imported import write_corpus
 from speechscale.corpus.sentences import has_speech
 from speechscale.corpus.tables import write_items
 from speechscale.errors import DataError
-from speechscale.evals.benchmarks.benchmark import Benchmark, finish_benchmark, lines_sha256
+from speechscale.evals.benchmarks.benchmark import Benchmark, files_of, finish_benchmark, lines_sha256
 from speechscale.evals.benchmarks.checks import check_texts, file_skip, leave_together, with_cuts
 from speechscale.evals.benchmarks.hearing import hear_clips
 from speechscale.evals.benchmarks.joining import write_sheets
@@ -210,6 +210,8 @@ def _write(job: Job, rows: Sequence[Rows], skips: SkipLog, has_audio: bool) -> B
             info={"source": f"benchmark {job.source.facts.task}", "sha256": lines_sha256(items_sum(rows))},
             skips=SkipLog(),
         )
+        count, size, _ = files_of(root, (utterance.audio for row in rows for utterance in row.utterances))
+        info["files"] = {"count": count, "bytes": size}
     write_items(job.out / "items.parquet", items)
     skips.write(job.out / "skips.jsonl")
     audio_sha256 = lines_sha256(items_sum(rows)) if has_audio else None

@@ -19,16 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speechscale.errors import DataError, StaleStep
-from speechscale.evals.benchmarks.benchmark import Benchmark, lines_sha256, open_benchmark
+from speechscale.evals.benchmarks.benchmark import Benchmark, file_sizes, lines_sha256, open_benchmark
 from speechscale.evals.benchmarks.checks import Split
 from speechscale.evals.benchmarks.making import WORK, Job, make
-from speechscale.evals.benchmarks.raw import Clip, RawItem, Source, Task
+from speechscale.evals.benchmarks.raw import RawItem, Source, Task
 from speechscale.evals.benchmarks.recordings import ROLES
 from speechscale.evals.tasks import TASKS
 from speechscale.files import canonical_sha256, read_json, write_json
 from speechscale.progress import Watch
 from speechscale.settings import nearest
-from speechscale.speech.audio_files import MEMBER
 from speechscale.voices.engines import Cast, VoiceOptions
 
 if TYPE_CHECKING:
@@ -142,12 +141,13 @@ def _recipe(
 ) -> dict[str, Any]:
     """Everything that decides the folder's bytes, as plain JSON; not how many workers."""
     recorded = not voices and any(getattr(raw, role) is not None for raw in raws for role in ROLES)
-    clips = [getattr(raw, role) for raw in raws for role in ROLES if getattr(raw, role)] if recorded else []
+    clips = [getattr(raw, role).path for raw in raws for role in ROLES if getattr(raw, role)] if recorded else []
     recipe = {
         "task": source.facts.task,  # what else is said of it may be worded anew
         "version": source.facts.version,
         "items": lines_sha256(asdict(raw) for raw in raws),
-        "recordings": canonical_sha256({"sizes": _sizes(source.root, clips)}) if clips else None,
+        # A mended source is another source.
+        "recordings": canonical_sha256({"sizes": file_sizes(source.root or Path(), clips)}) if clips else None,
         "root": str(source.root.resolve()) if clips and source.root is not None else None,
         "voices": {label: facts["version"] for label, facts in voices.items()},
         "voice_order": list(voices),
@@ -159,13 +159,6 @@ def _recipe(
     }
     plain: dict[str, Any] = json.loads(json.dumps(recipe))
     return plain
-
-
-def _sizes(root: Path | None, clips: Sequence[Clip]) -> dict[str, int]:
-    """Bytes of each file, -1 for those that are missing: a mended source is another source."""
-    names = dict.fromkeys(clip.path.partition(MEMBER)[0] for clip in clips)
-    paths = {name: Path(root or ".") / name for name in names}
-    return {name: path.stat().st_size if path.is_file() else -1 for name, path in paths.items()}
 
 
 def _claim(out: Path, recipe: dict[str, Any]) -> Benchmark | None:
