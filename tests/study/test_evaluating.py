@@ -29,7 +29,8 @@ from speechscale.model.slm import load_model, new_model, save_model
 from speechscale.progress import Watch
 from speechscale.records import Utterance
 from speechscale.speech.units import SpeechTokenizer, fit_tokenizer
-from speechscale.study.evaluating import Wanted, drawn, run_benchmarks
+from speechscale.study.drawing import drawn
+from speechscale.study.evaluating import Wanted, run_benchmarks
 from speechscale.study.located import Located, locate
 from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
 from tests.evals.benchmarks import source, texts

@@ -16,6 +16,7 @@ from typing import Any
 
 from speechscale import __version__
 from speechscale.errors import DataError
+from speechscale.evals.benchmarks.raw import Facts
 from speechscale.evals.choices import Choice, read_choices, write_choices
 from speechscale.evals.intervals import LEVEL, REPLICATES
 from speechscale.evals.metrics import Metric, measure, metric_records
@@ -41,6 +42,13 @@ class Tested:
     items: int
     dropped: int
     chance: float = 0.5
+
+    @classmethod
+    def of(cls, facts: Facts, sha256: str, scored: Sequence[Choice], dropped: int) -> Tested:
+        """What a benchmark says of itself, and how many of its items were scored."""
+        said = {name: getattr(facts, name) for name in ("task", "title", "version", "paper", "licence", "chance")}
+        items = len({(choice.set, choice.id) for choice in scored})
+        return cls(**said, sha256=sha256, items=items, dropped=dropped)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -217,7 +217,8 @@ def metric_table(runs: pd.DataFrame) -> dict[str, Any]:
         label = f"{metric[0].replace('_', ' ')}{' (' + metric[2] + ')' if metric[2] else ''}"
         cells = [label, figures.DIRECTIONS[metric[1]], _cell(scored[f"{key}_n"].max(), short_count)]
         for _, row in scored.iterrows():
-            cells.append("" if pd.isna(row[key]) else f"{row[key]:.2f} ± {row[f'{key}_se']:.2f}")
+            error = "" if pd.isna(row[f"{key}_se"]) else f" ± {row[f'{key}_se']:.2f}"
+            cells.append("" if pd.isna(row[key]) else f"{row[key]:.2f}{error}")
         rows.append(cells)
     return {"header": header, "rows": rows}
 

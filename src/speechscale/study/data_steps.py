@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from speechscale.study.benchmarks import benchmark_inputs, benchmark_steps
 from speechscale.study.corpora_spec import InventoryCorpus, StoryworldCorpus
 from speechscale.study.plan import SPEAK_SPEED
 from speechscale.study.spec import (
@@ -68,7 +69,7 @@ def data_steps(part: Part, study: Study) -> list[Step]:
             seconds=4,
         )
     )
-    return steps + _item_steps(part, study, base)
+    return steps + _item_steps(part, study, base) + benchmark_steps(part, spoken, tokenizer)
 
 
 def _subwords(part: Part) -> dict[str, Any] | None:
@@ -108,6 +109,7 @@ def _item_steps(part: Part, study: Study, base: Mapping[str, Any]) -> list[Step]
 
 def item_inputs(part: Part) -> tuple[str, ...]:
     """What scoring a part's models reads."""
+    benchmarks = benchmark_inputs(part, spoken_name(part))
     if not part.evals.sets:
-        return ()
-    return (f"items/{part.corpus.name}", f"item-units/{spoken_name(part)}")
+        return benchmarks
+    return (f"items/{part.corpus.name}", f"item-units/{spoken_name(part)}", *benchmarks)

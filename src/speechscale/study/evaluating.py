@@ -38,10 +38,10 @@ from speechscale.files import canonical_sha256, read_json, write_json
 from speechscale.model.anatomy import is_tied
 from speechscale.model.slm import load_model
 from speechscale.progress import Watch
-from speechscale.records import Item
 from speechscale.skips import SkipLog
 from speechscale.speech.units import SpeechTokenizer
 from speechscale.study.devices import resolved
+from speechscale.study.drawing import drawn
 from speechscale.study.located import Located
 from speechscale.tokens.vocabulary import Vocabulary
 
@@ -94,7 +94,7 @@ def run_benchmarks(
             scored += _one(
                 model, vocabulary, located, name, benchmark, protocols[name], wanted, skips, journal, watch_of
             )
-            tested[name] = _tested(benchmark, scored[first:], len(skips) - before)
+            tested[name] = Tested.of(benchmark.facts, benchmark.sha256, scored[first:], len(skips) - before)
     finally:
         journal.close()
     skips.write(out / SKIPS)
@@ -163,19 +163,6 @@ def _one(
         )
 
 
-def drawn(items: Sequence[Item], limit: int | None, seed: int) -> list[Item]:
-    """`limit` pairs of each set, drawn with a seed, in their old order; whole pairs, so that intervals stay right."""
-    if limit is None:
-        return list(items)
-    rng = torch.Generator().manual_seed(seed)
-    kept: set[tuple[str, str]] = set()
-    for name in dict.fromkeys(item.set for item in items):
-        pairs = list(dict.fromkeys(item.pair for item in items if item.set == name))
-        order = torch.randperm(len(pairs), generator=rng)[:limit].tolist()
-        kept |= {(name, pairs[i]) for i in order}
-    return [item for item in items if (item.set, item.pair) in kept]
-
-
 def _protocols(wanted: Wanted, benchmark: Benchmark) -> list[Protocol]:
     names = wanted.protocols or (DEFAULT, benchmark.facts.protocol)
     return [get_protocol(name) for name in dict.fromkeys(names)]
@@ -187,21 +174,6 @@ def _same_units(tokenizer: SpeechTokenizer, vocabulary: Vocabulary, located: Loc
             f"{located.speech_tokenizer} makes {tokenizer.num_units} units, the model {located.folder} was trained on "
             f"{vocabulary.num_units}; give the tokenizer that made its units"
         )
-
-
-def _tested(benchmark: Benchmark, scored: Sequence[Choice], dropped: int) -> Tested:
-    facts = benchmark.facts
-    return Tested(
-        task=facts.task,
-        title=facts.title,
-        version=facts.version,
-        paper=facts.paper,
-        licence=facts.licence,
-        sha256=benchmark.sha256,
-        items=len({choice.id for choice in scored}),
-        dropped=dropped,
-        chance=facts.chance,
-    )
 
 
 def _recipe(

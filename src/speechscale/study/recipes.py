@@ -93,7 +93,7 @@ def _text_lm_steps(name: str, part: Part) -> list[Step]:
         )
         steps.append(step)
         by_shape.setdefault(cell.size, []).append(step.name)
-    if not part.evals.sets:
+    if not part.evals.scores:
         return steps
     for shape, names in by_shape.items():
         steps.append(
@@ -129,7 +129,7 @@ def _run_steps(name: str, part: Part) -> list[Step]:
     text_lms = text_lm_cells(name, part)
     steps = []
     for cell in [*trunks.values(), *cells]:
-        scored = part.evals.sets and (cell.largest or not part.evals.largest_budget_only) and cell.kind != "trunk"
+        scored = part.evals.scores and (cell.largest or not part.evals.largest_budget_only) and cell.kind != "trunk"
         inputs = _model_inputs(part, cell, text_lms) + (item_inputs(part) if scored else ())
         if cell.kind == "branch":
             inputs += (run_name(trunks[trunk_key(cell)]),)

@@ -20,7 +20,7 @@ from speechscale.study.plan import (
     unique_units,
     vocabulary_size,
 )
-from speechscale.study.spec import Part, Study
+from speechscale.study.spec import Evals, Part, Study
 
 
 def print_plan(study: Study) -> None:
@@ -40,6 +40,8 @@ def print_plan(study: Study) -> None:
         trunks = trunk_cells(runs)
         console.print(_table([*lms, *trunks, *runs], part))
         console.print("  " + describe_schedule(part, runs), highlight=False)
+        if part.evals.scores:
+            console.print("  " + describe_evals(part.evals), highlight=False, soft_wrap=True)
         for lm in lms:  # parts of one corpus share them
             text_lms.setdefault((part.corpus.name, lm.size, lm.learning_rates), lm)
         cells += trunks + runs
@@ -55,6 +57,15 @@ def describe_data(part: Part) -> str:
     sizes = ", ".join(f"{name} {vocabulary_size(part, arm, part.grid.sizes[0])}" for name, arm in part.arms.items())
     oracle = " (oracle: the engine's own phones)" if part.units.oracle else ""
     return f"corpus {part.corpus.name} ({part.corpus.kind}), {amount}; units {part.units.name}{oracle}; ids: {sizes}"
+
+
+def describe_evals(evals: Evals) -> str:
+    """One line: what every run is asked, in which directions, under which protocols."""
+    waiting = [folder for folder in evals.benchmarks.values() if not (Path(folder) / "benchmark.json").is_file()]
+    asked = [*evals.sets, *evals.benchmarks]
+    missing = f"; to be made by `speechscale eval prepare`: {', '.join(waiting)}" if waiting else ""
+    which = "at the largest budget" if evals.largest_budget_only else "at the end of every run"
+    return f"scored {which}: {', '.join(asked)} ({' '.join(evals.directions)}; {', '.join(evals.protocols)}){missing}"
 
 
 def describe_schedule(part: Part, runs: Sequence[Cell]) -> str:

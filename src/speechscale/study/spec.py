@@ -7,9 +7,9 @@ The one decision worth knowing: a field is here if it can change a number; jobs,
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from speechscale.model.families import Family
 from speechscale.settings import Section
@@ -250,10 +250,20 @@ class Train(Section):
         return self
 
 
+BenchmarkName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]\w*$")]
+"""Stands in step names and columns of runs.csv."""
+
+
 class Evals(Section):
     """Which forced choices are scored, in which directions, with how many symmetric pairs."""
 
     sets: tuple[str, ...] = ()
+    benchmarks: dict[BenchmarkName, str] = Field(
+        default_factory=dict, description="name -> folder made by `eval prepare`, scored besides the sets"
+    )
+    benchmark_pairs: int | None = Field(
+        None, ge=1, description="of each of their sets, drawn with the seed; absent: all"
+    )
     directions: tuple[Direction, ...] = ("ss",)
     pairs: int = Field(100, ge=1)
     protocols: tuple[str, ...] = Field(
@@ -261,6 +271,11 @@ class Evals(Section):
     )
     largest_budget_only: bool = False
     probe_pairs: int = Field(0, ge=0, description="of each set, scored at every check of a run too; 0: none")
+
+    @property
+    def scores(self) -> bool:
+        """Whether anything is scored."""
+        return bool(self.sets or self.benchmarks)
 
 
 class Vocoder(Section):
@@ -306,7 +321,7 @@ class Part(Section):
         if spelled and self.units.subwords is None:
             raise ValueError(f"arms.{spelled[0]}.subwords needs a section [units.subwords]")
         unmarked = [name for name, arm in self.arms.items() if not self.interleave_of(arm).markers]
-        if unmarked and {"st", "ts"} & set(self.evals.directions) and self.evals.sets:
+        if unmarked and {"st", "ts"} & set(self.evals.directions) and self.evals.scores:
             raise ValueError(
                 "evals.directions st and ts announce the other modality by a marker; interleave.markers is off "
                 f"(arm {unmarked[0]})"
@@ -326,7 +341,8 @@ class Part(Section):
             )
         if recorded and self.evals.sets:
             raise ValueError(
-                "evals.sets need the storyworld, whose facts are known; set evals.sets = [] for recordings"
+                "evals.sets need the storyworld, whose facts are known; set evals.sets = [] for recordings, and name "
+                "prepared benchmarks in evals.benchmarks"
             )
         return self
 

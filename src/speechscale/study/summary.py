@@ -113,6 +113,9 @@ def run_table(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     for column in FIRST_COLUMNS:
         if column not in table:
             table[column] = None
+    for column in [column for column in table.columns if column.startswith("acc_") and column.endswith("_n")]:
+        if column.removesuffix("_n") + "_se" not in table:  # one pair has no error
+            table[column.removesuffix("_n") + "_se"] = float("nan")
     rest = sorted(column for column in table.columns if column not in FIRST_COLUMNS)
     order = ["part", "arm", "params_total", "budget_flops", "seed"]
     return table[[*FIRST_COLUMNS, *rest]].sort_values(order, kind="stable").reset_index(drop=True)

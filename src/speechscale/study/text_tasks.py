@@ -22,7 +22,7 @@ from speechscale.evals.protocols import DEFAULT, get_protocol
 from speechscale.model.folders import load_model, load_text_lm, text_lm_config
 from speechscale.progress import Watch
 from speechscale.study.devices import resolved
-from speechscale.study.evaluating import drawn
+from speechscale.study.drawing import drawn
 from speechscale.study.located import Located, locate
 from speechscale.tokens.text_tokenizer import declared_ids
 from speechscale.tokens.vocabulary import Vocabulary

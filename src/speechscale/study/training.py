@@ -75,7 +75,7 @@ def score_text_lm(config: dict[str, Any], inputs: dict[str, Path], out: Path) ->
 def _score(
     model: Any, vocabulary: Vocabulary, evals: Evals, inputs: Mapping[str, Path], context: int, out: Path
 ) -> dict[str, Any]:
-    return evaluate_sets(model, vocabulary, evals, **_item_folders(inputs), context=context, out=out)
+    return evaluate_sets(model, vocabulary, evals, inputs, context=context, out=out)
 
 
 def _item_folders(inputs: Mapping[str, Path]) -> dict[str, Path]:
@@ -89,6 +89,8 @@ def _probe(setting: Setting, inputs: Mapping[str, Path]) -> Probes | None:
     if setting.config["evals"] is None:
         return None
     evals, context = Evals.model_validate(setting.config["evals"]), setting.section.context
+    if not evals.sets:
+        return None
     return study_probes(evals, setting.data.vocabulary, **_item_folders(inputs), context=context)
 
 

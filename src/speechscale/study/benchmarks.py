@@ -1,0 +1,149 @@
+"""Benchmarks in a study: encoded once per speech tokenizer, scored by every run.
+
+Enters: a folder made by `eval prepare`, the study's speech tokenizer. Leaves: a step that holds the chosen items and
+their units. The one decision worth knowing: the step copies what is asked, so that runs read the study's own folders
+only, and its recipe holds the benchmark's checksum, so that other questions under the old name are noticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from speechscale.corpus.tables import read_items, write_items
+from speechscale.errors import DataError
+from speechscale.evals.benchmarks.benchmark import Benchmark, open_benchmark
+from speechscale.evals.benchmarks.raw import Facts
+from speechscale.evals.cuts import SIDES
+from speechscale.evals.metrics import Metric
+from speechscale.files import read_json, write_json
+from speechscale.records import Item, UnitTable
+from speechscale.speech.unit_files import read_units, write_units
+from speechscale.speech.units import SpeechTokenizer
+from speechscale.study.drawing import drawn
+from speechscale.study.spec import Part
+from speechscale.study.steps import Step
+
+PREFIX = "benchmark/"
+MOST_TAGS = 3
+STORYWORLD = Facts(
+    task="storyworld",
+    title="forced choices of the study's own storyworld",
+    version="of the study",
+    paper="this package, docs/storyworld.md",
+    licence="Apache-2.0",
+    origin="made by the study",
+)
+PARTS = ("prompt", *(f"{side}-ending" for side in SIDES))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A benchmark as a run is asked it. `sha256`: of the whole benchmark. `table`: None where nothing was spoken."""
+
+    name: str
+    facts: Facts
+    sha256: str
+    items: list[Item]
+    table: UnitTable | None
+
+
+def benchmark_steps(part: Part, spoken: str, tokenizer: str) -> list[Step]:
+    """One step per benchmark of a part."""
+    return [
+        Step(
+            name=f"{PREFIX}{name}/{spoken}",
+            function="speechscale.study.benchmarks:make_benchmark",
+            config={
+                "folder": folder,
+                "sha256": _sha256(Path(folder)),
+                "pairs": part.evals.benchmark_pairs,
+                "seed": part.seed,
+            },
+            inputs=(tokenizer,),
+            seconds=20,
+        )
+        for name, folder in part.evals.benchmarks.items()
+    ]
+
+
+def benchmark_inputs(part: Part, spoken: str) -> tuple[str, ...]:
+    """Their names, as inputs of runs."""
+    return tuple(f"{PREFIX}{name}/{spoken}" for name in part.evals.benchmarks)
+
+
+def _sha256(folder: Path) -> str:
+    """Checksum of a benchmark; "" while it is not prepared, so that a study can be planned before."""
+    return open_benchmark(folder).sha256 if (folder / "benchmark.json").is_file() else ""
+
+
+def make_benchmark(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+    """Draw items of a benchmark and encode their recordings with the study's tokenizer."""
+    benchmark = open_benchmark(Path(config["folder"]))
+    if benchmark.sha256 != config["sha256"]:
+        raise DataError(f"benchmark {benchmark.folder}: it was prepared anew since the study began; start it again")
+    (folder,) = inputs.values()
+    items = drawn(benchmark.items(), config["pairs"], config["seed"])
+    write_items(out / "items.parquet", items)
+    units = 0
+    if benchmark.has_audio:
+        table = _rows_of(benchmark, folder, items)
+        write_units(out / "units.parquet", table, SpeechTokenizer.load(folder).fingerprint)
+        units = len(table.units)
+    write_json(out / "facts.json", {"facts": asdict(benchmark.facts), "sha256": benchmark.sha256})
+    return {"items": len(items), "units": units, "note": f"{benchmark.facts.title}, {len(items)} items"}
+
+
+def _rows_of(benchmark: Benchmark, tokenizer: Path, items: Iterable[Item]) -> UnitTable:
+    """The recordings of these items."""
+    table = benchmark.units(tokenizer, workers=0)
+    wanted = {f"{item.id}/{part}" for item in items for part in (*SIDES, *PARTS)}
+    return table.take(row for row, id in enumerate(table.ids) if id in wanted)
+
+
+def asked_of(inputs: Mapping[str, Path]) -> list[Asked]:
+    """The benchmarks among a run's inputs."""
+    found = []
+    for name, folder in sorted(inputs.items()):
+        if name.startswith(PREFIX):
+            saved = read_json(folder / "facts.json", "benchmark of a study", "run its step again")
+            units = folder / "units.parquet"
+            found.append(
+                Asked(
+                    name=name.removeprefix(PREFIX).partition("/")[0],
+                    facts=Facts(**saved["facts"]),
+                    sha256=saved["sha256"],
+                    items=read_items(folder / "items.parquet"),
+                    table=read_units(units) if units.is_file() else None,
+                )
+            )
+    return found
+
+
+def columns_of(metrics: Iterable[Metric]) -> list[Metric]:
+    """Metrics that become columns of runs.csv, their sets named so that the benchmark is told.
+
+    A set with more than MOST_TAGS tags (63 subtypes of sBLIMP) has columns of the whole only; results.json has all.
+
+    Example: benchmark "sblimp" with set "sblimp" -> "sblimp"; "mine" with set "gender-consistency" ->
+    "mine_gender_consistency"; the study's own sets keep their names
+    """
+    metrics = list(metrics)
+    tags: dict[tuple[str, str], set[str]] = {}
+    for metric in metrics:
+        tags.setdefault((metric.benchmark, metric.set), set()).add(metric.tag)
+    return [
+        metric if metric.benchmark == STORYWORLD.task else replace(metric, set=_column(metric), tag=_word(metric.tag))
+        for metric in metrics
+        if not metric.tag or len(tags[metric.benchmark, metric.set] - {""}) <= MOST_TAGS
+    ]
+
+
+def _column(metric: Metric) -> str:
+    return _word(metric.set if metric.set == metric.benchmark else f"{metric.benchmark}_{metric.set}")
+
+
+def _word(text: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in text)
