@@ -79,6 +79,9 @@ def test_messages_name_what_is_allowed(tmp_path: Path) -> None:
         (("--option", "x=1"), "task 'blimp': no option 'x'; it has: none"),
         (("--option", "x"), "'x' is not KEY=VALUE"),
         (("--voice", "us-f2", "--voice-option", "sped=2"), "voice option 'sped' is not known; did you mean 'speed'"),
+        (("--voice", "us-f2", "--voice-option", "timeout_s=long"), "option timeout_s = 'long': a number is needed"),
+        (("--voice", "us-f2", "--voice-option", "concurrency=1.5"), "'1.5': a whole number is needed"),
+        (("--voice", "us-f2", "--voice-option", "allow_http=1"), "allow_http = '1': true or false is needed"),
         (("--voice", "nobody"), "no espeak voice 'nobody'"),
         (("--pause", "-1"), "pause_s = -1.0; give seconds from 0 to 60"),
     ):

@@ -250,6 +250,7 @@ def bad_items(root: Path) -> list[tuple[RawItem, str]]:
     soundfile.write(root / "nan.wav", np.array([0.1, np.nan] * 4_000, np.float32), 16_000, subtype="FLOAT")
     late = np.concatenate([0.1 * np.random.default_rng(0).standard_normal(8_000), np.zeros(8_000)])
     soundfile.write(root / "late.wav", late, 16_000)
+    soundfile.write(root / "early.wav", late[::-1], 16_000)
 
     def with_bad(id: str, path: str, **fields: Any) -> RawItem:
         return replace(joined(root, id, **fields), bad=Clip(path=path))
@@ -266,6 +267,7 @@ def bad_items(root: Path) -> list[tuple[RawItem, str]]:
         (with_bad("silent", "silent.wav"), "silent audio, the bad peaks at digital zero"),
         (with_bad("quiet", "quiet.wav"), "silent audio, the bad peaks at -6"),
         (with_bad("late", "late.wav", **cut), "silent audio, the bad recording peaks at digital zero behind 0.500 s"),
+        (with_bad("early", "early.wav", **cut), "silent audio, the bad recording peaks at digital zero before 0.500 s"),
         (with_bad("short", "short.wav"), "too short, the bad lasts 0.050 s"),
         (joined(root, "cut", good_cut_s=0.5, bad_cut_s=0.95), "the ending is empty, the bad candidate begins at 0.950"),
         (joined(root, "nocut", good_cut_s=0.5, bad_cut_s=0.0), "the prompt is empty, the bad candidate begins at 0 s"),

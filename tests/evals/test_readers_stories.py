@@ -310,6 +310,8 @@ def test_random_labels_odd_counts_and_shifts_are_refused(tmp_path: Path) -> None
     (shifted / "5_word5.wav").unlink()
     with pytest.raises(DataError, match=r"0_word0\.wav: 4 recordings .* \(2 have none\)"):
         slamkit_pairs(shifted)
+    with pytest.raises(DataError, match="sep is empty; give what stands behind the number"):
+        slamkit_pairs(labelled, sep="")
     write_sounds(tmp_path / "words", [("dog.wav", "", "")])
     with pytest.raises(DataError, match="no number in front of '_'"):
         slamkit_pairs(tmp_path / "words")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from speechscale.cli.units import DEVICE, MODELS, parse_settings
+from speechscale.cli.units import DEVICE, MODELS
 
 if TYPE_CHECKING:
     from speechscale.evals.benchmarks.benchmark import Benchmark
@@ -128,17 +128,26 @@ def _pairs(given: tuple[str, ...]) -> dict[str, str]:
 
 
 def _engine_options(given: tuple[str, ...]) -> VoiceOptions:
-    from dataclasses import fields
+    from dataclasses import asdict
 
     from speechscale.errors import DataError
+    from speechscale.evals.benchmarks.readers.worlds import number
     from speechscale.settings import nearest
     from speechscale.voices.engines import VoiceOptions
 
-    settings, known = parse_settings(given), [entry.name for entry in fields(VoiceOptions)]
-    for key in settings:
-        if key not in known:
-            raise DataError(f"voice option '{key}' is not known{nearest(key, known)}")
-    return VoiceOptions(**settings)
+    defaults, values = asdict(VoiceOptions()), dict[str, Any]()
+    for key, text in _pairs(given).items():
+        if key not in defaults:
+            raise DataError(f"voice option '{key}' is not known{nearest(key, list(defaults))}")
+        if isinstance(defaults[key], bool):
+            if text not in ("true", "false"):
+                raise DataError(f"option {key} = '{text}': true or false is needed")
+            values[key] = text == "true"
+        elif isinstance(defaults[key], str):
+            values[key] = text
+        else:
+            values[key] = number(key, text, whole=isinstance(defaults[key], int))
+    return VoiceOptions(**values)
 
 
 def _closing(made: Benchmark, tokenizer: Path | None) -> str:

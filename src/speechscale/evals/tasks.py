@@ -135,6 +135,8 @@ def slamkit_pairs(path: Path, *, sep: str = "_") -> Source:
 
     Verified in slp-rl/slamkit (metric/modelling_metric.py): sorted by the leading number, files 2i right, 2i + 1 wrong.
     """
+    if not sep:
+        raise DataError("slamkit_pairs: sep is empty; give what stands behind the number, such as _ or +")
     facts, skips = FACTS["slamkit_pairs"], SkipLog()
     return Source(facts=facts, root=Path(path), items=slamkit_items(Path(path), sep, facts, skips), skips=skips)
 

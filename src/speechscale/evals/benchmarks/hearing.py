@@ -27,7 +27,7 @@ PART_CLIPS = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listen:
-    """A clip to hear; with `cut_s` what lies behind that second is also measured alone."""
+    """A clip to hear; with `cut_s` what lies before and behind that second is also measured alone."""
 
     clip: Clip
     cut_s: float | None = None
@@ -40,11 +40,17 @@ class Listen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """What was heard. sha256: of the whole file (or of samples made here). Peaks are shares of full scale."""
+    """What was heard.
+
+    Args:
+        peak, prompt_peak, ending_peak: shares of full scale; of a clip without cut all is prompt and ending.
+        sha256: of the whole file, or of samples made here.
+    """
 
     seconds: float
     rate_hz: int
     peak: float
+    prompt_peak: float
     ending_peak: float
     sha256: str
 
@@ -114,6 +120,7 @@ def hear(root: Path, item: Listen, *, made_here: bool = False) -> Heard:
         seconds=count / rate_hz,
         rate_hz=rate_hz,
         peak=max(before, behind),
+        prompt_peak=before,
         ending_peak=max(before, behind) if item.cut_s is None else behind,
         sha256=samples.hexdigest() if made_here else _file_sha256(path),
     )

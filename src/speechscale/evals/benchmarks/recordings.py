@@ -171,11 +171,12 @@ def _check_cut(raw: RawItem, side: str, heard: Heard) -> None:
                 f"the ending is empty, the {side} candidate begins at {cut_s:.3f} s of {heard.seconds:.3f} s; "
                 "correct the time or record it again"
             )
-        if heard.ending_peak < 10 ** (SILENT_DBFS / 20):
-            raise DataError(
-                f"silent audio, the {side} recording peaks at {_dbfs(heard.ending_peak)} behind {cut_s:.3f} s; "
-                "record it again"
-            )
+        for peak, place in ((heard.prompt_peak, "before"), (heard.ending_peak, "behind")):
+            if peak < 10 ** (SILENT_DBFS / 20):
+                raise DataError(
+                    f"silent audio, the {side} recording peaks at {_dbfs(peak)} {place} {cut_s:.3f} s; correct the "
+                    "time or record it again"
+                )
     try:
         clip_words(words, heard.seconds)
     except DataError as error:
