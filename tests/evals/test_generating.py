@@ -30,6 +30,7 @@ from speechscale.skips import SkipLog
 from speechscale.speech.audio import load_audio, write_audio
 from speechscale.speech.units import SpeechTokenizer, fit_tokenizer
 from speechscale.speech.vocoder import Vocoder, train_vocoder
+from speechscale.study.generating import Asked, _transcriber
 from speechscale.tokens.vocabulary import Vocabulary
 from speechscale.voices.espeak import Spoken, speak_shard
 from speechscale.voices.http_client import HttpClient
@@ -336,6 +337,17 @@ def test_grades_and_perplexities_stand_in_the_row_of_their_sample(
     assert (content["metrics"]["judge"]["estimate"], content["metrics"]["judge"]["n"]) == (2.5, 2)
     assert content["metrics"]["transcripts"] == {"n": 4, "empty": 1, "empty_because": {"silence": 1}}
     assert content["metrics"]["words_per_s"]["generated"]["estimate"] == pytest.approx(3 * 2 / 2.0 / 4)
+
+
+def test_the_recognizer_knows_the_whole_corpus_however_few_prompts_are_drawn(corpus: Path, tmp_path: Path) -> None:
+    """Or its words, and with them every number on texts, would depend on --count."""
+    one, every = (
+        _transcriber(open_prompts(corpus, count=count), tmp_path, Asked(asr="pocketsphinx")) for count in (1, None)
+    )
+    assert one is not None
+    assert every is not None
+    assert one.stamp() == every.stamp()
+    assert one.stamp()["language_model"]["sentences"] == 5
 
 
 def test_what_will_fail_fails_before_anything_is_generated(

@@ -125,6 +125,8 @@ def show(content: dict[str, Any], out: Path) -> None:
         left = found.get("empty_because") or found.get("left_out") or found.get("without_grade")
         if left:
             click.echo(f"{name}: left out or empty: " + "; ".join(f"{count} {why}" for why, count in left.items()))
+    if (lm := content["metrics"].get("perplexity")) and lm["unknown_tokens"]:
+        click.echo(f"perplexity: {lm['unknown_tokens']} of {lm['tokens']} tokens stand for words the LM does not know")
     if judge := content["metrics"].get("judge"):
         cost = "" if judge["cost"] is None else f", cost {judge['cost']:.4g}"
         click.echo(f"judge: {judge['prompt_tokens']} + {judge['completion_tokens']} tokens in all{cost}")

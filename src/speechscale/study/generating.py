@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from speechscale.evals.generation.kept import Kept
 from speechscale.evals.generation.listening import listen
 from speechscale.evals.generation.llm_judge import MAX_TOKENS, TEMPLATE, ChatJudge
 from speechscale.evals.generation.measures import Judged, write_generation
-from speechscale.evals.generation.perplexity import Span, load_text_judge
+from speechscale.evals.generation.perplexity import Span, TextJudge, load_text_judge
 from speechscale.evals.generation.prompts import PromptSource, open_prompts
 from speechscale.evals.generation.samples import Sampling, Speaker
 from speechscale.evals.generation.transcribe import Transcriber, open_transcriber
@@ -33,7 +33,7 @@ from speechscale.speech.encoders.base import Runtime
 from speechscale.speech.units import SpeechTokenizer
 from speechscale.speech.vocoders import open_vocoder
 from speechscale.study.devices import resolved
-from speechscale.study.located import Located
+from speechscale.study.located import Located, locate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class Asked:
         count, split: see `prompts.open_prompts`. voice: of the vocoder.
         asr: "pocketsphinx", a transformers model, or "" for no texts. asr_texts: what pocketsphinx is counted on; None:
             the corpus' own texts. language: told to the recognizer.
-        lm, lm_start: see `perplexity.load_text_judge`; "" for no perplexity.
+        lm, lm_start: see `perplexity.load_text_judge`, or a run of a study; "" for no perplexity.
         judge_url, judge_model: a server that grades. judge_template: a file; None: ours. judge_max_tokens: of an
             answer. prices: per million tokens.
         resynthesis: error rates of the vocoder.
@@ -101,7 +101,7 @@ def run_generation(
         )
     if transcriber is None and asked.sampling.direction != "st" and (asked.lm or judge is not None):
         raise DataError("the perplexity and the judge read texts; name a recognizer with --asr")
-    lm = load_text_judge(asked.lm, start=asked.lm_start, device=resolved(asked.device)) if asked.lm else None
+    lm = _text_judge(asked) if asked.lm else None
     with watch_of("generated") as watch:
         samples, skips = generate_samples(speaker, source, asked.sampling, out, watch=watch)
     heard = None
@@ -140,6 +140,14 @@ def run_generation(
             asr=None if transcriber is None else transcriber.stamp(),
             watch=watch,
         )
+
+
+def _text_judge(asked: Asked) -> TextJudge:
+    folder = Path(asked.lm)
+    ours = folder.is_dir() and not (folder / "config.json").is_file()  # a run of a study
+    found = locate(folder) if ours else None
+    judge = load_text_judge(found.folder if found else asked.lm, start=asked.lm_start, device=resolved(asked.device))
+    return replace(judge, name=found.name) if found else judge
 
 
 def _timed(utterance: Utterance) -> bool:
@@ -181,8 +189,8 @@ def _transcriber(source: PromptSource, out: Path, asked: Asked) -> Transcriber |
     texts: list[str] | None = None
     if asked.asr_texts is not None:
         texts = _lines(asked.asr_texts)
-    elif source.kind != "audio" and any(utterance.text for utterance in source.utterances):
-        texts = [utterance.text for utterance in source.utterances if utterance.text]
+    elif source.texts:
+        texts = list(source.texts)
     return open_transcriber(
         asked.asr,
         folder=out / "recognizer" / canonical_sha256({"texts": texts})[:16],  # other texts, another language model

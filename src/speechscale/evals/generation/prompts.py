@@ -37,6 +37,7 @@ class PromptSource:
     Args:
         kind: "audio" (a folder), "corpus" or "texts". utterances: the drawn ones, in order of their ids.
         loader: reads their recordings; None for texts. read: how many there were to draw from.
+        texts: of all that it was drawn from, where they are known.
         audio_sha256: of what their recordings hold, in order; "" for texts.
     """
 
@@ -44,6 +45,7 @@ class PromptSource:
     utterances: tuple[Utterance, ...]
     loader: FileLoader | None
     read: int
+    texts: tuple[str, ...] = ()
     audio_sha256: str = ""
 
     @property
@@ -104,6 +106,7 @@ def open_prompts(path: Path, *, count: int | None = None, seed: int = 0, split: 
         utterances=tuple(drawn),
         loader=loader,
         read=len(found),
+        texts=tuple(utterance.text for utterance in found if utterance.text),
         audio_sha256="" if loader is None else _audio_sha256(drawn, loader),
     )
 
