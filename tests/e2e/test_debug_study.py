@@ -13,8 +13,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import soundfile
+from click.testing import CliRunner
 
+from speechscale.cli import cli
 from speechscale.errors import DataError
+from speechscale.evals.results import read_results
 from speechscale.study.loading import load_study
 from speechscale.study.recipes import clean_study, run_study, study_steps
 from speechscale.study.runners import step_states
@@ -124,6 +127,35 @@ def test_speak_continues_text_and_audio(done: Path, tmp_path: Path) -> None:
         audio, rate = soundfile.read(out)
         assert rate == 16_000
         assert len(audio) > 0.2 * rate
+
+
+def test_its_runs_are_evaluated_and_compared(done: Path, tmp_path: Path) -> None:
+    # Two models of one world: by the results each run left, and asked again by `eval run` on a benchmark made anew.
+    runs = [done / f"steps/run/mfcc/{arm}-0.05M-4e09-s0" for arm in ("interleaved", "textless")]
+    both = CliRunner().invoke(cli, ["eval", "compare", *map(str, runs)])
+    assert both.exit_code == 0, both.output
+    assert "comparisons were made" in both.output
+    table = pd.read_csv(done / "runs.csv").query("part == 'mfcc' and arm == 'interleaved' and size == '0.05M'")
+    saved = {(m["set"], m["direction"]): m for m in read_results(runs[0]).metrics if not m["tag"]}
+    row = table[table["acc_facts_st"].notna()].iloc[-1]
+    assert saved["facts", "st"]["estimate"] == pytest.approx(row["acc_facts_st"])
+    assert saved["facts", "st"]["se"] == pytest.approx(row["acc_facts_st_se"])
+    world = ("characters=12", "values_per_relation=3", "read_only_share=0.5", "pairs=4", "sets=facts+words")
+    prepared = ["eval", "prepare", "storyworld", ".", str(tmp_path / "bench"), "--voice", "us-f3", "--together"]
+    made = CliRunner().invoke(cli, [*prepared, *(word for option in world for word in ("--option", option))])
+    assert made.exit_code == 0, made.output
+    for number, run in enumerate(runs):
+        out = str(tmp_path / str(number))
+        asked = CliRunner().invoke(
+            cli, ["eval", "run", str(run), str(tmp_path / "bench"), "--out", out, "--workers", "0"]
+        )
+        assert asked.exit_code == 0, asked.output
+    found = {(m["set"], m["direction"]): m["n_items"] for m in read_results(tmp_path / "0").metrics if not m["tag"]}
+    assert found == {("facts", d): 8 for d in ("ss", "st", "ts", "tt")} | {("words", "ss"): 8}
+    again = CliRunner().invoke(cli, ["eval", "compare", str(tmp_path / "0"), str(tmp_path / "1")])
+    assert again.exit_code == 0, again.output
+    refused = CliRunner().invoke(cli, ["eval", "compare", str(runs[0]), str(tmp_path / "1")])
+    assert refused.exit_code == 2, refused.output
 
 
 def test_a_changed_study_is_refused_with_the_field(done: Path) -> None:
