@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 
 from speechscale.align.formats import write_alignment
 from speechscale.errors import DataError
@@ -223,6 +225,26 @@ def test_bad_rows_of_the_multi_speaker_set(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no folder of a voice in it; download the folder sSC"):
         sstorycloze_ms(tmp_path / "empty")
+
+
+def test_sound_out_of_parquet_stays_in_the_root_and_may_be_mp3_at_any_rate(tmp_path: Path) -> None:
+    root = multi_speaker_tree(tmp_path / "d", "parquet", voices=("am",))
+    file = root / "sSC/am/train-00000-of-00001.parquet"
+    rows = pq.read_table(file).to_pylist()
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, 24_000)
+    soundfile.write(tmp_path / "a.mp3", noise, 24_000)
+    content = (tmp_path / "a.mp3").read_bytes()
+    assert content[:2] == b"\xff\xf3"
+    rows[0]["correct_audio"]["bytes"] = content
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    assert paths(read(sstorycloze_ms(root))[0])[0] == "am/audio/s1-correct.mp3"
+    unpack = tmp_path / "unpack"
+    unpack.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (unpack / "am").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="a link that leads out of"):
+        read(sstorycloze_ms(root, unpack=str(unpack)))
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_a_path_in_a_table_cannot_leave_the_root(tmp_path: Path) -> None:

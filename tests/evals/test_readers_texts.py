@@ -115,6 +115,11 @@ def test_a_swag_question_is_three_pairs_of_one_cluster(tmp_path: Path) -> None:
     write_lines(tmp_path / "val.jsonl", [dict(zip(SWAG_HEADER[1:], SWAG_ROW[1:], strict=True))])
     again = [raw.item for raw in read(swag(tmp_path / "val.jsonl"))]
     assert [(item.good, item.bad) for item in again] == [(item.good, item.bad) for item in items]
+    row = {**dict(zip(SWAG_HEADER[1:], SWAG_ROW[1:], strict=True)), "sent2": None, "gold-source": None}
+    bare = [raw.item for raw in read(swag(write_lines(tmp_path / "bare.jsonl", [row])))]
+    assert {(item.prompt, item.tag) for item in bare} == {("He lifts the lid.", "")}
+    with pytest.raises(DataError, match="'sent2' is 7, a text is needed"):
+        read(swag(write_lines(tmp_path / "bare.jsonl", [{**row, "sent2": 7}])))
 
 
 def test_swag_without_labels_or_endings_is_refused(tmp_path: Path) -> None:
@@ -135,6 +140,8 @@ def test_hellaswag_loses_its_brackets_and_keeps_its_answer(tmp_path: Path) -> No
         ("rests.", "naps."),
     ]
     assert items[0].pair == items[2].pair == "val-24"
+    (bare, *_) = read(hellaswag(write_lines(tmp_path / "null.jsonl", [{**HELLASWAG_ROW, "ctx_b": None}])))
+    assert bare.item.prompt == "Cutting the grass: How to cut grass. Mow it."
     for change, message in (
         ({"endings": ["a", "b"]}, "'endings' is not a list of 4 texts"),
         ({"label": ""}, "label = ''"),

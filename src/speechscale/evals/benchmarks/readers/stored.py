@@ -27,7 +27,9 @@ from speechscale.skips import SkipLog
 
 COLUMNS = ("id", "correct_text", "correct_audio", "negative_text", "negative_audio")
 BATCH_ROWS = 16
-_MAGIC = ((b"RIFF", ".wav"), (b"fLaC", ".flac"), (b"OggS", ".ogg"), (b"ID3", ".mp3"), (b"\xff\xfb", ".mp3"))
+_MAGIC = ((b"RIFF", ".wav"), (b"fLaC", ".flac"), (b"OggS", ".ogg"), (b"ID3", ".mp3"))
+_MP3_FRAMES = (b"\xff\xfb", b"\xff\xfa", b"\xff\xf3", b"\xff\xf2")
+"""Layer III without tags, MPEG-1 (44.1 kHz and below) or MPEG-2 (24 kHz and below), with checksum or without."""
 _UNPACK = "give a folder that can be written with unpack=DIR"
 
 Stored = tuple[str, str, str, str, str]  # id, correct text, negative text, correct recording, negative recording
@@ -97,10 +99,11 @@ def _recording(value: Any, name: str, voice: str, root: Path, where: str) -> str
     if not isinstance(content, bytes):
         raise DataError(f"{where}: its audio is a {type(value).__name__}; a path or {{bytes, path}} is needed")
     suffix = next((suffix for magic, suffix in _MAGIC if content.startswith(magic)), "")
+    suffix = suffix or (".mp3" if content.startswith(_MP3_FRAMES) else "")
     if not suffix:
         raise _NoSound(f"{where}: its audio begins with {content[:4]!r}, which is not wav, flac, ogg or mp3")
     place = f"{voice}/audio/{name}{suffix}" if voice else f"audio/{name}{suffix}"
-    _write_once(root / place, content)
+    _write_once(root / below(root, place, where), content)
     return place
 
 

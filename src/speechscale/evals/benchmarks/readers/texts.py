@@ -75,10 +75,10 @@ def story_items(stories: list[Story], facts: Facts) -> Iterator[RawItem]:
 def swag_items(path: Path, facts: Facts) -> Iterator[RawItem]:
     """SWAG: context sent1 and the beginning sent2; tag is `gold-source` ("gold" found, "gen" written by a machine)."""
     for where, file, line, row in _questions(path, SWAG_COLUMNS, facts):
-        prompt = " ".join(str(row[name]) for name in ("sent1", "sent2") if str(row[name]).strip())
+        prompt = " ".join(filter(None, (_maybe(row, name, where) for name in ("sent1", "sent2"))))
         endings = [text_field(row, f"ending{k}", where) for k in range(ENDINGS)]
         name = _question_id(file, line)
-        yield from _right_against_wrong(name, prompt, endings, row, str(row.get("goldsource", "")), where, facts)
+        yield from _right_against_wrong(name, prompt, endings, row, _maybe(row, "goldsource", where), where, facts)
 
 
 def hellaswag_items(path: Path, facts: Facts) -> Iterator[RawItem]:
@@ -87,13 +87,21 @@ def hellaswag_items(path: Path, facts: Facts) -> Iterator[RawItem]:
         raw = row["endings"]
         if not isinstance(raw, list) or len(raw) != ENDINGS or not all(isinstance(text, str) for text in raw):
             raise DataError(f"{where}: 'endings' is not a list of {ENDINGS} texts; correct the line")
-        context = f"{row['ctxa']} {str(row['ctxb']).capitalize()}"
-        activity = str(row.get("activitylabel") or "")
+        context = f"{_maybe(row, 'ctxa', where)} {_maybe(row, 'ctxb', where).capitalize()}"
+        activity = _maybe(row, "activitylabel", where)
         prompt = _plain(f"{activity}: {context}" if activity else context)
         name = _question_id(file, row.get("ind", line))
         yield from _right_against_wrong(
-            name, prompt, [_plain(text) for text in raw], row, str(row.get("splittype", "")), where, facts
+            name, prompt, [_plain(text) for text in raw], row, _maybe(row, "splittype", where), where, facts
         )
+
+
+def _maybe(row: dict[str, Any], name: str, where: str) -> str:
+    """A field that may be empty or missing. Raises DataError if it is no text."""
+    value = row.get(name) or ""
+    if not isinstance(value, str):
+        raise DataError(f"{where}: '{name}' is {value!r}, a text is needed; correct the line")
+    return value.strip()
 
 
 def _questions(
