@@ -30,7 +30,7 @@ from speechscale.skips import SkipLog
 from speechscale.speech.audio import load_audio, write_audio
 from speechscale.speech.units import SpeechTokenizer, fit_tokenizer
 from speechscale.speech.vocoder import Vocoder, train_vocoder
-from speechscale.study.generating import Asked, _transcriber
+from speechscale.study.generating import Asked, _text_judge, _transcriber
 from speechscale.tokens.vocabulary import Vocabulary
 from speechscale.voices.espeak import Spoken, speak_shard
 from speechscale.voices.http_client import HttpClient
@@ -348,6 +348,14 @@ def test_the_recognizer_knows_the_whole_corpus_however_few_prompts_are_drawn(cor
     assert every is not None
     assert one.stamp() == every.stamp()
     assert one.stamp()["language_model"]["sentences"] == 5
+
+
+def test_a_run_is_a_language_model_too(vocabulary: Vocabulary, make_model: Callable[..., Any], tmp_path: Path) -> None:
+    text = vocabulary.text_subset()
+    save_model(make_model(vocab_size=text.size), tmp_path / "big" / "model")
+    text.save(tmp_path / "big" / "model")
+    stamps = [_text_judge(Asked(lm=str(tmp_path / name), device="cpu")).stamp() for name in ("big", "big/model")]
+    assert (stamps[0]["lm"], stamps[0]["lm_sha256"]) == ("big", stamps[1]["lm_sha256"])
 
 
 def test_what_will_fail_fails_before_anything_is_generated(

@@ -32,6 +32,7 @@ from speechscale.speech.units import SpeechTokenizer, fit_tokenizer
 from speechscale.study.drawing import drawn
 from speechscale.study.evaluating import Wanted, run_benchmarks
 from speechscale.study.located import Located, locate
+from speechscale.study.text_tasks import export_benchmark
 from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
 from tests.evals.benchmarks import source, texts
 from tests.evals.trees import STORIES, story_table, storycloze_tree, zerospeech_tree
@@ -228,6 +229,16 @@ def test_a_tokenizer_of_other_units_is_refused(model: Path, bench: Benchmark, tm
             Wanted(workers=0),
             watch_of=unwatched,
         )
+    with pytest.raises(DataError, match=r"makes 5 units, the model .* trained on 12"):
+        export_benchmark(locate(model, tokenizer=tmp_path / "five"), bench, tmp_path / "tasks", watch_of=unwatched)
+    assert not (bench.folder / "units" / other.fingerprint[:16]).exists(), "nothing is encoded in vain"
+
+
+def test_exported_tasks_say_which_tokenizer_made_their_units(model: Path, bench: Benchmark, tmp_path: Path) -> None:
+    made = export_benchmark(parts(model), bench, tmp_path, workers=0, watch_of=unwatched)
+    assert {task.direction for task in made} == {"ss", "st", "ts", "tt"}
+    facts = json.loads((tmp_path / "export.json").read_text())["facts"]
+    assert facts["speech_tokenizer"] == SpeechTokenizer.load(model / "tokenizer").fingerprint
 
 
 def run(*words: object) -> Result:

@@ -111,7 +111,7 @@ def _loaded(located: Located, vocabulary: Vocabulary, wanted: Wanted) -> tuple[A
     tokenizer = None
     if located.speech_tokenizer is not None and vocabulary.num_units:
         tokenizer = SpeechTokenizer.load(located.speech_tokenizer)
-        _same_units(tokenizer, vocabulary, located)
+        require_same_units(tokenizer, vocabulary, located)
     model = load_model(located.folder)
     stamp = Stamp(
         model=located.name,
@@ -168,7 +168,8 @@ def _protocols(wanted: Wanted, benchmark: Benchmark) -> list[Protocol]:
     return [get_protocol(name) for name in dict.fromkeys(names)]
 
 
-def _same_units(tokenizer: SpeechTokenizer, vocabulary: Vocabulary, located: Located) -> None:
+def require_same_units(tokenizer: SpeechTokenizer, vocabulary: Vocabulary, located: Located) -> None:
+    """Raise DataError for a tokenizer of another number of units than the model's."""
     if tokenizer.num_units != vocabulary.num_units:
         raise DataError(
             f"{located.speech_tokenizer} makes {tokenizer.num_units} units, the model {located.folder} was trained on "

@@ -21,8 +21,10 @@ from speechscale.evals.layouts import DIRECTIONS, Direction
 from speechscale.evals.protocols import DEFAULT, get_protocol
 from speechscale.model.folders import load_model, load_text_lm, text_lm_config
 from speechscale.progress import Watch
+from speechscale.speech.units import SpeechTokenizer
 from speechscale.study.devices import resolved
 from speechscale.study.drawing import drawn
+from speechscale.study.evaluating import require_same_units
 from speechscale.study.located import Located, locate
 from speechscale.tokens.text_tokenizer import declared_ids
 from speechscale.tokens.vocabulary import Vocabulary
@@ -56,15 +58,12 @@ def export_benchmark(
     chosen = [get_protocol(name) for name in dict.fromkeys(protocols or (DEFAULT, benchmark.facts.protocol))]
     items = drawn(benchmark.items(), limit, seed)
     wanted = tuple(directions) or DIRECTIONS
-    cuts = None
+    cuts, tokenizer = None, None
     if benchmark.has_audio and vocabulary.num_units and any("s" in direction for direction in wanted):
+        tokenizer = SpeechTokenizer.load(located.need_tokenizer())
+        require_same_units(tokenizer, vocabulary, located)
         with watch_of("encoded") as watch:
             table = benchmark.units(located.need_tokenizer(), workers=workers, watch=watch)
-        if table.num_units != vocabulary.num_units:
-            raise DataError(
-                f"{located.speech_tokenizer} makes {table.num_units} units, the model {located.folder} was trained on "
-                f"{vocabulary.num_units}; give the tokenizer that made its units"
-            )
         cuts = cut_items(items, table)
     facts = {
         "benchmark": {"task": benchmark.facts.task, "version": benchmark.facts.version, "sha256": benchmark.sha256},
@@ -72,6 +71,7 @@ def export_benchmark(
         "limit": limit,
         "seed": seed,
         "model": located.name,
+        "speech_tokenizer": None if tokenizer is None else tokenizer.fingerprint,
     }
     with watch_of("tasks") as watch:
         return export_tasks(
