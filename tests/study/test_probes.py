@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from speechscale.corpus.encode import VoiceLoader, sample_waveforms
 from speechscale.corpus.tables import write_items
 from speechscale.errors import DataError
 from speechscale.evals.benchmarks.prepare import prepare
@@ -21,8 +22,8 @@ from speechscale.evals.metrics import measure
 from speechscale.evals.protocols import get_protocol
 from speechscale.model.sizes import SIZES
 from speechscale.model.slm import new_model
-from speechscale.records import Item, UnitTable, UnitTableBuilder
-from speechscale.speech.units import write_units
+from speechscale.records import Item, UnitTable, UnitTableBuilder, Utterance
+from speechscale.speech.units import fit_tokenizer, write_units
 from speechscale.study.probes import Probes, ProbeSet, draw_items, open_probes, shared_out, study_probes
 from speechscale.study.spec import Evals
 from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
@@ -225,6 +226,21 @@ def test_a_benchmark_folder_is_opened_with_what_it_has(benchmark: Path) -> None:
     assert (entry.every, entry.how.context) == (2, 64)
     assert len(entry.items) == 4
     assert open_probes({}, vocabulary()) is None
+
+
+def test_a_tokenizer_with_as_many_units_is_still_another(benchmark: Path, tmp_path: Path) -> None:
+    """Else a model is probed on units of other sounds, and the curve says chance for ever."""
+    said = [Utterance(id="a", text="tom had a dog", speaker="us-f2", split="train", segments=("tom had a dog.",))]
+    made = fit_tokenizer(
+        sample_waveforms(said, loader=VoiceLoader(), max_hours=1), encoder="mfcc", clusters=8, seed=0
+    )
+    made.save(tmp_path / "tokenizer")
+    task = {"p": ProbeTask(benchmark=str(benchmark), speech_tokenizer=str(tmp_path / "tokenizer"))}
+    with pytest.raises(
+        DataError, match=rf"probes\.p: tokenizer .* is {made.fingerprint[:12]}, .* are of ffffffffffff;"
+    ):
+        open_probes(task, vocabulary(), trained_on={"f" * 64})
+    assert open_probes(task, vocabulary(), trained_on={"f" * 64, made.fingerprint}) is not None
 
 
 @pytest.mark.parametrize(

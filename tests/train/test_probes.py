@@ -17,6 +17,7 @@ from speechscale.report.run_files import read_runs
 from speechscale.report.runs_page import write_runs_page
 from speechscale.train.config import Runtime
 from speechscale.train.dashboard import Dashboard
+from speechscale.train.feed import unit_makers
 from speechscale.train.job import TrainJob, load_job
 from speechscale.train.logs import read_events
 from speechscale.train.loop import Hooks
@@ -112,6 +113,15 @@ def test_what_a_probe_says_is_in_the_log(store: Path, tmp_path: Path) -> None:
     dashboard(check)
     size = check["probes"]["cloze"]["story_cloze"]["ss"]["estimate"]
     assert re.search(rf"cloze/story_cloze/ss {size:.3f} ± 0.010 \(0\.0 s\)", dashboard.picture().plain)
+
+
+def test_stores_say_whose_units_they_hold(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against them the tokenizer of a probe is checked; a store made without a tokenizer says nothing."""
+    data = TrainJob.model_validate(job_table(store)).data
+    assert data is not None
+    assert unit_makers(data) == frozenset()
+    monkeypatch.setattr("speechscale.train.feed.read_meta", lambda folder: {"speech_tokenizer": folder.name * 2})
+    assert unit_makers(data) == {"storestore"}
 
 
 def test_time_of_probes_is_told_apart_from_training(store: Path, tmp_path: Path) -> None:

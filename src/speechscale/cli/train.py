@@ -81,10 +81,13 @@ def _train(job: TrainJob, folder: Path, options: dict[str, Any]) -> int:
             record = run_preference(job, folder, group, _options(options, group), stop=stop, sinks=sinks)
         else:
             from speechscale.study.probes import open_probes
+            from speechscale.train.feed import unit_makers
             from speechscale.train.run import prepare, run_job
 
             prepared = prepare(job)
-            probe = open_probes(job.probes, prepared.vocabulary, group, context=prepared.config.context)
+            makers = unit_makers(job.data) if job.data is not None and job.probes else ()
+            context = prepared.config.context
+            probe = open_probes(job.probes, prepared.vocabulary, group, context=context, trained_on=makers)
             how = _options(options, group)
             record = run_job(prepared, folder, group, how, stop=stop, sinks=sinks, probe=probe)
         if group.leads:

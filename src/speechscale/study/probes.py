@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from speechscale.evals.protocols import Protocol, get_protocol
 from speechscale.records import Item, UnitTable
 from speechscale.settings import nearest
 from speechscale.skips import SkipLog
-from speechscale.speech.units import read_units
+from speechscale.speech.units import SpeechTokenizer, read_units
 from speechscale.study.spec import Evals
 from speechscale.tokens.vocabulary import Vocabulary
 from speechscale.train.job import ProbeTask
@@ -159,14 +159,20 @@ def draw_items(items: Sequence[Item], seed: int, *, least: int = 0, pairs: int =
 
 
 def open_probes(
-    tasks: Mapping[str, ProbeTask], vocabulary: Vocabulary, group: Group = SOLO, *, context: int | None = None
+    tasks: Mapping[str, ProbeTask],
+    vocabulary: Vocabulary,
+    group: Group = SOLO,
+    *,
+    context: int | None = None,
+    trained_on: Collection[str] = (),
 ) -> Probes | None:
     """The probes of a job; None where there are none. Called by all processes.
 
     Recordings that were never encoded with the tokenizer are encoded here, by the first process.
 
     Args:
-        context: longest item, in tokens.
+        context: longest item, in tokens. trained_on: fingerprints of the speech tokenizers whose units are trained on,
+            where they are known.
 
     Raises:
         DataError: no such benchmark, set, direction or protocol, or units of another tokenizer.
@@ -176,6 +182,8 @@ def open_probes(
     problem: DataError | None = None
     if group.leads:  # encodes and checks; the others then read what is there
         try:
+            for name, task in tasks.items():
+                _require_trained_on(name, task, trained_on)
             sets = [entry for name, task in tasks.items() for entry in _sets_of(name, task, vocabulary, context)]
         except DataError as error:
             problem = error
@@ -185,6 +193,19 @@ def open_probes(
     if not group.leads:
         sets = [entry for name, task in tasks.items() for entry in _sets_of(name, task, vocabulary, context)]
     return Probes(sets=sets, vocabulary=vocabulary, group=group)
+
+
+def _require_trained_on(name: str, task: ProbeTask, trained_on: Collection[str]) -> None:
+    """Two tokenizers of equally many units pass for each other; their fingerprints do not."""
+    if not (task.speech_tokenizer and trained_on):
+        return
+    made = SpeechTokenizer.load(Path(task.speech_tokenizer)).fingerprint
+    if made not in trained_on:
+        stores = ", ".join(sorted(other[:12] for other in trained_on))
+        raise DataError(
+            f"probes.{name}: tokenizer {task.speech_tokenizer} is {made[:12]}, the units that are trained on are of "
+            f"{stores}; give the tokenizer that the token store was made with"
+        )
 
 
 def _sets_of(name: str, task: ProbeTask, vocabulary: Vocabulary, context: int | None) -> Iterable[ProbeSet]:

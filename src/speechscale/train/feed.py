@@ -21,6 +21,7 @@ from speechscale.tokens.packed_rows import PackedRows, PackedSource
 from speechscale.tokens.packing import Batch
 from speechscale.tokens.sources import BLOCK_ROWS, Source, StoreSource, pack_store
 from speechscale.tokens.store import TokenStore
+from speechscale.tokens.store_index import read_meta
 from speechscale.tokens.vocabulary import Vocabulary
 from speechscale.tokens.vocabulary_files import first_vocabulary, places_beside
 from speechscale.train.job import Data, ValidationSet
@@ -43,6 +44,12 @@ def find_vocabulary(data: Data) -> Path:
     if found is None:
         raise DataError(f"{folder}: no vocabulary beside it; name its folder: data.vocabulary")
     return found
+
+
+def unit_makers(data: Data) -> frozenset[str]:
+    """Fingerprints of the speech tokenizers whose units the stores of a job hold; packed rows tell none."""
+    stores = {source.store for source in data.sources.values() if source.store}
+    return frozenset(read_meta(Path(store))["speech_tokenizer"] for store in stores) - {""}
 
 
 def interleaving(data: Data) -> InterleaveConfig:
