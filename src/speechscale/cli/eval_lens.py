@@ -97,7 +97,7 @@ def _speech(path: Path, split: str, tokenizer: Path | None, most: int, seed: int
     import numpy as np
 
     from speechscale.errors import DataError
-    from speechscale.records import concat_tables
+    from speechscale.records import UnitTable, concat_tables
     from speechscale.speech.units import SpeechTokenizer
     from speechscale.tokens.unit_sources import UnitSource
 
@@ -116,7 +116,7 @@ def _speech(path: Path, split: str, tokenizer: Path | None, most: int, seed: int
     chosen = (
         np.sort(np.random.default_rng(seed).choice(total, most, replace=False)) if total > most else np.arange(total)
     )
-    drawn, before = [], 0
+    drawn, before = list[UnitTable](), 0
     for (part, _), size in zip(source.tables(files), sizes, strict=True):
         own = chosen[(chosen >= before) & (chosen < before + size)] - before
         if len(own) or not drawn:
