@@ -24,7 +24,8 @@ from speechscale.model.sizes import SIZES
 from speechscale.model.slm import new_model
 from speechscale.records import Item, UnitTable, UnitTableBuilder, Utterance
 from speechscale.speech.units import fit_tokenizer, write_units
-from speechscale.study.probes import Probes, ProbeSet, draw_items, open_probes, shared_out, study_probes
+from speechscale.study.drawing import draw_items
+from speechscale.study.probes import Probes, ProbeSet, open_probes, shared_out, study_probes
 from speechscale.study.spec import Evals
 from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
 from speechscale.train.job import ProbeTask
@@ -231,9 +232,7 @@ def test_a_benchmark_folder_is_opened_with_what_it_has(benchmark: Path) -> None:
 def test_a_tokenizer_with_as_many_units_is_still_another(benchmark: Path, tmp_path: Path) -> None:
     """Else a model is probed on units of other sounds, and the curve says chance for ever."""
     said = [Utterance(id="a", text="tom had a dog", speaker="us-f2", split="train", segments=("tom had a dog.",))]
-    made = fit_tokenizer(
-        sample_waveforms(said, loader=VoiceLoader(), max_hours=1), encoder="mfcc", clusters=8, seed=0
-    )
+    made = fit_tokenizer(sample_waveforms(said, loader=VoiceLoader(), max_hours=1), encoder="mfcc", clusters=8, seed=0)
     made.save(tmp_path / "tokenizer")
     task = {"p": ProbeTask(benchmark=str(benchmark), speech_tokenizer=str(tmp_path / "tokenizer"))}
     with pytest.raises(

@@ -9,13 +9,10 @@ goes wrong in it is a note in the log, never the end of a training.
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from speechscale.corpus.tables import read_items
 from speechscale.errors import DataError
@@ -30,6 +27,7 @@ from speechscale.records import Item, UnitTable
 from speechscale.settings import nearest
 from speechscale.skips import SkipLog
 from speechscale.speech.units import SpeechTokenizer, read_units
+from speechscale.study.drawing import draw_items
 from speechscale.study.spec import Evals
 from speechscale.tokens.vocabulary import Vocabulary
 from speechscale.train.job import ProbeTask
@@ -138,24 +136,6 @@ def shared_out(items: Sequence[Item], group: Group) -> list[Item]:
     """This process' whole pairs. Example: pairs a b c on two processes -> a c on the first, b on the second"""
     pairs = {pair: i for i, pair in enumerate(dict.fromkeys(item.pair for item in items))}
     return [item for item in items if pairs[item.pair] % group.world == group.rank]
-
-
-def draw_items(items: Sequence[Item], seed: int, *, least: int = 0, pairs: int = 0) -> list[Item]:
-    """A fixed subset of one set, whole pairs in their order: `pairs` of them, or until there are `least` items.
-
-    A larger subset contains a smaller one of the same seed; that of one set does not depend on the others.
-    """
-    names = list(dict.fromkeys(item.pair for item in items))
-    rng = np.random.default_rng([seed, zlib.crc32(items[0].set.encode())])
-    order = [names[i] for i in rng.permutation(len(names))]
-    sizes = dict.fromkeys(names, 0)
-    for item in items:
-        sizes[item.pair] += 1
-    if not pairs:
-        before = np.cumsum([0, *(sizes[name] for name in order)])[:-1]
-        pairs = int((before < least).sum())
-    chosen = set(order[:pairs])
-    return [item for item in items if item.pair in chosen]
 
 
 def open_probes(
