@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +35,6 @@ class Kept:
 
     def __len__(self) -> int:
         return len(self._found)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(list(self._found))
 
     def get(self, key: str) -> dict[str, Any] | None:
         return self._found.get(key)
