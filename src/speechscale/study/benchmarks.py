@@ -7,7 +7,7 @@ only, and its recipe holds the benchmark's checksum, so that other questions und
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -89,16 +89,16 @@ def make_benchmark(config: dict[str, Any], inputs: dict[str, Path], out: Path) -
     write_items(out / "items.parquet", items)
     units = 0
     if benchmark.has_audio:
-        table = _rows_of(benchmark, folder, items)
+        table = _rows_of(benchmark, folder, items, whole=config["pairs"] is None)
         write_units(out / "units.parquet", table, SpeechTokenizer.load(folder).fingerprint)
         units = len(table.units)
     write_json(out / "facts.json", {"facts": asdict(benchmark.facts), "sha256": benchmark.sha256})
     return {"items": len(items), "units": units, "note": f"{benchmark.facts.title}, {len(items)} items"}
 
 
-def _rows_of(benchmark: Benchmark, tokenizer: Path, items: Iterable[Item]) -> UnitTable:
-    """The recordings of these items."""
-    table = benchmark.units(tokenizer, workers=0)
+def _rows_of(benchmark: Benchmark, tokenizer: Path, items: Sequence[Item], *, whole: bool) -> UnitTable:
+    """The recordings of these items; others stay unencoded."""
+    table = benchmark.units(tokenizer, items=None if whole else items, workers=0)
     wanted = {f"{item.id}/{part}" for item in items for part in (*SIDES, *PARTS)}
     return table.take(row for row, id in enumerate(table.ids) if id in wanted)
 

@@ -63,7 +63,8 @@ def export_benchmark(
         tokenizer = SpeechTokenizer.load(located.need_tokenizer())
         require_same_units(tokenizer, vocabulary, located)
         with watch_of("encoded") as watch:
-            table = benchmark.units(located.need_tokenizer(), workers=workers, watch=watch)
+            part = None if limit is None else items
+            table = benchmark.units(located.need_tokenizer(), items=part, workers=workers, watch=watch)
         cuts = cut_items(items, table)
     facts = {
         "benchmark": {"task": benchmark.facts.task, "version": benchmark.facts.version, "sha256": benchmark.sha256},
