@@ -43,13 +43,13 @@ def config_of(folders: Path, pairs: int | None = None) -> dict[str, object]:
 def test_a_run_is_asked_what_the_benchmark_holds(folders: Path, tmp_path: Path) -> None:
     made = make_benchmark(config_of(folders, pairs=2), {"tokenizer/t": folders / "tokenizer"}, tmp_path)
     assert made["items"] == 2
-    (asked,) = asked_of({"benchmark/toy/units": tmp_path, "tokens/t": tmp_path})
+    evals = resolve(changed(evals={"directions": ["ss", "st"], "benchmarks": {"toy": "x"}})).parts["main"].evals
+    (asked,) = asked_of(evals, {"benchmark/toy/units": tmp_path, "tokens/t": tmp_path})
     assert (asked.name, len(asked.items)) == ("toy", 2)
     assert asked.table is not None
     assert len(asked.table) == 4  # both candidates of both items, nothing else
     vocabulary = Vocabulary.joint(build_text_tokenizer(["tom ann sam ran it was late the end came cat"]), 6)
     model = new_model(SIZES["0.02M"], vocabulary.size, 256, seed=0)
-    evals = resolve(changed(evals={"directions": ["ss", "st"], "benchmarks": {"toy": "x"}})).parts["main"].evals
     out = tmp_path / "run"
     out.mkdir()
     found = evaluate_sets(model, vocabulary, evals, {"benchmark/toy/units": tmp_path}, context=256, out=out)

@@ -15,6 +15,7 @@ import torch
 from speechscale.corpus.encode import VoiceLoader, sample_waveforms
 from speechscale.corpus.tables import write_items
 from speechscale.errors import DataError
+from speechscale.evals.benchmarks.benchmark import open_benchmark
 from speechscale.evals.benchmarks.prepare import prepare
 from speechscale.evals.benchmarks.raw import RawItem
 from speechscale.evals.evaluate import How, evaluate
@@ -24,6 +25,7 @@ from speechscale.model.sizes import SIZES
 from speechscale.model.slm import new_model
 from speechscale.records import Item, UnitTable, UnitTableBuilder, Utterance
 from speechscale.speech.units import fit_tokenizer, write_units
+from speechscale.study.benchmarks import asked_of, make_benchmark
 from speechscale.study.drawing import draw_items
 from speechscale.study.probes import Probes, ProbeSet, open_probes, shared_out, study_probes
 from speechscale.study.spec import Evals
@@ -262,8 +264,12 @@ def test_a_study_probes_its_own_sets_on_one_subset(tmp_path: Path) -> None:
     write_items(tmp_path / "items.parquet", everything)
     write_units(tmp_path / "units.parquet", table_of(everything), "f" * 64)
     evals = Evals(sets=("cloze", "facts"), directions=("ss", "tt"), pairs=20, probe_pairs=4)
-    folders: dict[str, Any] = {"items_folder": tmp_path, "units_folder": tmp_path, "context": CONTEXT}
-    made = study_probes(evals, vocabulary(), **folders)
+    inputs = {"items/w": tmp_path, "item-units/w": tmp_path}
+
+    def made_of(evals: Evals, vocabulary: Vocabulary) -> Probes | None:
+        return study_probes(evals, vocabulary, asked_of(evals, inputs), context=CONTEXT)
+
+    made = made_of(evals, vocabulary())
     assert made is not None
     model = new_model(SIZES["0.05M"], VOCAB, CONTEXT, seed=0)
     found = made(model, 1, False)
@@ -272,13 +278,25 @@ def test_a_study_probes_its_own_sets_on_one_subset(tmp_path: Path) -> None:
         "facts": {"ss", "tt"},
     }
     assert found["facts"]["tt"]["n"] == 8
-    again = study_probes(evals, vocabulary(), **folders)
+    again = made_of(evals, vocabulary())
     assert again is not None
     assert [entry.items for entry in again.sets] == [entry.items for entry in made.sets]
-    assert study_probes(evals.model_copy(update={"probe_pairs": 0}), vocabulary(), **folders) is None
-    empty = study_probes(evals.model_copy(update={"sets": ("cloze", "gone")}), vocabulary(), **folders)
+    assert made_of(evals.model_copy(update={"probe_pairs": 0}), vocabulary()) is None
+    empty = made_of(evals.model_copy(update={"sets": ("cloze", "gone")}), vocabulary())
     assert empty is not None
     assert [entry.name for entry in empty.sets] == ["cloze"], "all items of a set can be dropped"
-    textless = study_probes(evals, Vocabulary.textless(UNITS), **folders)
+    textless = made_of(evals, Vocabulary.textless(UNITS))
     assert textless is not None
     assert [entry.directions for entry in textless.sets] == [["ss"], ["ss"]]
+
+
+def test_a_study_probes_its_benchmarks_too(benchmark: Path, tmp_path: Path) -> None:
+    sha256 = open_benchmark(benchmark).sha256
+    config = {"folder": str(benchmark), "sha256": sha256, "pairs": None, "seed": 0}
+    make_benchmark(config, {"tokenizer/t": tmp_path}, tmp_path / "step")
+    evals = Evals(benchmarks={"mine": str(benchmark)}, directions=("tt",), probe_pairs=3)
+    made = study_probes(evals, vocabulary(), asked_of(evals, {"benchmark/mine/u": tmp_path / "step"}), context=CONTEXT)
+    assert made is not None
+    found = made(new_model(SIZES["0.05M"], VOCAB, CONTEXT, seed=0), 1, False)
+    assert {name: list(level) for name, level in found.items()} == {"mine": [made.sets[0].name]}
+    assert found["mine"][made.sets[0].name]["tt"]["n"] == len(made.sets[0].items)

@@ -14,17 +14,19 @@ from typing import Any
 
 from speechscale.corpus.tables import read_items, write_items
 from speechscale.errors import DataError
-from speechscale.evals.benchmarks.benchmark import Benchmark, open_benchmark
+from speechscale.evals.benchmarks.benchmark import Benchmark, items_sha256, open_benchmark
 from speechscale.evals.benchmarks.raw import Facts
 from speechscale.evals.cuts import SIDES
+from speechscale.evals.layouts import Direction, require_spellable
 from speechscale.evals.metrics import Metric
 from speechscale.files import read_json, write_json
 from speechscale.records import Item, UnitTable
 from speechscale.speech.unit_files import read_units, write_units
 from speechscale.speech.units import SpeechTokenizer
 from speechscale.study.drawing import drawn
-from speechscale.study.spec import Part
+from speechscale.study.spec import Evals, Part
 from speechscale.study.steps import Step
+from speechscale.tokens.vocabulary import Vocabulary
 
 PREFIX = "benchmark/"
 MOST_TAGS = 3
@@ -48,6 +50,14 @@ class Asked:
     sha256: str
     items: list[Item]
     table: UnitTable | None
+
+    def directions(self, evals: Evals, vocabulary: Vocabulary) -> list[Direction]:
+        """The directions asked for; of items in a language that a text tokenizer does not know only speech."""
+        try:
+            require_spellable(self.items, vocabulary)
+        except DataError:
+            return [direction for direction in evals.directions if direction == "ss"]
+        return list(evals.directions)
 
 
 def benchmark_steps(part: Part, spoken: str, tokenizer: str) -> list[Step]:
@@ -103,9 +113,15 @@ def _rows_of(benchmark: Benchmark, tokenizer: Path, items: Sequence[Item], *, wh
     return table.take(row for row, id in enumerate(table.ids) if id in wanted)
 
 
-def asked_of(inputs: Mapping[str, Path]) -> list[Asked]:
-    """The benchmarks among a run's inputs."""
+def asked_of(evals: Evals, inputs: Mapping[str, Path]) -> list[Asked]:
+    """What a run is asked: the study's own sets, then the benchmarks among its inputs."""
     found = []
+    folders = {name.partition("/")[0]: folder for name, folder in inputs.items()}
+    if evals.sets and "items" in folders and "item-units" in folders:
+        items = chosen_items(evals, folders["items"])
+        table = read_units(folders["item-units"] / "units.parquet")
+        sha256 = items_sha256(items)
+        found.append(Asked(name=STORYWORLD.task, facts=STORYWORLD, sha256=sha256, items=items, table=table))
     for name, folder in sorted(inputs.items()):
         if name.startswith(PREFIX):
             saved = read_json(folder / "facts.json", "benchmark of a study", "run its step again")
@@ -120,6 +136,21 @@ def asked_of(inputs: Mapping[str, Path]) -> list[Asked]:
                 )
             )
     return found
+
+
+def chosen_items(evals: Evals, folder: Path) -> list[Item]:
+    """The items of the study's own world that a part asks, set by set: the first `pairs` of each."""
+    everything = read_items(folder / "items.parquet")
+    return [
+        item
+        for name in evals.sets
+        for item in _first_pairs([item for item in everything if item.set == name], evals.pairs)
+    ]
+
+
+def _first_pairs(items: Sequence[Item], pairs: int) -> list[Item]:
+    chosen = set(list(dict.fromkeys(item.pair for item in items))[:pairs])
+    return [item for item in items if item.pair in chosen]
 
 
 def columns_of(metrics: Iterable[Metric]) -> list[Metric]:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from speechscale.corpus.tables import read_items
 from speechscale.errors import DataError
 from speechscale.evals.benchmarks.benchmark import Benchmark, open_benchmark
 from speechscale.evals.choices import Choice
@@ -26,7 +25,8 @@ from speechscale.evals.protocols import Protocol, get_protocol
 from speechscale.records import Item, UnitTable
 from speechscale.settings import nearest
 from speechscale.skips import SkipLog
-from speechscale.speech.units import SpeechTokenizer, read_units
+from speechscale.speech.units import SpeechTokenizer
+from speechscale.study.benchmarks import STORYWORLD, Asked
 from speechscale.study.drawing import draw_items
 from speechscale.study.spec import Evals
 from speechscale.tokens.vocabulary import Vocabulary
@@ -244,34 +244,31 @@ def _rows_of(table: UnitTable, items: Sequence[Item]) -> UnitTable:
     return table.take(row for row, id in enumerate(table.ids) if id.rpartition("/")[0] in wanted)
 
 
-def study_probes(
-    evals: Evals, vocabulary: Vocabulary, *, items_folder: Path, units_folder: Path, context: int
-) -> Probes | None:
-    """The probes of a study's run: its own sets, in the first of its protocols; None where they are off.
+def study_probes(evals: Evals, vocabulary: Vocabulary, asked: Sequence[Asked], *, context: int) -> Probes | None:
+    """The probes of a study's run: what it is asked at its end, in the first of its protocols; None where they are off.
 
     All runs of a part are probed on the same items.
     """
-    if not evals.probe_pairs or not evals.sets:
+    if not evals.probe_pairs:
         return None
-    everything = read_items(items_folder / "items.parquet")
-    table = read_units(units_folder / "units.parquet")
     sets = []
-    for name in evals.sets:
-        own = [item for item in everything if item.set == name]
-        if not own:  # every one was dropped
-            continue
-        items = draw_items(own, 0, pairs=evals.probe_pairs)
-        directions = [d for d in item_directions(items, vocabulary) if d in evals.directions]
-        if directions:
-            sets.append(
-                ProbeSet(
-                    task="",
-                    name=name,
-                    items=items,
-                    table=_rows_of(table, items),
-                    directions=directions,
-                    protocol=get_protocol(evals.protocols[0]),
-                    how=How(context=context),
+    for one in asked:
+        for name in dict.fromkeys(item.set for item in one.items):
+            own = [item for item in one.items if item.set == name]
+            items = draw_items(own, 0, pairs=evals.probe_pairs)
+            possible = item_directions(items, vocabulary, spoken=one.table is not None)
+            directions = [d for d in one.directions(evals, vocabulary) if d in possible]
+            if directions:
+                sets.append(
+                    ProbeSet(
+                        task="" if one.facts == STORYWORLD else one.name,
+                        name=name,
+                        items=items,
+                        table=None if one.table is None else _rows_of(one.table, items),
+                        directions=directions,
+                        protocol=get_protocol(evals.protocols[0]),
+                        chance=one.facts.chance,
+                        how=How(context=context),
+                    )
                 )
-            )
-    return Probes(sets=sets, vocabulary=vocabulary)
+    return Probes(sets=sets, vocabulary=vocabulary) if sets else None

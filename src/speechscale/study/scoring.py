@@ -7,43 +7,21 @@ serve every other one, and `speechscale eval compare` reads a run's folder as it
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from speechscale.corpus.tables import read_items
-from speechscale.errors import DataError
-from speechscale.evals.benchmarks.benchmark import items_sha256
 from speechscale.evals.choices import Choice
 from speechscale.evals.evaluate import How, evaluate
-from speechscale.evals.layouts import Direction, require_spellable
 from speechscale.evals.metrics import flat_columns, metric_records
 from speechscale.evals.protocols import get_protocol
 from speechscale.evals.results import Stamp, Tested, write_results
 from speechscale.evals.weights import weights_sha256
-from speechscale.records import Item
 from speechscale.skips import SkipLog
 from speechscale.speech.unit_files import unit_file_header
-from speechscale.speech.units import read_units
-from speechscale.study.benchmarks import PREFIX, STORYWORLD, Asked, asked_of, columns_of
+from speechscale.study.benchmarks import PREFIX, asked_of, columns_of
 from speechscale.study.spec import Evals
 from speechscale.tokens.vocabulary import Vocabulary
-
-
-def take_pairs(items: Sequence[Item], pairs: int) -> list[Item]:
-    """The items of the first `pairs` symmetric pairs, in order."""
-    chosen = set(list(dict.fromkeys(item.pair for item in items))[:pairs])
-    return [item for item in items if item.pair in chosen]
-
-
-def chosen_items(evals: Evals, items_folder: Path, pairs: int | None = None) -> list[Item]:
-    """The items a part asks for, set by set."""
-    everything = read_items(items_folder / "items.parquet")
-    return [
-        item
-        for name in evals.sets
-        for item in take_pairs([item for item in everything if item.set == name], pairs or evals.pairs)
-    ]
 
 
 def evaluate_sets(
@@ -60,15 +38,14 @@ def evaluate_sets(
     protocols = [get_protocol(name) for name in evals.protocols]
     scored: list[Choice] = []
     skips, tested = SkipLog(), dict[str, Tested]()
-    world = _storyworld(evals, inputs)
-    for asked in [*([] if world is None else [world]), *asked_of(inputs)]:
+    for asked in asked_of(evals, inputs):
         before = len(skips)
         own = evaluate(
             model,
             vocabulary,
             asked.items,
             asked.table,
-            directions=_possible(evals, asked, vocabulary),
+            directions=asked.directions(evals, vocabulary),
             protocols=protocols,
             benchmark=asked.name,
             how=How(context=context),
@@ -90,31 +67,6 @@ def evaluate_sets(
     metrics = write_results(out, scored, dict.fromkeys(tested, protocols), stamp=stamp, benchmarks=tested)
     first = columns_of(metric for metric in metrics if metric.protocol == protocols[0].name)
     return {"columns": flat_columns(first), "metrics": metric_records(metrics), "items_dropped": len(skips)}
-
-
-def _storyworld(evals: Evals, inputs: Mapping[str, Path]) -> Asked | None:
-    """The study's own sets, as a benchmark."""
-    items = next((path for name, path in inputs.items() if name.startswith("items/")), None)
-    units = next((path for name, path in inputs.items() if name.startswith("item-units/")), None)
-    if items is None or units is None:
-        return None
-    chosen = chosen_items(evals, items)
-    return Asked(
-        name=STORYWORLD.task,
-        facts=STORYWORLD,
-        sha256=items_sha256(chosen),
-        items=chosen,
-        table=read_units(units / "units.parquet"),
-    )
-
-
-def _possible(evals: Evals, asked: Asked, vocabulary: Vocabulary) -> list[Direction]:
-    """The directions asked for; of a benchmark in a language that a text tokenizer does not know only speech."""
-    try:
-        require_spellable(asked.items, vocabulary)
-    except DataError:
-        return [direction for direction in evals.directions if direction == "ss"]
-    return list(evals.directions)
 
 
 def _tokenizer(inputs: Mapping[str, Path]) -> str | None:

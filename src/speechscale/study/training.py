@@ -14,6 +14,7 @@ from typing import Any
 from speechscale.model.flops import flops_per_token
 from speechscale.model.sizes import get_size, params
 from speechscale.model.slm import load_model, new_model, save_model
+from speechscale.study.benchmarks import asked_of
 from speechscale.study.preparing import Data, Setting, best_of, learning_rate, to_device, train_config
 from speechscale.study.probes import Probes, study_probes
 from speechscale.study.scoring import evaluate_sets
@@ -78,20 +79,12 @@ def _score(
     return evaluate_sets(model, vocabulary, evals, inputs, context=context, out=out)
 
 
-def _item_folders(inputs: Mapping[str, Path]) -> dict[str, Path]:
-    (items,) = (path for name, path in inputs.items() if name.startswith("items/"))
-    (units,) = (path for name, path in inputs.items() if name.startswith("item-units/"))
-    return {"items_folder": items, "units_folder": units}
-
-
 def _probe(setting: Setting, inputs: Mapping[str, Path]) -> Probes | None:
     """What is scored along a run; only runs that are scored at their end are."""
     if setting.config["evals"] is None:
         return None
     evals, context = Evals.model_validate(setting.config["evals"]), setting.section.context
-    if not evals.sets:
-        return None
-    return study_probes(evals, setting.data.vocabulary, **_item_folders(inputs), context=context)
+    return study_probes(evals, setting.data.vocabulary, asked_of(evals, inputs), context=context)
 
 
 def train_run(config: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
