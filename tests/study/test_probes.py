@@ -298,5 +298,6 @@ def test_a_study_probes_its_benchmarks_too(benchmark: Path, tmp_path: Path) -> N
     made = study_probes(evals, vocabulary(), asked_of(evals, {"benchmark/mine/u": tmp_path / "step"}), context=CONTEXT)
     assert made is not None
     found = made(new_model(SIZES["0.05M"], VOCAB, CONTEXT, seed=0), 1, False)
-    assert {name: list(level) for name, level in found.items()} == {"mine": [made.sets[0].name]}
-    assert found["mine"][made.sets[0].name]["tt"]["n"] == len(made.sets[0].items)
+    assert [entry.name for entry in made.sets] == list(found)
+    assert all(name.startswith("mine_") for name in found), "named as the columns of runs.csv"
+    assert {name: level["tt"]["n"] for name, level in found.items()} == {e.name: len(e.items) for e in made.sets}

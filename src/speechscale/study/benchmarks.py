@@ -166,14 +166,15 @@ def columns_of(metrics: Iterable[Metric]) -> list[Metric]:
     for metric in metrics:
         tags.setdefault((metric.benchmark, metric.set), set()).add(metric.tag)
     return [
-        metric if metric.benchmark == STORYWORLD.task else replace(metric, set=_column(metric), tag=_word(metric.tag))
+        replace(metric, set=column_name(metric.benchmark, metric.set), tag=_word(metric.tag))
         for metric in metrics
         if not metric.tag or len(tags[metric.benchmark, metric.set] - {""}) <= MOST_TAGS
     ]
 
 
-def _column(metric: Metric) -> str:
-    return _word(metric.set if metric.set == metric.benchmark else f"{metric.benchmark}_{metric.set}")
+def column_name(benchmark: str, name: str) -> str:
+    """What a set is called in runs.csv and along runs; the study's own sets keep their names."""
+    return _word(name if benchmark in (name, STORYWORLD.task) else f"{benchmark}_{name}")
 
 
 def _word(text: str) -> str:

@@ -26,7 +26,7 @@ from speechscale.records import Item, UnitTable
 from speechscale.settings import nearest
 from speechscale.skips import SkipLog
 from speechscale.speech.units import SpeechTokenizer
-from speechscale.study.benchmarks import STORYWORLD, Asked
+from speechscale.study.benchmarks import Asked, column_name
 from speechscale.study.drawing import draw_items
 from speechscale.study.spec import Evals
 from speechscale.tokens.vocabulary import Vocabulary
@@ -261,8 +261,8 @@ def study_probes(evals: Evals, vocabulary: Vocabulary, asked: Sequence[Asked], *
             if directions:
                 sets.append(
                     ProbeSet(
-                        task="" if one.facts == STORYWORLD else one.name,
-                        name=name,
+                        task="",
+                        name=column_name(one.name, name),
                         items=items,
                         table=None if one.table is None else _rows_of(one.table, items),
                         directions=directions,
