@@ -104,7 +104,7 @@ def test_better_needs_more_than_luck() -> None:
     assert five.difference.low > 0
     assert five.verdict.endswith("points, but p = 0.062")
     (one,) = compare(scored("a", choices("-")), scored("b", choices("+")), protocols=OURS).rows
-    assert "one pair alone has no interval" in one.verdict
+    assert "a single pair (of a phenomenon) has no interval" in one.verdict
 
 
 def test_many_comparisons_are_counted_and_adjusted() -> None:

@@ -148,7 +148,7 @@ def verdict(a: str, b: str, found: PairedDifference, p_holm: float, made: int, a
         same = "decide alike on every item" if not found.items_better + found.items_worse else "are equal on every pair"
         return "", f"cannot tell: {a} and {b} {same}"
     if found.low is None or found.high is None:
-        return "", f"cannot tell: {points} points; one pair alone has no interval"
+        return "", f"cannot tell: {points} points; a single pair (of a phenomenon) has no interval"
     interval = f"[{100 * found.low:.1f}, {100 * found.high:.1f}]"
     if found.low <= 0 <= found.high:
         return "", f"cannot tell: {points} {interval} points"
