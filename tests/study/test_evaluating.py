@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from speechscale.errors import DataError, StaleStep
 from speechscale.evals import evaluate as evaluate_module
 from speechscale.evals.benchmarks.benchmark import Benchmark
 from speechscale.evals.benchmarks.prepare import prepare
+from speechscale.evals.benchmarks.raw import RawItem
 from speechscale.evals.choices import read_choices
 from speechscale.evals.evaluate import How
 from speechscale.evals.protocols import PROTOCOLS
@@ -27,14 +29,15 @@ from speechscale.evals.results import measured_under, read_results
 from speechscale.model.sizes import SIZES
 from speechscale.model.slm import load_model, new_model, save_model
 from speechscale.progress import Watch
-from speechscale.records import Utterance
+from speechscale.records import Item, Utterance
+from speechscale.skips import read_skips
 from speechscale.speech.units import SpeechTokenizer, fit_tokenizer
 from speechscale.study.drawing import drawn
 from speechscale.study.evaluating import Wanted, run_benchmarks
 from speechscale.study.located import Located, locate
 from speechscale.study.text_tasks import export_benchmark
 from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
-from tests.evals.benchmarks import source, texts
+from tests.evals.benchmarks import FACTS, source, texts
 from tests.evals.trees import STORIES, story_table, storycloze_tree, zerospeech_tree
 
 UNITS = 12
@@ -195,6 +198,34 @@ def test_a_protocol_nobody_asked_for_is_read_off_the_scores(model: Path, bench: 
     assert measured_under(later, PROTOCOLS["slam"]).metrics == asked.metrics
     with pytest.raises(DataError, match=r"'none-crossing' of protocol 'sims' \(scored: eos-crossing\)"):
         measured_under(later, PROTOCOLS["sims"])
+
+
+def test_what_a_set_does_not_have_is_said(model: Path, tmp_path: Path) -> None:
+    # Would catch: `--direction st` on sentences without prompt that ends with numbers of other sets and no word.
+    alone = RawItem(item=Item(id="g", set="grammar", pair="g", good="the cat runs", bad="the cat run"))
+    bench = prepare(source([*texts(), alone]), tmp_path / "bench", voices=("us-f2",), workers=0)
+    wanted = Wanted(directions=("st",), workers=0)
+    results = run_benchmarks(parts(model), {"toy": bench}, tmp_path / "out", wanted, watch_of=unwatched)
+    assert {m["set"] for m in results.metrics} == {"toy"}
+    (skip,) = read_skips(tmp_path / "out/skips.jsonl")
+    assert (skip.id, "there are: ss, tt" in skip.reason) == ("toy: set 'grammar' (st)", True)
+    assert results.benchmarks["toy"]["dropped"] == 1
+
+
+def test_a_textless_model_takes_the_usual_protocols_it_can_write(tmp_path: Path) -> None:
+    vocabulary = Vocabulary.textless(UNITS)
+    save_model(new_model(SIZES["0.02M"], vocabulary.size, 256, seed=0), tmp_path / "model")
+    vocabulary.save(tmp_path / "model")
+    noise = np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
+    fit_tokenizer([noise], encoder="mfcc", clusters=UNITS, seed=0).save(tmp_path / "tokenizer")
+    crossing = replace(source(texts()), facts=replace(FACTS, protocol="sims-cross"))
+    bench = prepare(crossing, tmp_path / "bench", voices=("us-f2",), workers=0)
+    located = locate(tmp_path / "model", tokenizer=tmp_path / "tokenizer")
+    results = run_benchmarks(located, {"toy": bench}, tmp_path / "out", Wanted(workers=0), watch_of=unwatched)
+    assert {(m["protocol"], m["direction"]) for m in results.metrics} == {("speechscale", "ss")}
+    asked = Wanted(protocols=("sims-cross",), workers=0)
+    with pytest.raises(DataError, match="opens sequences with a marker"):
+        run_benchmarks(located, {"toy": bench}, tmp_path / "other", asked, watch_of=unwatched)
 
 
 def test_pairs_are_drawn_whole_and_by_the_seed() -> None:

@@ -21,7 +21,7 @@ from speechscale.errors import DataError, StaleStep
 from speechscale.evals.benchmarks.benchmark import Benchmark
 from speechscale.evals.choices import Choice
 from speechscale.evals.evaluate import How, evaluate
-from speechscale.evals.layouts import Direction
+from speechscale.evals.layouts import Direction, item_directions
 from speechscale.evals.protocols import DEFAULT, Protocol, get_protocol
 from speechscale.evals.results import (
     RESULTS,
@@ -38,6 +38,7 @@ from speechscale.files import canonical_sha256, read_json, write_json
 from speechscale.model.anatomy import is_tied
 from speechscale.model.slm import load_model
 from speechscale.progress import Watch
+from speechscale.records import Item
 from speechscale.skips import SkipLog
 from speechscale.speech.units import SpeechTokenizer
 from speechscale.study.devices import resolved
@@ -79,7 +80,7 @@ def run_benchmarks(
         DataError: see `evaluate`; no item at all could be scored. StaleStep: `out` holds results of another recipe.
     """
     vocabulary = located.load_vocabulary()
-    protocols = {name: _protocols(wanted, benchmark) for name, benchmark in benchmarks.items()}
+    protocols = {name: _protocols(wanted, benchmark, vocabulary) for name, benchmark in benchmarks.items()}
     model, stamp = _loaded(located, vocabulary, wanted)
     recipe = _recipe(stamp, benchmarks, protocols, wanted)
     if (out / RESULTS).is_file():
@@ -147,6 +148,7 @@ def _one(
         chosen = None if wanted.limit is None else items
         with watch_of(f"{name}: encoded") as watch:
             table = benchmark.units(located.need_tokenizer(), items=chosen, workers=wanted.workers, watch=watch)
+    _tell_lacking(name, items, vocabulary, wanted, skips, spoken=table is not None)
     with watch_of(f"{name}: scored") as watch, torch.inference_mode():
         return evaluate(
             model,
@@ -163,9 +165,26 @@ def _one(
         )
 
 
-def _protocols(wanted: Wanted, benchmark: Benchmark) -> list[Protocol]:
-    names = wanted.protocols or (DEFAULT, benchmark.facts.protocol)
-    return [get_protocol(name) for name in dict.fromkeys(names)]
+def _tell_lacking(
+    name: str, items: Sequence[Item], vocabulary: Vocabulary, wanted: Wanted, skips: SkipLog, *, spoken: bool
+) -> None:
+    """Note the directions that were asked for and that a set does not have."""
+    for group in dict.fromkeys(item.set for item in items):
+        own = [item for item in items if item.set == group]
+        possible = item_directions(own, vocabulary, spoken=spoken)
+        for direction in wanted.directions or ():
+            if direction not in possible:
+                there = ", ".join(possible) or "none"
+                reason = f"no item has this direction with this model; there are: {there}"
+                skips.add(f"{name}: set '{group}' ({direction})", reason, "ask for one of these, or another model")
+
+
+def _protocols(wanted: Wanted, benchmark: Benchmark, vocabulary: Vocabulary) -> list[Protocol]:
+    """Those asked for; else ours and the benchmark's, where the vocabulary has the markers it wants."""
+    if wanted.protocols:
+        return [get_protocol(name) for name in dict.fromkeys(wanted.protocols)]
+    usual = [get_protocol(name) for name in dict.fromkeys((DEFAULT, benchmark.facts.protocol))]
+    return [p for p in usual if p.layout.markers == "crossing" or vocabulary.SPEECH is not None]
 
 
 def require_same_units(tokenizer: SpeechTokenizer, vocabulary: Vocabulary, located: Located) -> None:
