@@ -7,6 +7,7 @@ or a full disk never leaves half a file under the real name.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -31,6 +32,24 @@ def complete_file(path: Path) -> Iterator[Path]:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def held_alone(folder: Path, doing: str) -> Iterator[None]:
+    """Make a folder and keep other processes that do the same out of it while the block runs.
+
+    Raises:
+        DataError: another one is at it; `doing` says at what. Example: "is speaking into it"
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise DataError(f"{folder}: another run {doing}; wait for it or stop it") from None
+    finally:
+        os.close(handle)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

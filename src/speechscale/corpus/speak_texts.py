@@ -13,13 +13,10 @@ engine is deterministic), and more hours later keep what is there.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -41,7 +38,7 @@ from speechscale.corpus.spoken_shards import (
 )
 from speechscale.corpus.texts import text_files
 from speechscale.errors import DataError, StaleStep
-from speechscale.files import read_json, write_json
+from speechscale.files import held_alone, read_json, write_json
 from speechscale.progress import Progress, Watch
 from speechscale.records import NO_TIME, Utterance
 from speechscale.skips import SkipLog
@@ -78,7 +75,7 @@ def speak_texts(
     cast = Cast(options.voices, options.voice)
     facts = cast.check()
     recipe = _recipe(texts, options, facts, judge)
-    with _alone(out):
+    with held_alone(out, "is speaking into it"):
         if _check_folder(out, recipe, options) and not options.retry_skipped:
             return open_corpus(out)
         labels = tuple(cast.voices)
@@ -324,17 +321,3 @@ def _check_folder(out: Path, recipe: dict[str, Any], options: SpeakOptions) -> b
         (out / "corpus.json").unlink(missing_ok=True)
         write_json(state, {"recipe": recipe, "limits": limits})
     return finished
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Keep a second run out of a folder. Raises DataError if there is one."""
-    out.mkdir(parents=True, exist_ok=True)
-    folder = os.open(out, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise DataError(f"{out}: another run is speaking into it; wait for it or stop it") from None
-    finally:
-        os.close(folder)

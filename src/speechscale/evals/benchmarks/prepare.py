@@ -7,13 +7,10 @@ interruption, returns a finished folder as it is, and refuses a folder of anothe
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +22,7 @@ from speechscale.evals.benchmarks.making import WORK, Job, make
 from speechscale.evals.benchmarks.raw import RawItem, Source, Task
 from speechscale.evals.benchmarks.recordings import ROLES
 from speechscale.evals.tasks import TASKS
-from speechscale.files import canonical_sha256, read_json, write_json
+from speechscale.files import canonical_sha256, held_alone, read_json, write_json
 from speechscale.progress import Watch
 from speechscale.settings import nearest
 from speechscale.voices.engines import Cast, VoiceOptions
@@ -77,7 +74,7 @@ def prepare(
     job = Job(
         source=source, raws=raws, out=out, cast=cast, voices=spoken_by, recipe=recipe, workers=workers, watch=watch
     )
-    with _alone(out):
+    with held_alone(out, "is preparing it"):
         made = _claim(out, recipe) or make(job)
     if tokenizer is not None:
         made.units(tokenizer, workers=job.processes, runtime=runtime, watch=job.told("encoding"))
@@ -194,17 +191,3 @@ def _same_recipe(out: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> N
             f"{out} holds a benchmark of another recipe: {'; '.join(changed)[:2000]}; "
             "use another folder or delete this one"
         )
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Keep a second run out of a folder. Raises DataError if there is one."""
-    out.mkdir(parents=True, exist_ok=True)
-    folder = os.open(out, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise DataError(f"{out}: another run is preparing it; wait for it or stop it") from None
-    finally:
-        os.close(folder)
