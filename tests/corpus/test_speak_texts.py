@@ -31,6 +31,7 @@ from speechscale.corpus.speak_texts import speak_texts
 from speechscale.corpus.spoken_shards import Line, ShardJob, read_journal, speak_shard_job
 from speechscale.corpus.texts import TextOptions
 from speechscale.errors import DataError, StaleStep
+from speechscale.files import held_alone
 from speechscale.progress import Progress
 from speechscale.records import NO_TIME, Utterance
 from speechscale.skips import SkipLog
@@ -263,7 +264,7 @@ def test_another_recipe_is_refused_with_what_differs(texts: Path, tmp_path: Path
 
 
 def test_two_runs_in_one_folder_are_refused(texts: Path, tmp_path: Path) -> None:
-    with module._alone(tmp_path / "out"), pytest.raises(DataError, match="another run"):
+    with held_alone(tmp_path / "out", "is speaking into it"), pytest.raises(DataError, match="another run"):
         speak_texts(texts, tmp_path / "out", beeps())
 
 
