@@ -15,7 +15,9 @@ from torch.nn import functional
 from speechscale.errors import DataError
 from speechscale.evals import reading as module
 from speechscale.evals.score import Scores, score
+from speechscale.model.families import TRAITS
 from speechscale.tokens.vocabulary import Vocabulary
+from tests.model.test_anatomy import rough
 
 Ids = list[list[int]]
 
@@ -267,3 +269,23 @@ def test_the_head_of_the_family_counts(family: str, vocabulary: Vocabulary) -> N
         model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     ids, prompts = [[0, 5, 6, 7, 8], [0, 5, 6, 9]], [3, 3]
     assert_equal(score(model, ids, prompts, vocabulary=vocabulary), direct(model, ids, prompts))
+
+
+@pytest.mark.parametrize("name", [*TRAITS, "projected", "granite"])
+@pytest.mark.parametrize("joined", [True, False])
+def test_endings_behind_one_opening_in_every_family(name: str, joined: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Would catch: positions that go on from one ending to the next, an ending that sees another, a model whose own
+    # attention is left changed. `joined`: branches without a mask, as on a CPU; else the mask, as on a GPU.
+    model = rough(name)
+    rng = np.random.default_rng(0)
+    ids: list[list[int]] = []
+    for count in (2, 3):
+        opening = [0, *rng.integers(1, 90, 12).tolist()]
+        ids += [opening + rng.integers(1, 90, int(rng.integers(1, 6))).tolist() for _ in range(count)]
+    ids += [ids[-1][:13], [0, 5, 6]]  # the opening itself, and a lone sequence
+    if not joined:
+        monkeypatch.setattr(module, "JOINED_ON", ())
+    before = model.config._attn_implementation
+    found = score(model, ids, [1] * len(ids))
+    assert model.config._attn_implementation == before
+    assert_equal(found, direct(model, ids, [1] * len(ids)), tolerance=3e-5)

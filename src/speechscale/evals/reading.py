@@ -16,12 +16,16 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
+from speechscale.evals.branches import attention_of_branches, branches_of
 from speechscale.evals.rows import Row
 from speechscale.model.anatomy import blocks_of, causal_lm, head_of, require_known, window_of
 from speechscale.tokens.vocabulary import MODALITY_MARKER, MODALITY_SPEECH, MODALITY_TEXT, Vocabulary
 
 LOGIT_ELEMENTS = 2**20
 """Logits held at once (4 MiB of fp32, so that they stay in the cache)."""
+
+JOINED_ON = ("cpu",)
+"""Devices where rows with branches are joined, with a call per branch; elsewhere one call with a mask is faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +97,14 @@ class Reader:
     def read(self, rows: Sequence[Row]) -> list[Found]:
         """Log-probabilities of every row of a batch."""
         lengths = [len(row.tokens) for row in rows]
-        hidden = self._hidden(rows)  # (B, T, d)
+        hidden, starts = self._hidden(rows)  # (places, d)
         ends = [row.ends() if self.softmax.eos_id is not None else [] for row in rows]
         row_of = np.repeat(
             np.arange(len(rows)), [length - 1 + len(end) for length, end in zip(lengths, ends, strict=True)]
         )
-        source = np.concatenate([np.concatenate([row.source[1:], end]) for row, end in zip(rows, ends, strict=True)])
+        source = starts[row_of] + np.concatenate(
+            [np.concatenate([row.source[1:], end]) for row, end in zip(rows, ends, strict=True)]
+        )
         targets = np.concatenate(
             [np.concatenate([row.tokens[1:], np.full(len(e), -1)]) for row, e in zip(rows, ends, strict=True)]
         )
@@ -108,8 +114,7 @@ class Reader:
                 for row, end in zip(rows, ends, strict=True)
             ]
         )
-        device = hidden.device
-        chosen = hidden[torch.from_numpy(row_of).to(device), torch.from_numpy(source.astype(np.int64)).to(device)]
+        chosen = hidden[torch.from_numpy(source.astype(np.int64)).to(hidden.device)]
         full, own = self.softmax(self.logits, chosen, torch.from_numpy(targets), torch.from_numpy(before))
         return list(self._split(rows, ends, full, own))
 
@@ -125,8 +130,16 @@ class Reader:
             start = stop + len(end)
         return found
 
-    def _hidden(self, rows: Sequence[Row]) -> Float[torch.Tensor, "B T d"]:
+    def _hidden(self, rows: Sequence[Row]) -> tuple[Float[torch.Tensor, "places d"], Int[np.ndarray, " B"]]:
+        """Outputs at all places of a batch, and where each row begins among them."""
         device = self.model.device
+        if rows[0].masked and self.mask_kind == "sdpa" and device.type in JOINED_ON:
+            joined = [np.concatenate([getattr(row, name) for row in rows])[None] for name in ("tokens", "positions")]
+            tokens, positions = map(torch.from_numpy, joined)
+            branches = branches_of(rows)
+            with attention_of_branches(self.body):
+                output = self.body(input_ids=tokens, position_ids=positions, use_cache=False, branches=branches)
+            return output.last_hidden_state[0], np.array([row.start for row in branches])
         extra: dict[str, Any] = {}
         if rows[0].masked:
             mask = _mask(_pad(rows, "branch", -1, device))
@@ -135,8 +148,8 @@ class Reader:
                 mask = torch.zeros(mask.shape, device=device).masked_fill(~mask, lowest)
             extra = {"attention_mask": mask, "position_ids": _pad(rows, "positions", 0, device)}
         output = self.body(input_ids=_pad(rows, "tokens", 0, device), use_cache=False, **extra)
-        hidden: torch.Tensor = output.last_hidden_state
-        return hidden
+        hidden: torch.Tensor = output.last_hidden_state  # (B, T, d)
+        return hidden.flatten(0, 1), hidden.shape[1] * np.arange(len(rows))
 
 
 class Softmax:
