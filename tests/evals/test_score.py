@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from speechscale.errors import DataError
 from speechscale.evals import reading as module
-from speechscale.evals.score import Scores, score
+from speechscale.evals.score import Scores, score, score_stream
 from speechscale.model.families import TRAITS
 from speechscale.tokens.vocabulary import Vocabulary
 from tests.model.test_anatomy import rough
@@ -125,6 +125,17 @@ def test_bf16_is_near_fp32(make_model: Callable[..., Any]) -> None:
     exact, rough = score(model, ids, prompts), score(model, ids, prompts, precision="bf16")
     assert_equal(exact, rough, tolerance=0.2)
     assert np.abs(exact.whole_full - rough.whole_full).max() > 1e-4  # bf16 was really used
+
+
+def test_a_stream_left_early_leaves_gradients_on(make_model: Callable[..., Any]) -> None:
+    # An interrupt while items are written must not leave the process, which may train on, in inference mode.
+    model = make_model().train()
+    ids, prompts = sequences()
+    stream = score_stream(model, ids, prompts, batch_tokens=1)
+    next(stream)
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
+    assert model.training
 
 
 def test_dropout_is_off_and_mode_restored(make_model: Callable[..., Any]) -> None:

@@ -158,28 +158,31 @@ def score_stream(
     rows = make_rows(pieces, share=share_opening and can_mask(model), longest=batch_tokens)
     reader = reader or Reader(model, vocabulary, precision)
     waiting: dict[int, _Sum] = {}
-    with evaluating(model), torch.inference_mode():
-        for batch in make_batches(rows, batch_tokens):
-            for piece, found, places, end in _parts(reader, batch):
-                numbers = same[piece.sequence]
-                entry = waiting.setdefault(piece.sequence, _Sum(len(arrays[numbers[0]])))
-                entry.take(piece, found, places, end)
-                if entry.complete:
-                    del waiting[piece.sequence]
-                    for number in numbers:
-                        yield number, entry.result(prompt_lengths[number], names[number])
+    for batch in make_batches(rows, batch_tokens):
+        for piece, found, places, end in _parts(reader, batch):
+            numbers = same[piece.sequence]
+            entry = waiting.setdefault(piece.sequence, _Sum(len(arrays[numbers[0]])))
+            entry.take(piece, found, places, end)
+            if entry.complete:
+                del waiting[piece.sequence]
+                for number in numbers:
+                    yield number, entry.result(prompt_lengths[number], names[number])
     assert not waiting
 
 
-def _parts(reader: Reader, batch: Sequence[Row]) -> Iterator[tuple[Piece, Found, Int[np.ndarray, " n"], int]]:
+def _parts(reader: Reader, batch: Sequence[Row]) -> list[tuple[Piece, Found, Int[np.ndarray, " n"], int]]:
     """Each piece of a batch with the log-probabilities of its row, its places there and its last one."""
-    for row, found in zip(batch, reader.read(batch), strict=True):
-        # NaN goes through a mask (0 x NaN): read the pieces one by one, to blame the right one.
-        spoilt = row.masked and not np.isfinite(found.full).all()
-        for part in alone(row) if spoilt else [row]:
-            values = reader.read([part])[0] if spoilt else found
-            for piece, places, end in zip(part.pieces, part.places(), part.ends(), strict=True):
-                yield piece, values, places, end
+    parts = []
+    # Not around the caller's loop: a generator that is left early would leave the process without gradients.
+    with evaluating(reader.model), torch.inference_mode():
+        for row, found in zip(batch, reader.read(batch), strict=True):
+            # NaN goes through a mask (0 x NaN): read the pieces one by one, to blame the right one.
+            spoilt = row.masked and not np.isfinite(found.full).all()
+            for part in alone(row) if spoilt else [row]:
+                values = reader.read([part])[0] if spoilt else found
+                for piece, places, end in zip(part.pieces, part.places(), part.ends(), strict=True):
+                    parts.append((piece, values, places, end))
+    return parts
 
 
 def score_candidates(

@@ -149,7 +149,7 @@ def _one(
         with watch_of(f"{name}: encoded") as watch:
             table = benchmark.units(located.need_tokenizer(), items=chosen, workers=wanted.workers, watch=watch)
     _tell_lacking(name, items, vocabulary, wanted, skips, spoken=table is not None)
-    with watch_of(f"{name}: scored") as watch, torch.inference_mode():
+    with watch_of(f"{name}: scored") as watch:
         return evaluate(
             model,
             vocabulary,
