@@ -2,8 +2,8 @@
 
 Enters: sequences of token ids. Leaves: batches of `Row`s and, for every row, which output predicts which token.
 The one decision worth knowing: neighbors that open alike (the candidates of one item) become one row, their common
-opening first and all endings behind it, masked from each other; that needs one pass, no cache to copy, and no padding
-between openings of different length.
+opening first and all endings behind it, none of which sees another; that needs one pass, no cache to copy, and no
+padding between openings of different length.
 """
 
 from __future__ import annotations
