@@ -13,7 +13,6 @@ from importlib import resources
 from pathlib import Path
 
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
 from speechscale.evals.compare import Compared, Comparison
 from speechscale.files import complete_file
@@ -21,6 +20,7 @@ from speechscale.report.eval_cells import EvalTable
 from speechscale.report.eval_formats import html_table
 from speechscale.report.eval_table import protocol_words
 from speechscale.report.figures import DIRECTIONS, PALETTE
+from speechscale.report.html_parts import figure_div, plotly_script, table
 from speechscale.report.tokens_text import printable
 
 UNDECIDED = "#7b8794"
@@ -30,9 +30,9 @@ _STYLE = (
 )
 
 
-def table_page(table: EvalTable, title: str) -> str:
+def table_page(scores: EvalTable, title: str) -> str:
     """A page with a table of scores."""
-    return _page(title, [html_table(table)])
+    return _page(title, [html_table(scores)])
 
 
 def comparison_rows(comparison: Comparison) -> list[list[str]]:
@@ -62,8 +62,8 @@ def comparison_page(comparison: Comparison, title: str) -> str:
     parts += [
         f"<p><b>{escape(row.title)}</b>, {escape(row.protocol)}: {escape(row.verdict)}</p>" for row in comparison.rows
     ]
-    parts.append(_div(forest_figure(comparison)))
-    parts.append(_table(comparison_rows(comparison)))
+    parts.append(figure_div(forest_figure(comparison), "differences"))
+    parts.append(table(comparison_rows(comparison)))
     parts.append("<h2>Protocols</h2><dl>")
     parts += [
         f"<dt>{escape(name)}</dt><dd>{escape(protocol_words(definition))}</dd>"
@@ -171,22 +171,10 @@ def _remarks(comparison: Comparison) -> list[str]:
 
 def _page(title: str, parts: Sequence[str], *, script: bool = False) -> str:
     css = (resources.files("speechscale.report") / "assets" / "tokens.css").read_text(encoding="utf-8")
-    plotly = "<script>" + get_plotlyjs().replace("</script", "<\\/script") + "</script>" if script else ""
+    plotly = "<script>" + plotly_script() + "</script>" if script else ""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>speechscale: {escape(title)}</title><style>{css}{_STYLE}</style>{plotly}</head>\n"
         f"<body><h1>{escape(title)}</h1>\n" + "\n".join(parts) + "\n</body></html>\n"
     )
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    head, *body = rows
-    lines = ["".join(f"<th>{escape(cell)}</th>" for cell in head)]
-    lines += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in body]
-    return '<div class="scroll"><table>' + "".join(f"<tr>{line}</tr>" for line in lines) + "</table></div>"
-
-
-def _div(figure: go.Figure) -> str:
-    settings = {"displaylogo": False, "responsive": True}
-    return str(figure.to_html(full_html=False, include_plotlyjs=False, config=settings, div_id="differences"))

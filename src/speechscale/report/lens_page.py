@@ -13,11 +13,11 @@ from typing import Any
 
 import jinja2
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 from speechscale.files import complete_file
 from speechscale.report.figures import PALETTE
+from speechscale.report.html_parts import figure_div, plotly_script
 
 OWN, CHANCE, LOCAL = "#1f6f8b", "#8a949f", PALETTE[1]
 SCALE = [[0.0, "#b8481f"], [0.5, "#ffffff"], [1.0, "#1f6f8b"]]
@@ -54,10 +54,10 @@ def write_lens_page(path: Path, record: Mapping[str, Any]) -> None:
     page = template.render(
         title=f"Logit lens of {record['stamp']['model']['name']}",
         css=(assets / "tokens.css").read_text(encoding="utf-8"),
-        plotly_js=get_plotlyjs().replace("</script", "<\\/script"),
+        plotly_js=plotly_script(),
         verdict=verdict(figures),
         facts=_facts(record),
-        figures=[(title, note, _div(figure)) for title, note, figure in lens_figures(figures)],
+        figures=[(title, note, figure_div(figure)) for title, note, figure in lens_figures(figures)],
         example=_example(record.get("example")),
         layers=layer_rows(figures),
         groups=group_rows(figures),
@@ -299,11 +299,6 @@ def _cell(cell: Mapping[str, Any]) -> dict[str, str]:
     look = "top1" if rank == 1 else "top10" if rank is not None and rank <= 10 else "none"
     own = f"rank {rank}" if rank is not None else "beyond rank 100"
     return {"text": cell["top"][0], "look": look, "hint": f"{', '.join(cell['top'])}; own token: {own}"}
-
-
-def _div(figure: go.Figure) -> str:
-    config = {"displaylogo": False, "responsive": True}
-    return str(figure.to_html(full_html=False, include_plotlyjs=False, config=config))
 
 
 def _styled(figure: go.Figure, height: int) -> go.Figure:

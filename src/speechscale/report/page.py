@@ -17,11 +17,10 @@ from typing import Any
 import jinja2
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
 from speechscale.report import figures
 from speechscale.report.downstream_figures import link_figures, link_rows, probe_figure
+from speechscale.report.html_parts import figure_div, plotly_script
 from speechscale.report.numbers import short_count, short_flops
 
 TOPICS = ("loss", "transfer", "sizes", "limits")
@@ -89,13 +88,8 @@ def render(
         skips_total=len(skips),
         side_by_side=side_by_side(runs),
         resolved=json.dumps(study, indent=1),
-        plotly_js=_script(get_plotlyjs()),
+        plotly_js=plotly_script(),
     )
-
-
-def _script(text: str) -> str:
-    """JavaScript that can stand inside a <script> element."""
-    return text.replace("</script", "<\\/script")
 
 
 def _part(name: str, runs: pd.DataFrame, laws: Mapping[str, Any], material: PartMaterial) -> dict[str, Any]:
@@ -115,10 +109,10 @@ def _part(name: str, runs: pd.DataFrame, laws: Mapping[str, Any], material: Part
         "facts": material.facts,
         "verdict": {topic: laws.get("verdict", {}).get(topic, []) for topic in TOPICS},
         "laws": law_rows(laws),
-        "links": [(title, _div(figure)) for title, figure in link_figures(laws.get("links", []), colors)],
+        "links": [(title, figure_div(figure)) for title, figure in link_figures(laws.get("links", []), colors)],
         "links_said": laws.get("links_said", []),
         "link_rows": link_rows(laws.get("links", [])),
-        "figures": [(title, _div(figure)) for title, figure in drawn if figure is not None],
+        "figures": [(title, figure_div(figure)) for title, figure in drawn if figure is not None],
         "runs": run_table(runs),
         "metrics": metric_table(runs),
         "text_lms": material.text_lms,
@@ -127,12 +121,6 @@ def _part(name: str, runs: pd.DataFrame, laws: Mapping[str, Any], material: Part
             for group, samples in material.samples.items()
         },
     }
-
-
-def _div(figure: go.Figure) -> str:
-    return str(
-        figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True})
-    )
 
 
 def _audio(path: Path) -> str:

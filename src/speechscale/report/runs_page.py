@@ -15,11 +15,11 @@ from typing import Any
 import jinja2
 import numpy as np
 import pandas as pd
-from plotly.offline import get_plotlyjs
 
 from speechscale.files import complete_file
+from speechscale.report.html_parts import figure_div, plotly_script
 from speechscale.report.numbers import short_count, short_flops
-from speechscale.report.run_curves import DrawnFigure, run_colors, run_figures
+from speechscale.report.run_curves import run_colors, run_figures
 from speechscale.report.run_files import SELECT, RunMetrics
 
 LOSSES = {
@@ -57,11 +57,11 @@ def write_runs_page(
     page = template.render(
         title=title,
         css=(assets / "tokens.css").read_text(encoding="utf-8"),
-        plotly_js=get_plotlyjs().replace("</script", "<\\/script"),
+        plotly_js=plotly_script(),
         colors=run_colors(runs),
         chosen=chosen_set(runs),
         summary=summary_rows(runs),
-        figures=[(drawn.title, drawn.note, _div(drawn)) for drawn in run_figures(runs, by)],
+        figures=[(drawn.title, drawn.note, figure_div(drawn.figure)) for drawn in run_figures(runs, by)],
         last_checks=last_check_rows(runs),
         differences=difference_rows(runs),
         details=[_details(run) for run in runs],
@@ -178,8 +178,3 @@ def _share(seen: Any, total: Any) -> str:
 
 def _median(steps: pd.DataFrame, key: str) -> float | None:
     return float(np.nanmedian(steps[key])) if key in steps and steps[key].notna().any() else None
-
-
-def _div(drawn: DrawnFigure) -> str:
-    config = {"displaylogo": False, "responsive": True}
-    return str(drawn.figure.to_html(full_html=False, include_plotlyjs=False, config=config))

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
 from speechscale.files import complete_file
 from speechscale.report.figures import PALETTE
+from speechscale.report.html_parts import figure_div, plotly_script, table
 from speechscale.report.numbers import short_count
 
 Table = tuple[str, list[list[str]]]
@@ -248,29 +248,15 @@ def write_stats_page(path: Path, report: Mapping[str, Any], *, title: str) -> No
     css = (resources.files("speechscale.report") / "assets" / "tokens.css").read_text(encoding="utf-8")
     facts = "".join(f"<dt>{escape(label)}</dt><dd>{escape(text)}</dd>" for label, text in report["facts"].items())
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in stats_notes(report))
-    tables = "".join(f"<h2>{escape(name)}</h2>{_table(rows)}" for name, rows in stats_tables(report))
-    figures = "".join(f"<h2>{escape(name)}</h2>{_div(figure)}" for name, figure in drawn)
-    script = get_plotlyjs().replace("</script", "<\\/script")
+    tables = "".join(f"<h2>{escape(name)}</h2>{table(rows)}" for name, rows in stats_tables(report))
+    figures = "".join(f"<h2>{escape(name)}</h2>{figure_div(figure)}" for name, figure in drawn)
     page = (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{css}</style><script>{script}</script></head><body><h1>{escape(title)}</h1><dl>{facts}</dl>{notes}"
+        f"<style>{css}</style><script>{plotly_script()}</script></head><body><h1>{escape(title)}</h1><dl>{facts}</dl>{notes}"
         f"{tables}{figures}</body></html>\n"
     )
     with complete_file(Path(path)) as draft:
         draft.write_text(page, encoding="utf-8")
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    head, *body = rows
-    lines = ["".join(f"<th>{escape(cell)}</th>" for cell in head)]
-    lines += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in body]
-    return '<div class="scroll"><table>' + "".join(f"<tr>{line}</tr>" for line in lines) + "</table></div>"
-
-
-def _div(figure: go.Figure) -> str:
-    return str(
-        figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True})
-    )
 
 
 def _styled(figure: go.Figure) -> go.Figure:

@@ -1,0 +1,32 @@
+"""Pieces that pages are put together from: a figure, a table, and the script that draws.
+
+Enters: plotly figures, rows of text. Leaves: HTML. The one decision worth knowing: the script is part of each page, so
+a page needs no network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+
+def plotly_script() -> str:
+    """What stands in the one <script> element of a page with figures."""
+    return str(get_plotlyjs()).replace("</script", "<\\/script")
+
+
+def figure_div(figure: go.Figure, name: str | None = None) -> str:
+    """A figure in an element of its own, with `name` as its id; a random one by default."""
+    config = {"displaylogo": False, "responsive": True}
+    return str(figure.to_html(full_html=False, include_plotlyjs=False, config=config, div_id=name))
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text, escaped here; the first is the head."""
+    head, *body = rows
+    lines = ["".join(f"<th>{escape(cell)}</th>" for cell in head)]
+    lines += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in body]
+    return '<div class="scroll"><table>' + "".join(f"<tr>{line}</tr>" for line in lines) + "</table></div>"
