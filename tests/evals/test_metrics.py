@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,12 +22,12 @@ from speechscale.errors import DataError
 from speechscale.evals import choices as module
 from speechscale.evals.choices import Choice, read_choices, write_choices
 from speechscale.evals.cuts import cut_items
-from speechscale.evals.evaluate import choices
+from speechscale.evals.evaluate import join
 from speechscale.evals.intervals import Clusters, bootstrap, estimate, share_interval, standard_error
-from speechscale.evals.layouts import candidates, item_directions, item_utterances
+from speechscale.evals.layouts import Candidate, candidates, item_directions, item_utterances
 from speechscale.evals.metrics import by_phenomenon, flat_columns, measure, metric_records
 from speechscale.evals.protocols import DEFAULT, PROTOCOLS, Layout, Likelihood, get_protocol
-from speechscale.evals.score import score_candidates
+from speechscale.evals.score import score_stream
 from speechscale.records import Item, UnitTableBuilder
 from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
 
@@ -187,9 +188,10 @@ def test_tags_and_phenomena() -> None:
     assert columns["acc_facts_st_read"] == 0.0
     assert columns["acc_facts_st_read_n"] == 1
     assert columns["acc_facts_st_heard_se"] == 0.0
-    parts = by_phenomenon(scored)
-    assert parts["", "facts", "st", "home"] == (1.0, 0.0, 3)
-    assert parts["", "facts", "st", "food"][0] == 0.0
+    home, food = by_phenomenon(scored)
+    assert (home["phenomenon"], home["estimate"], home["se"], home["n_items"]) == ("home", 1.0, 0.0, 3)
+    assert (food["phenomenon"], food["estimate"], food["se"]) == ("food", 0.0, None)
+    assert by_phenomenon(scored[:3]) == [], "one phenomenon is the whole set"
 
 
 def test_a_question_is_right_where_all_its_pairs_are() -> None:
@@ -262,6 +264,12 @@ class Stub:
         return self
 
 
+def choices_of(model: Stub, laid_out: Sequence[Candidate], vocabulary: Vocabulary) -> list[Choice]:
+    prompts = [candidate.prompt_tokens for candidate in laid_out]
+    values = dict(score_stream(model, [c.ids for c in laid_out], prompts, vocabulary=vocabulary))
+    return [join(laid_out[i], values[i], laid_out[i + 1], values[i + 1], "") for i in range(0, len(laid_out), 2)]
+
+
 def symmetric_choices(model: Stub, vocabulary: Vocabulary, direction: str) -> list[Choice]:
     """Pairs 'tom ran' -> tom / ann and 'ann ran' -> ann / tom, spoken with one unit per word."""
     names = ["tom", "ann", "he", "won", "lost", "rome"]
@@ -297,7 +305,7 @@ def symmetric_choices(model: Stub, vocabulary: Vocabulary, direction: str) -> li
     cuts = cut_items(pairs, builder.build())
     laid_out = candidates(pairs, cuts, vocabulary, direction)  # type: ignore[arg-type]
     assert len(laid_out) == 2 * len(pairs)
-    return choices(laid_out, score_candidates(model, laid_out, vocabulary))
+    return choices_of(model, laid_out, vocabulary)
 
 
 @pytest.mark.parametrize("direction", ["ss", "st", "ts", "tt"])
@@ -335,7 +343,7 @@ def test_a_context_free_model_gets_exactly_half_in_the_storyworld(name: str) -> 
         laid_out = candidates(drawn, cut_items(drawn, table), joint, direction)
         assert len(laid_out) == len(utterances)
         model = Stub(row.expand(joint.size, -1))
-        (metric, *_) = measure(choices(laid_out, score_candidates(model, laid_out, joint)))
+        (metric, *_) = measure(choices_of(model, laid_out, joint))
         assert metric.n_pairs == 8
         assert metric.estimate == 0.5, direction
 

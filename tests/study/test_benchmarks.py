@@ -15,6 +15,7 @@ from speechscale.evals.metrics import Metric
 from speechscale.evals.results import read_results
 from speechscale.model.sizes import SIZES
 from speechscale.model.slm import new_model
+from speechscale.skips import read_skips
 from speechscale.speech.units import fit_tokenizer
 from speechscale.study.benchmarks import asked_of, columns_of, make_benchmark
 from speechscale.study.loading import resolve
@@ -57,6 +58,14 @@ def test_a_run_is_asked_what_the_benchmark_holds(folders: Path, tmp_path: Path) 
     results = read_results(out)
     assert results.benchmarks["toy"]["sha256"] == config_of(folders)["sha256"]
     assert results.stamp["speech_tokenizer"]
+    # A TextLM of another language: text is left out with a reason per item, speech is scored, nothing is silent.
+    foreign = Vocabulary.joint(build_text_tokenizer(["zwei"]), 6)
+    other = new_model(SIZES["0.02M"], foreign.size, 256, seed=0)
+    far = tmp_path / "far"
+    far.mkdir()
+    found = evaluate_sets(other, foreign, evals, {"benchmark/toy/units": tmp_path}, context=256, out=far)
+    assert ("acc_toy_ss" in found["columns"], "acc_toy_st" in found["columns"]) == (True, False)
+    assert [skip.id.endswith("(st)") for skip in read_skips(far / "skips.jsonl")] == [True, True]
 
 
 def test_other_questions_under_the_old_name_are_noticed(folders: Path, tmp_path: Path) -> None:
@@ -115,5 +124,7 @@ def test_recordings_may_be_scored_by_benchmarks_and_not_by_the_world() -> None:
     data["evals"] = {"benchmarks": {"bad name": "x"}}
     with pytest.raises(DataError, match="bad name"):
         resolve(data)
+    with pytest.raises(DataError, match="own sets have this name"):
+        study_steps(resolve(changed(evals={"benchmarks": {"storyworld": "x"}})))
     data["evals"] = {"benchmarks": {"mine": "x"}}
     assert resolve(data).parts["main"].evals.scores

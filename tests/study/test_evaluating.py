@@ -173,7 +173,7 @@ def test_a_finished_folder_is_read_and_another_recipe_refused(
 
     monkeypatch.setattr(evaluate_module, "score_stream", never)
     assert run_benchmarks(parts(model), {"toy": bench}, tmp_path, wanted, watch_of=unwatched) == done
-    with pytest.raises(StaleStep, match=r"another recipe \(directions, limit differ\)"):
+    with pytest.raises(StaleStep, match=r"another recipe \(directions: .* -> None; limit: 2 -> None"):
         run_benchmarks(parts(model), {"toy": bench}, tmp_path, Wanted(), watch_of=unwatched)
 
 
@@ -297,6 +297,9 @@ def test_public_trees_by_one_command(model: Path, tmp_path: Path) -> None:
     assert found["swuggy", "ss", "twist"]["n_items"] == 6
     assert found["swuggy", "ss", "twist"]["n_pairs"] == 3
     assert found["sblimp", "ss", "cuervo"]["n_phenomena"] == 2
+    saved = json.loads((tmp_path / "out/results.json").read_text())["phenomena"]
+    parts = [p["estimate"] for p in saved if (p["set"], p["direction"], p["protocol"]) == ("sblimp", "ss", "cuervo")]
+    assert np.mean(parts) == pytest.approx(found["sblimp", "ss", "cuervo"]["estimate"]), "a macro is their mean"
     assert {d for s, d, _ in found if s == "sstorycloze"} == {"ss", "st", "ts", "tt"}
     assert {d for s, d, _ in found if s == "swuggy"} == {"ss"}
     assert "swuggy " in done.output

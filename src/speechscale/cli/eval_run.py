@@ -60,7 +60,7 @@ def run(
     for spec in benchmarks:
         with ProgressLine(f"{spec}: prepared") as watch:
             benchmark = prepared(spec, cache, workers=options["workers"], watch=watch)
-        name = spec.partition("=")[0].partition(":")[0] if "=" in spec else benchmark.folder.name
+        name = spec.partition("=")[0].partition(":")[0] if "=" in spec else benchmark.folder.resolve().name
         if name in opened:
             raise click.UsageError(f"benchmark '{name}' is named twice")
         opened[name] = benchmark

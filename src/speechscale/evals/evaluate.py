@@ -18,7 +18,7 @@ from speechscale.evals.cuts import Cut, cut_items
 from speechscale.evals.layouts import Candidate, Direction, candidates, item_directions, require_spellable
 from speechscale.evals.protocols import DEFAULT, LIKELIHOOD_FIELDS, PROTOCOLS, Layout, Likelihood, Protocol, layouts_of
 from speechscale.evals.reading import Reader
-from speechscale.evals.score import BATCH_TOKENS, Long, Precision, Scores, score_stream
+from speechscale.evals.score import BATCH_TOKENS, Long, Precision, score_stream
 from speechscale.evals.score_journal import Journal
 from speechscale.progress import Progress, Watch
 from speechscale.records import Item, UnitTable
@@ -53,6 +53,7 @@ def evaluate(
     table: UnitTable | None,
     *,
     directions: Iterable[Direction] | None = None,
+    strict: bool = True,
     protocols: Iterable[Protocol] = (PROTOCOLS[DEFAULT],),
     benchmark: str = "",
     how: How | None = None,
@@ -64,8 +65,9 @@ def evaluate(
 
     Args:
         table: units of the recordings, rows named as `cuts.candidate_id`; None: nothing was spoken.
-        directions: None: all that exist; text in a language that the model's tokenizer does not know is then left out
-            with a reason, and refused where it was asked for.
+        directions: None: all that exist.
+        strict: text in a language that the model's tokenizer does not know is refused in directions that were asked
+            for; otherwise, and where all were, it is left out with a reason.
         protocols: their layouts are scored, one forward pass each.
         skips: told of each item and direction that is left out.
         journal: where finished items are kept.
@@ -81,16 +83,17 @@ def evaluate(
         own = [item for item in items if item.set == name]
         for direction in item_directions(own, vocabulary, spoken=table is not None):
             if wanted is None or direction in wanted:
-                if "t" in direction and not _spellable(own, vocabulary, direction, skips, must=wanted is not None):
+                if "t" in direction and not _spellable(
+                    own, vocabulary, direction, skips, must=strict and wanted is not None
+                ):
                     continue
                 plan += _planned(own, cuts, vocabulary, direction, protocols, model, how, skips)
     tally = _Tally(total=sum(len(laid_out) // 2 for _, _, laid_out in plan), watch=watch)
     scored: list[Choice] = []
     reader = Reader(model, vocabulary, how.precision, compiled=how.compiled)
     for direction, layout, laid_out in plan:
-        key = (benchmark, direction, str(layout))
-        done = {} if journal is None else journal.read(key)
-        fresh = {c.id: c for c in _score(model, reader, laid_out, done, benchmark, how, key, journal, tally)}
+        done = {} if journal is None else journal.read(benchmark, direction, layout)
+        fresh = {c.id: c for c in _score(model, reader, laid_out, done, benchmark, how, journal, tally)}
         scored += [done.get(c.item.id) or fresh[c.item.id] for c in laid_out[::2]]
     return scored
 
@@ -137,7 +140,6 @@ def _score(
     done: Mapping[str, Choice],
     benchmark: str,
     how: How,
-    key: tuple[str, str, str],
     journal: Journal | None,
     tally: _Tally,
 ) -> Iterator[Choice]:
@@ -160,7 +162,7 @@ def _score(
         if good in halves and bad in halves:
             choice = join(todo[good], halves.pop(good), todo[bad], halves.pop(bad), benchmark)
             if journal is not None:
-                journal.add(key, choice)
+                journal.add(choice)
             tally.tell()
             yield choice
     assert not halves, "an item has one candidate only"
@@ -191,13 +193,6 @@ def join(
 def _likelihood(candidate: Candidate, values: Mapping[str, float]) -> Likelihood:
     numbers: dict[str, Any] = {name: values[name] for name in LIKELIHOOD_FIELDS if name in values}
     return Likelihood(**numbers, **{name: getattr(candidate, name) for name in _COUNTS})
-
-
-def choices(laid_out: Sequence[Candidate], scores: Scores, benchmark: str = "") -> list[Choice]:
-    """Join candidates (good, bad, good, bad, ...) with their scores, item by item."""
-    assert len(laid_out) == len(scores.whole_full)
-    rows = [{name: getattr(scores, name)[i].item() for name in Scores.__slots__} for i in range(len(laid_out))]
-    return [join(laid_out[i], rows[i], laid_out[i + 1], rows[i + 1], benchmark) for i in range(0, len(laid_out), 2)]
 
 
 @dataclass(slots=True)

@@ -121,19 +121,33 @@ def clusters_of(chosen: Sequence[Choice], protocol: Protocol) -> Clusters:
     )
 
 
-def by_phenomenon(
-    scored: Iterable[Choice], protocol: Protocol = PROTOCOLS[DEFAULT]
-) -> dict[tuple[str, str, str, str], tuple[float, float, int]]:
-    """Map (benchmark, set, direction, phenomenon) to accuracy, clustered standard error and number of items."""
-    groups: dict[tuple[str, str, str, str], list[Choice]] = defaultdict(list)
+def by_phenomenon(scored: Iterable[Choice], protocol: Protocol = PROTOCOLS[DEFAULT]) -> list[dict[str, Any]]:
+    """Accuracy of each phenomenon of the sets that have several, as plain dictionaries: estimate, se, n_items.
+
+    What a macro average is a mean of: voices are averaged in each pair first.
+    """
+    groups: dict[tuple[str, str, str], dict[str, list[Choice]]] = defaultdict(lambda: defaultdict(list))
     for choice in scored:
         if choice.layout == protocol.layout:
-            groups[choice.benchmark, choice.set, choice.direction, choice.phenomenon].append(choice)
-    found = {}
-    for key, group in groups.items():
-        clusters = clusters_of(group, protocol)
-        aggregate = "pair" if protocol.aggregate == "macro" else protocol.aggregate
-        found[key] = (estimate(clusters, aggregate), standard_error(clusters, aggregate), len(group))
+            groups[choice.benchmark, choice.set, choice.direction][choice.phenomenon].append(choice)
+    aggregate = "pair" if protocol.aggregate == "macro" else protocol.aggregate
+    found = []
+    for (benchmark, name, direction), phenomena in groups.items():
+        for phenomenon, group in phenomena.items() if len(phenomena) > 1 else ():
+            clusters = clusters_of(group, protocol)
+            se = standard_error(clusters, aggregate)
+            found.append(
+                {
+                    "benchmark": benchmark,
+                    "set": name,
+                    "direction": direction,
+                    "protocol": protocol.name,
+                    "phenomenon": phenomenon,
+                    "estimate": estimate(clusters, aggregate),
+                    "se": None if math.isnan(se) else se,
+                    "n_items": len(group),
+                }
+            )
     return found
 
 

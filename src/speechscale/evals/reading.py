@@ -96,25 +96,15 @@ class Reader:
 
     def read(self, rows: Sequence[Row]) -> list[Found]:
         """Log-probabilities of every row of a batch."""
-        lengths = [len(row.tokens) for row in rows]
         hidden, starts = self._hidden(rows)  # (places, d)
         ends = [row.ends() if self.softmax.eos_id is not None else [] for row in rows]
-        row_of = np.repeat(
-            np.arange(len(rows)), [length - 1 + len(end) for length, end in zip(lengths, ends, strict=True)]
-        )
-        source = starts[row_of] + np.concatenate(
-            [np.concatenate([row.source[1:], end]) for row, end in zip(rows, ends, strict=True)]
-        )
+        spots = [np.array([*row.source[1:], *end], np.int64) for row, end in zip(rows, ends, strict=True)]
+        source = np.concatenate([start + spot for start, spot in zip(starts, spots, strict=True)])
+        before = np.concatenate([row.tokens[spot] for row, spot in zip(rows, spots, strict=True)])
         targets = np.concatenate(
-            [np.concatenate([row.tokens[1:], np.full(len(e), -1)]) for row, e in zip(rows, ends, strict=True)]
+            [np.concatenate([row.tokens[1:], np.full(len(end), -1)]) for row, end in zip(rows, ends, strict=True)]
         )
-        before = np.concatenate(
-            [
-                row.tokens[np.concatenate([row.source[1:], end]).astype(np.int64)]
-                for row, end in zip(rows, ends, strict=True)
-            ]
-        )
-        chosen = hidden[torch.from_numpy(source.astype(np.int64)).to(hidden.device)]
+        chosen = hidden[torch.from_numpy(source).to(hidden.device)]
         full, own = self.softmax(self.logits, chosen, torch.from_numpy(targets), torch.from_numpy(before))
         return list(self._split(rows, ends, full, own))
 

@@ -19,7 +19,7 @@ from speechscale.errors import DataError
 from speechscale.evals.benchmarks.raw import Facts
 from speechscale.evals.choices import Choice, read_choices, write_choices
 from speechscale.evals.intervals import LEVEL, REPLICATES
-from speechscale.evals.metrics import Metric, measure, metric_records
+from speechscale.evals.metrics import Metric, by_phenomenon, measure, metric_records
 from speechscale.evals.protocols import Protocol
 from speechscale.files import read_versioned, write_json
 
@@ -120,30 +120,42 @@ def write_results(
     Args:
         protocols, benchmarks: by the name that the choices carry.
     """
-    metrics: list[Metric] = []
-    for name, tested in benchmarks.items():
-        own = [choice for choice in scored if choice.benchmark == name]
-        metrics += measure(
-            own,
-            protocols[name],
-            replicates=stamp.replicates,
-            seed=stamp.seed,
-            level=stamp.level,
-            chance=tested.chance,
-        )
-    write_choices(folder / SCORES, scored, {"stamp": stamp.record()})
+    record = stamp.record()
+    chances = {name: tested.chance for name, tested in benchmarks.items()}
+    metrics = _measured(scored, protocols, chances, record["bootstrap"])
+    write_choices(folder / SCORES, scored, {"stamp": record})
     write_json(
         folder / RESULTS,
         {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
-            "stamp": stamp.record(),
+            "stamp": record,
             "benchmarks": {name: asdict(tested) for name, tested in benchmarks.items()},
             "protocols": {p.name: {**p.stamp(), "source": p.source} for own in protocols.values() for p in own},
             "metrics": metric_records(metrics),
+            "phenomena": [
+                record
+                for name, own in protocols.items()
+                for protocol in own
+                for record in by_phenomenon([c for c in scored if c.benchmark == name], protocol)
+            ],
         },
     )
     return metrics
+
+
+def _measured(
+    scored: Sequence[Choice],
+    protocols: Mapping[str, Sequence[Protocol]],
+    chances: Mapping[str, float],
+    bootstrap: Mapping[str, Any],
+) -> list[Metric]:
+    """Metrics of every benchmark under its protocols."""
+    return [
+        metric
+        for name, own in protocols.items()
+        for metric in measure([c for c in scored if c.benchmark == name], own, chance=chances[name], **bootstrap)
+    ]
 
 
 def read_results(folder: Path) -> Results:
@@ -168,12 +180,9 @@ def measured_under(results: Results, protocol: Protocol) -> Results:
     """
     if protocol.name in results.protocols:
         return results
-    scored, drawn = results.scores(), results.stamp["bootstrap"]
-    metrics: list[Metric] = []
-    for name, tested in results.benchmarks.items():
-        own = [choice for choice in scored if choice.benchmark == name]
-        settings = {key: drawn[key] for key in ("replicates", "seed", "level")}
-        metrics += measure(own, [protocol], chance=tested["chance"], **settings)
+    scored = results.scores()
+    chances = {name: tested["chance"] for name, tested in results.benchmarks.items()}
+    metrics = _measured(scored, {name: [protocol] for name in chances}, chances, results.stamp["bootstrap"])
     if not metrics:
         layouts = ", ".join(sorted({str(choice.layout) for choice in scored}))
         raise DataError(

@@ -19,7 +19,6 @@ import torch
 from jaxtyping import Float, Int
 
 from speechscale.errors import DataError
-from speechscale.evals.layouts import Candidate
 from speechscale.evals.reading import Found, Reader, can_mask
 from speechscale.evals.rows import Piece, Row, alone, cut_pieces, make_batches, make_rows
 from speechscale.tokens.vocabulary import Vocabulary
@@ -94,7 +93,7 @@ def score(
     """Score sequences under a causal language model.
 
     Rows of like length share a batch and are padded on the right, where causal attention cannot see the padding.
-    Logits and log-softmax are fp32 (or the parameters' own type, if that is lower); sums are float64.
+    Logits and log-softmax are fp32, sums are float64.
 
     Args:
         sequences: token ids, at least two each.
@@ -183,28 +182,6 @@ def _parts(reader: Reader, batch: Sequence[Row]) -> list[tuple[Piece, Found, Int
                 for piece, places, end in zip(part.pieces, part.places(), part.ends(), strict=True):
                     parts.append((piece, values, places, end))
     return parts
-
-
-def score_candidates(
-    model: CausalLM,
-    candidates: Sequence[Candidate],
-    vocabulary: Vocabulary,
-    *,
-    batch_tokens: int = BATCH_TOKENS,
-    precision: Precision = "fp32",
-    long: Long = "refuse",
-) -> Scores:
-    """Score the candidates of items, in their order; see `score`."""
-    return score(
-        model,
-        [candidate.ids for candidate in candidates],
-        [candidate.prompt_tokens for candidate in candidates],
-        vocabulary=vocabulary,
-        batch_tokens=batch_tokens,
-        precision=precision,
-        long=long,
-        names=[candidate.name for candidate in candidates],
-    )
 
 
 def _check(

@@ -14,7 +14,20 @@ from typing import Any
 
 from speechscale.errors import DataError, StaleStep
 from speechscale.evals.choices import Choice, from_row, to_row
+from speechscale.evals.protocols import Layout
 from speechscale.files import read_json, write_json
+from speechscale.settings import differences
+
+
+def require_same(path: Path, recipe: Mapping[str, Any], remedy: str) -> None:
+    """Hold a recipe against the one in a file.
+
+    Raises:
+        StaleStep: they differ; the message lists the differences. DataError: the file is missing or not JSON.
+    """
+    changed = differences(read_json(path, "recipe", remedy), json.loads(json.dumps(dict(recipe))))
+    if changed:
+        raise StaleStep(f"{path.parent} belongs to another recipe ({'; '.join(changed)[:1000]}); {remedy}")
 
 
 class Journal:
@@ -26,24 +39,17 @@ class Journal:
 
     def __init__(self, folder: Path, recipe: Mapping[str, Any]) -> None:
         self.path = folder / "choices.jsonl"
-        wanted = json.loads(json.dumps(dict(recipe)))
         known = folder / "recipe.json"
         if known.is_file():
-            found = read_json(known, "journal", f"delete {folder}")
-            changed = [key for key in sorted({*found, *wanted}) if found.get(key) != wanted.get(key)]
-            if changed:
-                raise StaleStep(
-                    f"{folder} was begun with another recipe ({', '.join(changed)} differ); finish it with the old "
-                    "one, delete it, or choose another output"
-                )
+            require_same(known, recipe, "finish it as it was begun, delete it, or choose another output")
         else:
-            write_json(known, wanted)
+            write_json(known, dict(recipe))
         self._lines = self._whole_lines()
         self._file = self.path.open("ab")
 
-    def _whole_lines(self) -> dict[tuple[str, str, str], dict[str, Choice]]:
+    def _whole_lines(self) -> dict[tuple[str, str, Layout], dict[str, Choice]]:
         """What is there, without a torn last line, which is cut off."""
-        found: dict[tuple[str, str, str], dict[str, Choice]] = {}
+        found: dict[tuple[str, str, Layout], dict[str, Choice]] = {}
         if not self.path.is_file():
             return found
         content = self.path.read_bytes()
@@ -58,14 +64,14 @@ class Journal:
                 raise DataError(
                     f"journal {self.path}: line {number} is damaged ({error}); delete {self.path.parent}"
                 ) from error
-            found.setdefault((choice.benchmark, choice.direction, str(choice.layout)), {})[choice.id] = choice
+            found.setdefault((choice.benchmark, choice.direction, choice.layout), {})[choice.id] = choice
         return found
 
-    def read(self, key: tuple[str, str, str]) -> dict[str, Choice]:
+    def read(self, benchmark: str, direction: str, layout: Layout) -> dict[str, Choice]:
         """Finished items of a benchmark, direction and layout, by id."""
-        return self._lines.get(key, {})
+        return self._lines.get((benchmark, direction, layout), {})
 
-    def add(self, key: tuple[str, str, str], choice: Choice) -> None:
+    def add(self, choice: Choice) -> None:
         """Write an item down."""
         self._file.write(json.dumps(to_row(choice), separators=(",", ":"), ensure_ascii=False).encode() + b"\n")
         self._file.flush()

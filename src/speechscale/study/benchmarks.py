@@ -61,7 +61,13 @@ class Asked:
 
 
 def benchmark_steps(part: Part, spoken: str, tokenizer: str) -> list[Step]:
-    """One step per benchmark of a part."""
+    """One step per benchmark of a part.
+
+    Raises:
+        DataError: a benchmark called like the study's own sets together.
+    """
+    if STORYWORLD.task in part.evals.benchmarks:
+        raise DataError(f"evals.benchmarks.{STORYWORLD.task}: the study's own sets have this name; take another")
     return [
         Step(
             name=f"{PREFIX}{name}/{spoken}",

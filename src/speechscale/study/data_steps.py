@@ -13,10 +13,7 @@ from typing import Any
 from speechscale.study.benchmarks import benchmark_inputs, benchmark_steps
 from speechscale.study.corpora_spec import InventoryCorpus, StoryworldCorpus
 from speechscale.study.plan import SPEAK_SPEED
-from speechscale.study.spec import (
-    Part,
-    Study,
-)
+from speechscale.study.spec import Part, Study
 from speechscale.study.steps import Step
 
 STAGES = "speechscale.study.stages"

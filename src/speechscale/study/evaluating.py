@@ -7,7 +7,6 @@ only.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -17,7 +16,7 @@ from typing import Any
 
 import torch
 
-from speechscale.errors import DataError, StaleStep
+from speechscale.errors import DataError
 from speechscale.evals.benchmarks.benchmark import Benchmark
 from speechscale.evals.choices import Choice
 from speechscale.evals.evaluate import How, evaluate
@@ -32,9 +31,9 @@ from speechscale.evals.results import (
     read_results,
     write_results,
 )
-from speechscale.evals.score_journal import Journal
+from speechscale.evals.score_journal import Journal, require_same
 from speechscale.evals.weights import weights_sha256
-from speechscale.files import canonical_sha256, read_json, write_json
+from speechscale.files import held_alone, write_json
 from speechscale.model.anatomy import is_tied
 from speechscale.model.slm import load_model
 from speechscale.progress import Watch
@@ -83,28 +82,28 @@ def run_benchmarks(
     protocols = {name: _protocols(wanted, benchmark, vocabulary) for name, benchmark in benchmarks.items()}
     model, stamp = _loaded(located, vocabulary, wanted)
     recipe = _recipe(stamp, benchmarks, protocols, wanted)
-    if (out / RESULTS).is_file():
-        _require_same(out, recipe)
+    with held_alone(out, "is scoring into it"):
+        if (out / RESULTS).is_file():
+            require_same(out / RECIPE, recipe, "choose another output or delete it")
+            return read_results(out)
+        journal = Journal(out / ".journal", recipe)
+        scored: list[Choice] = []
+        skips, tested = SkipLog(), dict[str, Tested]()
+        try:
+            for name, benchmark in benchmarks.items():
+                before, own = len(skips), protocols[name]
+                found = _one(model, vocabulary, located, name, benchmark, own, wanted, skips, journal, watch_of)
+                tested[name] = Tested.of(benchmark.facts, benchmark.sha256, found, len(skips) - before)
+                scored += found
+        finally:
+            journal.close()
+        skips.write(out / SKIPS)
+        if not scored:
+            raise DataError(f"not one item could be scored: {skips.first() or 'no direction exists for these items'}")
+        write_json(out / RECIPE, recipe)
+        write_results(out, scored, protocols, stamp=stamp, benchmarks=tested)
+        shutil.rmtree(out / ".journal")
         return read_results(out)
-    journal = Journal(out / ".journal", recipe)
-    scored: list[Choice] = []
-    skips, tested = SkipLog(), dict[str, Tested]()
-    try:
-        for name, benchmark in benchmarks.items():
-            before, first = len(skips), len(scored)
-            scored += _one(
-                model, vocabulary, located, name, benchmark, protocols[name], wanted, skips, journal, watch_of
-            )
-            tested[name] = Tested.of(benchmark.facts, benchmark.sha256, scored[first:], len(skips) - before)
-    finally:
-        journal.close()
-    skips.write(out / SKIPS)
-    if not scored:
-        raise DataError(f"not one item could be scored: {skips.first() or 'no direction exists for these items'}")
-    write_json(out / RECIPE, recipe)
-    write_results(out, scored, protocols, stamp=stamp, benchmarks=tested)
-    shutil.rmtree(out / ".journal")
-    return read_results(out)
 
 
 def _loaded(located: Located, vocabulary: Vocabulary, wanted: Wanted) -> tuple[Any, Stamp]:
@@ -207,14 +206,3 @@ def _recipe(
         "directions": wanted.directions,
         "limit": wanted.limit,
     }
-
-
-def _require_same(out: Path, recipe: dict[str, Any]) -> None:
-    """Raise StaleStep if `out` has results of another recipe."""
-    old = read_json(out / RECIPE, "recipe of results", "choose another output")
-    new = json.loads(json.dumps(recipe))
-    if canonical_sha256(old) != canonical_sha256(new):
-        changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-        raise StaleStep(
-            f"{out} holds results of another recipe ({', '.join(changed)} differ); choose another output or delete it"
-        )
