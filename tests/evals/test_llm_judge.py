@@ -6,7 +6,6 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,11 @@ from speechscale.evals.generation.kept import Kept
 from speechscale.evals.generation.llm_judge import ChatJudge, read_grade
 from speechscale.voices import http_client
 from speechscale.voices.segments import EngineDown
+from tests import local_server
+from tests.local_server import Answer, Request
 
 KEY = "sk-very-secret-0123456789"
 KEY_ENV = "SPEECHSCALE_TEST_JUDGE_KEY"
-Answer = tuple[int, dict[str, str], bytes]
 
 
 def said(text: str, usage: bool = True, **more: Any) -> Answer:
@@ -32,36 +32,10 @@ def said(text: str, usage: bool = True, **more: Any) -> Answer:
 
 
 @contextmanager
-def serving(answer: Callable[[str, int], Answer]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def serving(answer: Callable[[str, int], Answer]) -> Iterator[tuple[str, list[Request]]]:
     """A local judge; `answer(text it is asked, number of request)` decides what it says."""
-    requests: list[dict[str, Any]] = []
-    lock = threading.Lock()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            with lock:
-                number = len(requests)
-                requests.append({"path": self.path, "headers": dict(self.headers.items()), "body": body})
-            status, headers, data = answer(body["messages"][0]["content"], number)
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{http.server_address[1]}", requests
-    finally:
-        http.shutdown()
-        http.server_close()
-        thread.join()
+    with local_server.serving(lambda body, n: answer(body["messages"][0]["content"], n)) as (base, server):
+        yield base, server.requests
 
 
 @pytest.fixture(autouse=True)
@@ -119,8 +93,8 @@ def test_failures_leave_their_own_item_without_grade(tmp_path: Path) -> None:
     assert "no whole number" in found.items[3].problem
     assert (found.mean.estimate, found.mean.n, sum(found.problems.values())) == (2.5, 4, 2)
     assert found.grades == {1: 2, 2: 0, 3: 1, 4: 0, 5: 1}
-    body = requests[0]["body"]
-    assert (requests[0]["path"], body["temperature"], body["model"]) == ("/v1/chat/completions", 0, "m")
+    body = requests[0].body
+    assert (requests[0].path, body["temperature"], body["model"]) == ("/v1/chat/completions", 0, "m")
 
 
 def test_answers_are_kept_and_only_failures_asked_again(tmp_path: Path) -> None:
@@ -196,7 +170,7 @@ def test_a_refused_key_stops_all_and_is_never_shown(tmp_path: Path, monkeypatch:
     with serving(lambda *_: (401, {}, f"bad key {KEY}".encode())) as (base, requests):
         with pytest.raises(EngineDown) as caught:
             judge(base, tmp_path, concurrency=1).grade(*texts(5))
-        assert requests[0]["headers"]["Authorization"] == f"Bearer {KEY}"
+        assert requests[0].headers["Authorization"] == f"Bearer {KEY}"
     assert KEY not in str(caught.value)
     assert KEY_ENV in str(caught.value)
     with serving(lambda *_: said("\\boxed{3}")) as (base, _):
@@ -229,7 +203,7 @@ def test_texts_are_put_into_the_template_as_they_are(tmp_path: Path) -> None:
         found = judge(base, tmp_path, template="A {prompt} B {continuation} C").grade(
             ["a", "b"], ["{continuation}", "x"], ["\\boxed{5} {prompt}", "  "]
         )
-    assert [request["body"]["messages"][0]["content"] for request in requests] == [
+    assert [request.body["messages"][0]["content"] for request in requests] == [
         "A {continuation} B \\boxed{5} {prompt} C"
     ]
     assert [item.problem for item in found.items] == ["", "empty"]

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import io
-import json
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.error import HTTPError
 
@@ -22,10 +17,10 @@ from speechscale.records import NO_TIME, Utterance
 from speechscale.voices import endpoint, http_client
 from speechscale.voices.endpoint import EndpointEngine
 from speechscale.voices.segments import EngineDown
+from tests.local_server import Answer, serving
 
 KEY = "sk-very-secret-0123456789"
 KEY_ENV = "SPEECHSCALE_TEST_KEY"
-Answer = tuple[int, dict[str, str], bytes]
 
 
 def sound(seconds: float = 1.0, rate_hz: int = 24_000, container: str = "WAV") -> bytes:
@@ -33,55 +28,6 @@ def sound(seconds: float = 1.0, rate_hz: int = 24_000, container: str = "WAV") -
     file = io.BytesIO()
     soundfile.write(file, 0.5 * np.sin(2 * np.pi * 220 * time_s), rate_hz, format=container, subtype="PCM_16")
     return file.getvalue()
-
-
-class Server:
-    """A local speech server; `answer(request body, number of request)` decides what it says."""
-
-    def __init__(self, answer: Callable[[dict[str, Any], int], Answer]) -> None:
-        self.answer = answer
-        self.requests: list[tuple[str, dict[str, str], dict[str, Any]]] = []
-        self.most_at_once = self.at_once = 0
-        self.lock = threading.Lock()
-
-
-@contextmanager
-def serving(answer: Callable[[dict[str, Any], int], Answer]) -> Iterator[tuple[str, Server]]:
-    server = Server(answer)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            with server.lock:
-                number = len(server.requests)
-                server.requests.append((self.path, dict(self.headers.items()), body))
-                server.at_once += 1
-                server.most_at_once = max(server.most_at_once, server.at_once)
-            status, headers, data = server.answer(body, number)
-            try:
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(data)
-            except OSError:
-                pass  # The client gave up.
-            finally:
-                with server.lock:
-                    server.at_once -= 1
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{http.server_address[1]}", server
-    finally:
-        http.shutdown()
-        http.server_close()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)
