@@ -24,6 +24,7 @@ from transformers import (
 
 from speechscale.errors import DataError
 from speechscale.evals.generation.transcribe import PipelineTranscriber, open_transcriber, problem_of, transcribe
+from speechscale.evals.weights import weights_sha256
 from speechscale.records import Utterance
 from speechscale.voices.espeak import speak_shard
 
@@ -154,10 +155,13 @@ def test_a_ctc_model_is_opened_by_its_config(tmp_path: Path) -> None:
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        Wav2Vec2ForCTC(config).save_pretrained(tmp_path / "ctc")
+        model = Wav2Vec2ForCTC(config)
+    model.save_pretrained(tmp_path / "ctc")
     Wav2Vec2Processor(Wav2Vec2FeatureExtractor(), tokenizer).save_pretrained(tmp_path / "ctc")
-    (heard,) = PipelineTranscriber(tmp_path / "ctc")([noise(0.5)])
+    recognizer = PipelineTranscriber(tmp_path / "ctc")
+    (heard,) = recognizer([noise(0.5)])
     assert set(heard.replace("<unk>", "")) <= set("ab ")
+    assert recognizer.stamp()["sha256"] == weights_sha256(model), "or other weights would get the kept transcripts"
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from speechscale.corpus.judge import PocketsphinxJudge, prepare_judge
 from speechscale.errors import DataError
+from speechscale.evals.weights import weights_sha256
 from speechscale.files import canonical_sha256, read_json
 from speechscale.speech.audio import TARGET_RATE_HZ
 from speechscale.speech.encoders.model_files import file_sha256
@@ -128,28 +129,21 @@ class PipelineTranscriber:
         DataError: nothing there that can be read.
     """
 
-    def __init__(
-        self, name: Path | str, *, device: str = "cpu", language: str | None = None, revision: str | None = None
-    ) -> None:
+    def __init__(self, name: Path | str, *, device: str = "cpu", language: str | None = None) -> None:
         folder = Path(name)
-        self.name, self.language, self.revision = str(name), language, revision
-        self.sha256 = ""
-        options: dict[str, Any] = {"local_files_only": True} if folder.is_dir() else {"revision": revision or "main"}
+        self.name, self.language = folder.resolve().name if folder.is_dir() else str(name), language
         try:
-            self._pipe = _pipeline(str(name), device, options)
+            self._pipe = _pipeline(str(name), device, {"local_files_only": folder.is_dir()})
         except Exception as error:  # the hub's client, os, json and transformers each raise their own
             raise DataError(
                 f"speech recognizer '{name}' cannot be read ({str(error).strip().partition(chr(10))[0]}); give a "
                 "folder with config.json, its processor and *.safetensors, or a hub name that can be reached"
             ) from error
-        if folder.is_dir():
-            self.name = folder.resolve().name
-            self.sha256 = canonical_sha256({p.name: file_sha256(p) for p in folder.glob("*.safetensors")})
+        self.sha256 = weights_sha256(self._pipe.model)  # also of the hub's, where a name may come to mean others
 
     def stamp(self) -> dict[str, Any]:
         return {
             "asr": self.name,
-            "revision": self.revision,
             "sha256": self.sha256,
             "language": self.language,
             "version": version("transformers"),
