@@ -10,17 +10,13 @@ Needs the extra `asr` (jiwer).
 from __future__ import annotations
 
 import importlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float
-
 from speechscale.align.normalize import normalize
 from speechscale.errors import DataError, MissingExtra
-from speechscale.evals.generation.estimates import REPLICATES, Estimate, estimate, ratio_of
+from speechscale.evals.generation.estimates import REPLICATES, Estimate, ratio_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,24 +124,17 @@ def resynthesis_errors(
     words = [[word_errors(texts[i], side[i], language) for i in kept] for side in (originals, resynthesized)]
     characters = [[character_errors(texts[i], side[i], language) for i in kept] for side in (originals, resynthesized)]
     options: dict[str, int] = {"replicates": replicates, "seed": seed}
-    counts = np.array([[a.total, b.total] for a, b in zip(*words, strict=True)], np.float64)
     missing = set(range(len(ids))) - set(kept)
     return Resynthesis(
         wer_original=error_rate(words[0], **options),
         cer_original=error_rate(characters[0], **options),
         wer=error_rate(words[1], **options),
         cer=error_rate(characters[1], **options),
-        wer_ratio=estimate(counts, statistic=_ratio, **options),
+        wer_ratio=ratio_of([e.total for e in words[1]], [e.total for e in words[0]], **options),  # equal denominators
         without_reference=tuple(ids[i] for i in sorted(missing)),
         empty_original=sum(not has_words(originals[i], language) for i in kept),
         empty=sum(not has_words(resynthesized[i], language) for i in kept),
     )
-
-
-def _ratio(counts: Float[np.ndarray, "samples columns"]) -> float:
-    """Both rates have the same denominator, so theirs is the ratio of the error counts."""
-    original, again = counts.sum(axis=0)
-    return float(again / original) if original else math.nan
 
 
 def _said(text: str, language: str) -> str:

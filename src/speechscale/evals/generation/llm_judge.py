@@ -16,6 +16,7 @@ import json
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -260,10 +261,7 @@ class ChatJudge:
 
     def _verdict(self, items: Sequence[Graded], replicates: int, seed: int) -> Verdict:
         grades = [item.grade for item in items if item.grade is not None]
-        problems: dict[str, int] = {}
-        for item in items:
-            if item.grade is None:
-                problems[item.problem] = problems.get(item.problem, 0) + 1
+        problems = Counter(item.problem for item in items if item.grade is None)
         assert len(grades) + sum(problems.values()) == len(items), "graded + not graded = all"
         answered = [item for item in items if item.answer]
         return Verdict(

@@ -12,6 +12,7 @@ token where the tokenizer adds none.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,10 +208,7 @@ def perplexity(
     scored = [score for score in scores if score.tokens]
     rows = np.array([[score.nll, score.tokens] for score in scored], np.float64).reshape(-1, 2)
     options: dict[str, int] = {"replicates": replicates, "seed": seed}
-    problems: dict[str, int] = {}
-    for score in scores:
-        if score.problem:
-            problems[score.problem] = problems.get(score.problem, 0) + 1
+    problems = dict(Counter(score.problem for score in scores if score.problem))
     assert len(scored) + sum(problems.values()) == len(continuations), "kept + left out = read"
     return Perplexity(
         perplexity=estimate(rows, statistic=lambda r: _exp((r[:, 0] / r[:, 1]).mean()), **options),
