@@ -12,10 +12,11 @@ import pytest
 
 from speechscale.corpus.judge import word_error_rate
 from speechscale.errors import DataError
-from speechscale.evals.generation.auto_bleu import corpus_auto_bleu, sequence_auto_bleu, split_words
+from speechscale.evals.generation.auto_bleu import corpus_auto_bleu, sequence_auto_bleu
 from speechscale.evals.generation.diversity import compare, diversity, longest_repeat
 from speechscale.evals.generation.error_rates import character_errors, error_rate, resynthesis_errors, word_errors
 from speechscale.evals.generation.estimates import estimate, mean_of, ratio_of
+from speechscale.tokens.repetition import split_words
 
 
 def gslm(words: list[str], orders: int, mean: str) -> float:

@@ -17,12 +17,10 @@ from typing import Any, Literal
 
 from speechscale.errors import DataError
 from speechscale.evals.generation.estimates import REPLICATES, Estimate, mean_of
-from speechscale.tokens.repetition import auto_bleu, split_words
+from speechscale.tokens.repetition import auto_bleu
 
 Orders = Literal["single", "geometric", "arithmetic"]
 ORDERS: tuple[Orders, ...] = ("single", "geometric", "arithmetic")
-
-__all__ = ["ORDERS", "AutoBleu", "Orders", "auto_bleu", "corpus_auto_bleu", "sequence_auto_bleu", "split_words"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

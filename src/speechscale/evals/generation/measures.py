@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from speechscale import __version__
-from speechscale.evals.generation.auto_bleu import Orders, corpus_auto_bleu, split_words
+from speechscale.evals.generation.auto_bleu import Orders, corpus_auto_bleu
 from speechscale.evals.generation.diversity import compare, diversity
 from speechscale.evals.generation.error_rates import resynthesis_errors
 from speechscale.evals.generation.estimates import REPLICATES, mean_of
@@ -30,6 +30,7 @@ from speechscale.evals.intervals import LEVEL
 from speechscale.files import complete_file, write_json
 from speechscale.progress import Watch
 from speechscale.skips import SkipLog
+from speechscale.tokens.repetition import split_words
 
 FORMAT, FORMAT_VERSION = "speechscale generation results", 1
 
