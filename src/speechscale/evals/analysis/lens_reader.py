@@ -86,7 +86,7 @@ def run(
             keep(layer, at, found)
 
     with evaluating(model), torch.inference_mode(), _visited(blocks_of(model), visit):
-        body_of(model)(input_ids=torch.from_numpy(ids).to(read.weight.device), use_cache=False)
+        body_of(model)(input_ids=torch.from_numpy(ids).to(read.asked.device), use_cache=False)
 
 
 @contextmanager
@@ -117,7 +117,6 @@ class _Reader:
         head, size = head_of(model), vocabulary.text_size
         self.model = model
         self.head = head._replace(weight=head.weight[:size], bias=None if head.bias is None else head.bias[:size])
-        self.weight = head.weight
         self.mute = [i for i in (vocabulary.eos_id, vocabulary.unk_id) if i is not None]
         self.ranks = min(RANKS, size - len(self.mute) - 1)
         self.asked = torch.from_numpy(asked).to(head.weight.device)

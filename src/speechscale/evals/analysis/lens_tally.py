@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int
 
 from speechscale.evals.analysis.lens_places import Pairs, Spoken, inside, lag_pairs, relative_pairs
-from speechscale.evals.analysis.lens_records import METRICS, RANKS, TOP, Axis, Lens, LensConfig, LensWords
+from speechscale.evals.analysis.lens_records import METRICS, RANKS, SIDES, TOP, Axis, Lens, LensConfig, LensWords
 from speechscale.records import UnitTable
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ class Tally:
         self.picture = np.zeros((3, layers, bins))
         self.picture_count = np.zeros(bins)
         lags, count = 2 * reach + 1, len(material.spoken)
-        self.lags = {side: np.zeros((count, layers, lags), np.float32) for side in ("start", "end")}
-        self.lag_count = {side: np.zeros((count, lags), np.float32) for side in ("start", "end")}
+        self.lags = {side: np.zeros((count, layers, lags), np.float32) for side in SIDES}
+        self.lag_count = {side: np.zeros((count, lags), np.float32) for side in SIDES}
         self.held: dict[int, tuple[np.ndarray, Pairs, dict[str, Pairs]]] = {}
 
     def _places(self, at: int) -> tuple[np.ndarray, Pairs, dict[str, Pairs]]:
@@ -63,7 +63,7 @@ class Tally:
         if at not in self.held:
             spoken, config = self.material.spoken[at], self.config
             pairs = relative_pairs(spoken, around=config.around, bins=config.bins)
-            lags = {side: lag_pairs(spoken, reach=self.reach, end=side == "end") for side in ("start", "end")}
+            lags = {side: lag_pairs(spoken, reach=self.reach, end=side == "end") for side in SIDES}
             self.picture_count += pairs.count(len(self.picture_count))
             for side, found in lags.items():
                 self.lag_count[side][at] = found.count(2 * self.reach + 1)
