@@ -21,6 +21,7 @@ from speechscale.evals.generation.kept import Kept
 from speechscale.evals.generation.listening import Heard, listen
 from speechscale.evals.generation.llm_judge import ChatJudge
 from speechscale.evals.generation.measures import Judged, unit_metrics, write_generation
+from speechscale.evals.generation.perplexity import TextJudge
 from speechscale.evals.generation.prompts import cut_prompt, open_prompts
 from speechscale.evals.generation.samples import Sample, Sampling, Speaker
 from speechscale.evals.generation.transcribe import Transcript
@@ -303,7 +304,7 @@ def test_nothing_is_recognized_twice(speaker: Speaker, corpus: Path, tmp_path: P
 
 
 def test_grades_and_perplexities_stand_in_the_row_of_their_sample(
-    speaker: Speaker, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    vocabulary: Vocabulary, make_model: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One continuation is silence, one grade is refused: neither may shift the rest."""
 
@@ -327,12 +328,20 @@ def test_grades_and_perplexities_stand_in_the_row_of_their_sample(
         )
         for i, text in enumerate(texts)
     ]
-    content = write_generation(
-        tmp_path, samples, heard, SkipLog(), Judged(direction="ss", span="alone", judge=judge), recipe={}, asr=None
+    lm = TextJudge(
+        model=make_model(),
+        encode=lambda said: [row.tolist() for row in vocabulary.encode_text(said).rows()],
+        start_id=vocabulary.eos_id,
+        context=256,
+        name="tiny",
     )
+    how = Judged(direction="ss", span="alone", judge=judge, lm=lm)
+    content = write_generation(tmp_path, samples, heard, SkipLog(), how, recipe={}, asr=None)
     rows = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
     assert [row["judge"]["grade"] for row in rows] == [1, None, None, 4]
     assert [row["judge"]["problem"] for row in rows] == ["", "empty", "no; later", ""]
+    assert [(row["lm"]["tokens"], row["lm"]["problem"]) for row in rows] == [(2, ""), (0, "empty"), (2, ""), (2, "")]
+    assert content["metrics"]["perplexity"]["perplexity"]["n"] == 3
     assert [row["auto_bleu_words"] for row in rows] == [0.0, None, 0.0, 0.0]
     assert (content["metrics"]["judge"]["estimate"], content["metrics"]["judge"]["n"]) == (2.5, 2)
     assert content["metrics"]["transcripts"] == {"n": 4, "empty": 1, "empty_because": {"silence": 1}}
