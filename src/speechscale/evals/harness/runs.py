@@ -27,11 +27,10 @@ Start = Literal["tokenizer", "eos"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tasks:
-    """Tasks of lm-eval with their data. tasks: by name, leaves only. groups: of those, by name. manager: lm-eval's."""
+    """Tasks of lm-eval with their data. tasks: by name, leaves only. groups: of those, by name."""
 
     tasks: Mapping[str, Any]
     groups: Mapping[str, Any]
-    manager: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +99,7 @@ def load_tasks(names: Sequence[str], include_path: Path | None = None) -> Tasks:
             raise DataError(f"task '{name}': '{twice[0]}' is among the tasks already; name it once")
         tasks |= loaded["tasks"]
         groups |= loaded["groups"]
-    return Tasks(tasks=tasks, groups=groups, manager=manager)
+    return Tasks(tasks=tasks, groups=groups)
 
 
 def text_tokenizer(vocabulary: Vocabulary, start: Start = "tokenizer") -> Any:
