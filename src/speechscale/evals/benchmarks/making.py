@@ -7,7 +7,7 @@ recordings of the source pass the same ears; only where they come from differs.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -185,6 +185,7 @@ def _licence(job: Job, speaker: str) -> str:
 def _write(job: Job, rows: Sequence[Rows], skips: SkipLog, has_audio: bool) -> Benchmark:
     """Write the folder; benchmark.json comes last."""
     items = [row.item for row in rows]
+    audio_sha256 = lines_sha256(part for row in rows for part in row.sums) if has_audio else None
     info: dict[str, Any] = {
         "recipe": job.recipe,
         "voices": job.voices,
@@ -207,22 +208,16 @@ def _write(job: Job, rows: Sequence[Rows], skips: SkipLog, has_audio: bool) -> B
             job.out / "corpus",
             (utterance for row in rows for utterance in row.utterances),
             audio_root=root,
-            info={"source": f"benchmark {job.source.facts.task}", "sha256": lines_sha256(items_sum(rows))},
+            info={"source": f"benchmark {job.source.facts.task}", "sha256": audio_sha256},
             skips=SkipLog(),
         )
         count, size, _ = files_of(root, (utterance.audio for row in rows for utterance in row.utterances))
         info["files"] = {"count": count, "bytes": size}
     write_items(job.out / "items.parquet", items)
     skips.write(job.out / "skips.jsonl")
-    audio_sha256 = lines_sha256(items_sum(rows)) if has_audio else None
     made = finish_benchmark(job.out, job.source.facts, items, audio_sha256, info)
     shutil.rmtree(job.work)
     return made
-
-
-def items_sum(rows: Sequence[Rows]) -> Iterator[dict[str, Any]]:
-    """What the checksum of the recordings is made of, in order."""
-    return (part for row in rows for part in row.sums)
 
 
 def _tidy(audio: Path, used: set[str]) -> None:
