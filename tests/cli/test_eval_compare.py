@@ -84,6 +84,10 @@ def test_compare_with_a_published_system(folders: list[Path], tmp_path: Path) ->
     assert json.loads(out.read_text(encoding="utf-8"))["rows"][0]["printed"] == pytest.approx(0.598)
     assert run("compare", folders[0], "published:SIMS 7B", "--html", tmp_path / "p.html").exit_code == 2
     assert "did you mean 'SIMS 7B'" in run("compare", folders[0], "published:SIMS 8B").output
+    other = run("compare", folders[0], "published:SIMS 7B", "--protocol", "speechscale:normalization=sum")
+    assert "speechscale:normalization=sum: 50.0, printed 59.8" in other.output
+    wrong = run("compare", folders[0], "published:SIMS 7B", "--protocol", "simz")
+    assert (wrong.exit_code, "protocol 'simz' is not known" in wrong.output) == (2, True)
 
 
 def test_tables(folders: list[Path], tmp_path: Path) -> None:

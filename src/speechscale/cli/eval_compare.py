@@ -79,11 +79,14 @@ def compare(
 def _beside(folder: Path, system: str, protocols: tuple[str, ...], out: Path | None) -> None:
     from dataclasses import asdict
 
-    from speechscale.evals.results import read_results
+    from speechscale.evals.protocols import get_protocol
+    from speechscale.evals.results import measured_under, read_results
     from speechscale.files import write_json
     from speechscale.report.eval_published import beside_published, beside_text
 
     results = read_results(folder)
+    for protocol in protocols:
+        results = measured_under(results, get_protocol(protocol))
     found = beside_published(results, system, protocols)
     click.echo(beside_text(results.name, system, found), nl=False)
     if out is not None:
