@@ -17,7 +17,7 @@ import numpy as np
 from speechscale.errors import DataError
 from speechscale.evals.choices import Choice
 from speechscale.evals.intervals import LEVEL, REPLICATES, Clusters, estimate
-from speechscale.evals.likeness import Key, Scored, join, measured_by_both, notes, shared_protocols, unlike
+from speechscale.evals.likeness import Key, Scored, join, measured_by_both, notes, shared_protocols, title_of, unlike
 from speechscale.evals.paired import PairedDifference, holm, paired_difference
 from speechscale.evals.protocols import Protocol
 
@@ -46,8 +46,7 @@ class Compared:
     @property
     def title(self) -> str:
         """Example: 'sblimp dev ss'"""
-        named = [self.benchmark, self.set if self.set != self.benchmark else "", self.direction]
-        return " ".join(filter(None, named)) + (f" ({self.tag})" if self.tag else "")
+        return title_of(self.benchmark, self.set, self.direction, self.tag)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

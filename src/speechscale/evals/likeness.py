@@ -33,6 +33,12 @@ class Scored:
 Key = tuple[str, str, str, Layout]
 
 
+def title_of(benchmark: str, set_name: str, direction: str = "", tag: str = "") -> str:
+    """What an accuracy is of, for people. Example: 'sblimp dev ss'; a set called like its benchmark is named once"""
+    named = " ".join(filter(None, (*dict.fromkeys((benchmark, set_name)), direction)))
+    return named + (f" ({tag})" if tag else "")
+
+
 @dataclass(frozen=True, slots=True)
 class Joined:
     """Items of both by benchmark, set, direction, layout and id.
@@ -141,7 +147,7 @@ def _unlike_items(a: Scored, b: Scored, joined: Joined) -> Iterator[str]:
     for side, only in ((a, joined.only_a), (b, joined.only_b)):
         for key, count in only.items():
             if key in joined.pairs:
-                yield f"{_name(key)}: {count} of {count + len(joined.pairs[key])} items only in {side.name}"
+                yield f"{title_of(*key[:3])}: {count} of {count + len(joined.pairs[key])} items only in {side.name}"
     if joined.strangers:
         shown = ", ".join(joined.strangers[:SHOWN]) + (", ..." if len(joined.strangers) > SHOWN else "")
         yield f"{len(joined.strangers)} items of another pair, phenomenon or tag ({shown})"
@@ -163,14 +169,10 @@ def notes(a: Scored, b: Scored, joined: Joined) -> list[str]:
     if changed:
         said.append("versions differ: " + ", ".join(f"{n} {ours.get(n)} against {theirs.get(n)}" for n in changed))
     for side, only in ((a, joined.only_a), (b, joined.only_b)):
-        lone = dict.fromkeys(f"{_name(key)} ({key[3]})" for key in only if key not in joined.pairs)
+        lone = dict.fromkeys(f"{title_of(*key[:3])} ({key[3]})" for key in only if key not in joined.pairs)
         if lone:
             said.append(f"only in {side.name}, not compared: {', '.join(lone)}")
     return said
-
-
-def _name(key: Key) -> str:
-    return " ".join(filter(None, [key[0], key[1] if key[1] != key[0] else "", key[2]]))
 
 
 def _brief(value: Any) -> str:

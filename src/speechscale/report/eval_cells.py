@@ -10,6 +10,8 @@ import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from speechscale.evals.likeness import title_of
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Column:
@@ -23,8 +25,7 @@ class Column:
 
     @property
     def title(self) -> str:
-        named = self.metric or " ".join(dict.fromkeys(filter(None, (self.benchmark, self.set))))
-        return named + (f" ({self.tag})" if self.tag else "")
+        return self.metric or title_of(self.benchmark, self.set, tag=self.tag)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from speechscale.evals.compare import Compared, Comparison
+from speechscale.evals.likeness import title_of
 from speechscale.files import complete_file
 from speechscale.report.eval_cells import EvalTable
 from speechscale.report.eval_formats import html_table
@@ -141,9 +142,8 @@ def _row(row: Compared) -> list[str]:
     points = f"{100 * found.estimate:+.1f}"
     if found.low is not None and found.high is not None:
         points += f" [{100 * found.low:.1f}, {100 * found.high:.1f}]"
-    name = " ".join(dict.fromkeys(filter(None, (row.benchmark, row.set)))) + (f" ({row.tag})" if row.tag else "")
     return [
-        name,
+        title_of(row.benchmark, row.set, tag=row.tag),
         DIRECTIONS.get(row.direction, row.direction),
         row.protocol,
         f"{found.n_items:,}",

@@ -13,6 +13,7 @@ from typing import Any
 
 from speechscale.errors import DataError
 from speechscale.evals.compare import beside_value
+from speechscale.evals.likeness import title_of
 from speechscale.evals.results import Results
 from speechscale.report.tokens_text import printable
 from speechscale.scaling.published_slms import SEEN, PublishedScore, Verified, published, published_system
@@ -104,8 +105,7 @@ class Beside:
     @property
     def title(self) -> str:
         """Example: 'sblimp ss'"""
-        named = " ".join(dict.fromkeys(filter(None, (self.benchmark, self.set, self.direction))))
-        return named + (f" ({self.tag})" if self.tag else "")
+        return title_of(self.benchmark, self.set, self.direction, self.tag)
 
 
 def beside_published(results: Results, system: str, protocols: Sequence[str] = ()) -> list[Beside]:
