@@ -204,6 +204,7 @@ def _link(
 def _judged(base: Link, points: Points, drawn: np.ndarray, chance: float, replicates: int, seed: int) -> Link:
     """Refuse a fit of noise; else choose the curve and word it."""
     assert base.slope is not None
+    assert base.intercept is not None
     assert base.p_slope is not None
     tested = f"{base.runs} runs, p = {base.p_slope:.2g}"
     if base.p_slope >= SLOPE_P:
@@ -216,7 +217,7 @@ def _judged(base: Link, points: Points, drawn: np.ndarray, chance: float, replic
     chosen = choose_shape(points.loss, points.accuracy, points.weights, base.runs, chance)
     grid = np.linspace(base.loss_low, base.loss_high, GRID)
     if chosen.sigmoid is None:
-        values = base.intercept.value + base.slope.value * grid if base.intercept else grid
+        values = base.intercept.value + base.slope.value * grid
         curves = drawn[:, 1:2] + drawn[:, :1] * grid
     else:
         weights = run_weights(base.runs, min(replicates, 200), seed, clusters=None)[:, points.runs]
