@@ -42,6 +42,8 @@ def test_cuervo_runs_give_the_lines_computed_from_their_law(shared, metric, inte
     assert found.r2 is not None
     assert round(found.r2, 3) == r2
     assert found.slope.excludes(0)
+    assert found.shape == "sigmoid_to_1"
+    assert 6 <= round(found.aic["linear"] - found.aic["sigmoid_to_1"]) <= 11
 
 
 def test_noise_at_chance_gets_no_line() -> None:
