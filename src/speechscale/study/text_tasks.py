@@ -102,7 +102,8 @@ def retain(
     """Compare an SLM with its TextLM on tasks of lm-eval.
 
     Args:
-        text_lm: folder of a study's run, of a model, or a name on the hub; `revision` of the latter.
+        text_lm: folder of a study's run, of a model, or a name on the hub.
+        revision: of weights on the hub; the ids compared are those of its default branch.
 
     Raises:
         DataError: see `retention`; a TextLM that gives a token another id.
