@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from speechscale.cli import cli
+from speechscale.cli.eval_generate import generate as generate_command
 from speechscale.corpus.imported import write_corpus
 from speechscale.errors import DataError, StaleStep
 from speechscale.evals.generation.generating import generate_samples
@@ -387,6 +388,20 @@ def test_what_will_fail_fails_before_anything_is_generated(
         result = CliRunner().invoke(cli, list(map(str, command)))
         assert (result.exit_code, message in result.output) == (2, True), result.output
         assert not (tmp_path / "out" / "generated.jsonl").exists()
+
+
+def test_the_command_asks_for_what_the_code_asks_for_by_default() -> None:
+    """The command names its defaults itself, so that its help needs no torch."""
+    given = {option.name: option.default for option in generate_command.params if option.name is not None}
+    named = {"order": "auto_bleu_n", "orders": "auto_bleu_mean", "judge_url": "judge", "prices": "judge_prices"}
+    default = Asked()
+    wanted = {field.name: getattr(default, field.name) for field in fields(Asked) if field.name != "sampling"}
+    wanted |= asdict(default.sampling)
+    optional = {name for name, value in wanted.items() if value is None or value is False or value == ()}
+    for name in wanted.keys() - optional:
+        assert given[named.get(name, name)] == wanted[name], name
+    assert {named.get(name, name) for name in wanted} <= given.keys()
+    assert len(wanted) - len(optional) > 10
 
 
 @pytest.mark.slow

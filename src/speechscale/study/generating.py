@@ -19,7 +19,7 @@ from speechscale.evals.generation.error_rates import has_words, require_jiwer
 from speechscale.evals.generation.generating import generate_samples, recipe, vocoder_sha256
 from speechscale.evals.generation.kept import Kept
 from speechscale.evals.generation.listening import listen
-from speechscale.evals.generation.llm_judge import MAX_TOKENS, TEMPLATE, ChatJudge
+from speechscale.evals.generation.llm_judge import KEY_ENV, MAX_TOKENS, TEMPLATE, ChatJudge
 from speechscale.evals.generation.measures import Judged, write_generation
 from speechscale.evals.generation.perplexity import Span, TextJudge, load_text_judge
 from speechscale.evals.generation.prompts import PromptSource, open_prompts
@@ -67,7 +67,7 @@ class Asked:
     judge_template: Path | None = None
     judge_max_tokens: int = MAX_TOKENS
     prices: tuple[float, float] | None = None
-    key_env: str = "SPEECHSCALE_JUDGE_KEY"
+    key_env: str = KEY_ENV
     allow_http: bool = False
     resynthesis: bool = False
     device: str = "auto"

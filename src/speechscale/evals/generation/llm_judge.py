@@ -48,6 +48,7 @@ Answer with the grade alone, in this form: \\boxed{grade}
 """
 LOWEST, HIGHEST = 1, 5
 MAX_TOKENS = 64
+KEY_ENV = "SPEECHSCALE_JUDGE_KEY"
 MAX_BYTES = 4 << 20
 FAILURES_IN_A_ROW = 8
 """After as many the server is taken to be down and no more is asked."""
@@ -151,7 +152,7 @@ class ChatJudge:
         kept: Kept,
         template: str = TEMPLATE,
         prices: tuple[float, float] | None = None,
-        key_env: str = "SPEECHSCALE_JUDGE_KEY",
+        key_env: str = KEY_ENV,
         allow_http: bool = False,
         timeout_s: float = 60.0,
         concurrency: int = 4,
