@@ -214,7 +214,7 @@ def _judged(base: Link, points: Points, drawn: np.ndarray, chance: float, replic
             return replace(base, status="at_chance", message=f"{text} ({tested})")
         text = f"a slope of zero is not rejected ({tested}): these runs do not say what a lower loss buys"
         return replace(base, status="no_slope", message=text)
-    chosen = choose_shape(points.loss, points.accuracy, points.weights, base.runs, chance)
+    chosen = choose_shape(points, chance)
     grid = np.linspace(base.loss_low, base.loss_high, GRID)
     if chosen.sigmoid is None:
         values = base.intercept.value + base.slope.value * grid

@@ -1,6 +1,6 @@
 """Curves of accuracy against loss that bend: from chance at high loss to a ceiling at low loss.
 
-Enters: losses, accuracies, weights. Leaves: the shape to draw and, where it bends, its constants.
+Enters: `Points`. Leaves: the shape to draw and, where it bends, its constants.
 The one decision worth knowing: a straight line is kept unless a sigmoid's AICc is lower by more than MARGIN; the n of
 AICc is the number of runs, since checkpoints of one run add little.
 
@@ -9,13 +9,15 @@ Source: Burnham & Anderson 2002, section 2.6 (differences of AICc below 2 tell m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
 from scipy.optimize import least_squares
 from scipy.special import expit
+
+from speechscale.scaling.weighted_lines import Points
 
 Shape = Literal["linear", "sigmoid_to_1", "sigmoid_free"]
 SHAPES: tuple[Shape, ...] = get_args(Shape)
@@ -45,9 +47,7 @@ class Chosen:
     aic: tuple[float, ...]
     sigmoid: Sigmoid | None
     said: str
-    loss: Float[np.ndarray, " points"]
-    accuracy: Float[np.ndarray, " points"]
-    weights: Float[np.ndarray, " points"]
+    points: Points
 
     def curves(
         self, counts: Float[np.ndarray, "replicates points"], grid: Float[np.ndarray, " grid"]
@@ -55,19 +55,14 @@ class Chosen:
         """The sigmoid fitted anew to each resample; `counts` says how often a point is in it."""
         assert self.sigmoid is not None
         free = self.shape == "sigmoid_free"
-        fits = [fit_sigmoid(self.loss, self.accuracy, self.weights * own, self.sigmoid, free=free) for own in counts]
+        drawn = (replace(self.points, weights=self.points.weights * own) for own in counts)
+        fits = [fit_sigmoid(points, self.sigmoid, free=free) for points in drawn]
         return np.stack([fit.at(grid) for fit in fits])
 
 
-def choose_shape(
-    loss: Float[np.ndarray, " points"],
-    accuracy: Float[np.ndarray, " points"],
-    weights: Float[np.ndarray, " points"],
-    runs: int,
-    chance: float,
-) -> Chosen:
+def choose_shape(points: Points, chance: float) -> Chosen:
     """Compare a line with a sigmoid from chance to 1 and one with a free ceiling."""
-    w = weights / weights.sum()
+    loss, accuracy, w = points.loss, points.accuracy, points.weights / points.weights.sum()
     slope, intercept = np.polyfit(loss, accuracy, 1, w=np.sqrt(w))
     top = float(min(1.0, accuracy.max() + 0.05))
     start = Sigmoid(
@@ -76,39 +71,32 @@ def choose_shape(
         ceiling=max(top, chance + 0.05),
         chance=chance,
     )
-    to_one = fit_sigmoid(loss, accuracy, w, start, free=False)
-    free = fit_sigmoid(loss, accuracy, w, start, free=True)
+    to_one = fit_sigmoid(points, start, free=False)
+    free = fit_sigmoid(points, start, free=True)
     fits = [intercept + slope * loss, to_one.at(loss), free.at(loss)]
     aic = tuple(
-        _aicc(float(w @ (accuracy - fit) ** 2), constants, runs) for fit, constants in zip(fits, (2, 2, 3), strict=True)
+        _aicc(float(w @ (accuracy - fit) ** 2), constants, points.run_count)
+        for fit, constants in zip(fits, (2, 2, 3), strict=True)
     )
     best = int(np.argmin(aic))
     if best == 0 or not aic[0] - aic[best] > MARGIN:
-        return Chosen(shape="linear", aic=aic, sigmoid=None, said="", loss=loss, accuracy=accuracy, weights=weights)
+        return Chosen(shape="linear", aic=aic, sigmoid=None, said="", points=points)
     sigmoid = (to_one, free)[best - 1]
     said = (
         f"; it bends: a sigmoid from chance {chance:g} to {'a ceiling of ' if best == 2 else ''}"
         f"{sigmoid.ceiling:.3g} fits better (AICc {aic[best]:.1f}, the line {aic[0]:.1f})"
     )
-    return Chosen(
-        shape=SHAPES[best], aic=aic, sigmoid=sigmoid, said=said, loss=loss, accuracy=accuracy, weights=weights
-    )
+    return Chosen(shape=SHAPES[best], aic=aic, sigmoid=sigmoid, said=said, points=points)
 
 
-def fit_sigmoid(
-    loss: Float[np.ndarray, " points"],
-    accuracy: Float[np.ndarray, " points"],
-    weights: Float[np.ndarray, " points"],
-    start: Sigmoid,
-    *,
-    free: bool,
-) -> Sigmoid:
+def fit_sigmoid(points: Points, start: Sigmoid, *, free: bool) -> Sigmoid:
     """Weighted least squares from a start.
 
     Args:
         free: the ceiling is fitted too, between just above chance and 1; otherwise it is 1.
     """
-    root = np.sqrt(weights / weights.sum())
+    loss, accuracy = points.loss, points.accuracy
+    root = np.sqrt(points.weights / points.weights.sum())
 
     def curve(constants: np.ndarray) -> Sigmoid:
         ceiling = float(constants[2]) if free else 1.0
