@@ -48,10 +48,15 @@ def part_links(part: Part, probes: pd.DataFrame, *, replicates: int, seed: int) 
     return entries
 
 
+def trunk_name(size: Any, seed: Any) -> str:
+    """The one run that all branches of a trunk are, within a part and an arm."""
+    return f"trunk of {size}-{seed}"
+
+
 def _of_runs(frame: pd.DataFrame) -> pd.DataFrame:
     """Finished runs with the columns that probes have; branches of one trunk are one run."""
     branched = np.isfinite(numbers(frame, "branch_from_tokens"))
-    trunk = ["trunk of " + "-".join(str(row.get(key)) for key in ("size", "seed")) for _, row in frame.iterrows()]
+    trunk = [trunk_name(row.get("size"), row.get("seed")) for _, row in frame.iterrows()]
     names = [of if is_branch else f"run {i}" for i, (of, is_branch) in enumerate(zip(trunk, branched, strict=True))]
     return frame.assign(
         run=names,

@@ -15,6 +15,7 @@ import pandas as pd
 
 from speechscale.report.page import render
 from speechscale.scaling.analysis import analyze
+from speechscale.scaling.part_links import trunk_name
 from speechscale.skips import read_skips
 from speechscale.study.part_material import flops_spent, part_material
 from speechscale.study.steps import read_record, versions, write_json
@@ -133,7 +134,7 @@ def probe_table(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
             continue
         run = record["results"]["row"]
         branch = run.get("branch_from_tokens") is not None
-        own = f"trunk of {run['size']}-{run['seed']}" if branch else name
+        own = trunk_name(run["size"], run["seed"]) if branch else name
         loss = "loss_text" if pd.isna(run.get("loss_speech_final")) else "loss_speech"
         for point in record["results"]["trajectory"]:
             if point.get("probes") and point["loss"] is not None:
