@@ -8,6 +8,7 @@ import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,10 @@ from tokenizers import processors
 from speechscale.errors import DataError, MissingExtra
 from speechscale.evals.compare import _compared
 from speechscale.evals.evaluate import evaluate
+from speechscale.evals.harness import paired_tasks
 from speechscale.evals.harness.export import export_tasks
-from speechscale.evals.harness.paired_tasks import Difference
-from speechscale.evals.harness.runs import load_tasks, run_tasks, text_tokenizer
+from speechscale.evals.harness.paired_tasks import Difference, Resampling
+from speechscale.evals.harness.runs import Ran, Tasks, load_tasks, run_tasks, text_tokenizer
 from speechscale.evals.harness.text_retention import How, Retention, retention
 from speechscale.evals.layouts import candidates
 from speechscale.evals.protocols import get_protocol
@@ -172,6 +174,37 @@ def test_an_untouched_slm_retains_everything(
     assert row(full, "rolling", "byte_perplexity").low > 0.01
     assert (rows.stamp["softmax"], full.stamp["softmax"]) == ("text rows", "full")
     assert rows.stamp["slm"]["sha256"] == full.stamp["slm"]["sha256"] != full.stamp["text_lm"]["sha256"]
+
+
+def test_a_mean_that_is_no_decision_has_the_error_of_paired_documents() -> None:
+    """Such as nats per document, over clusters where the task names them."""
+    from lm_eval.api.metrics import mean
+
+    old, change = np.random.default_rng(0).normal(3, 1, (2, 60))
+    change[1::2] = change[::2]  # Two documents of a cluster change alike, so they are one observation.
+    new = old + 0.1 * change
+
+    def ran(values: np.ndarray) -> Ran:
+        common = {"filter": "none", "metrics": ["nats"]}
+        samples = [
+            {"doc_hash": str(i), "doc": {"pair": i // 2}, "nats": value, **common}
+            for i, value in enumerate(values.tolist())
+        ]
+        return Ran(samples={"t": samples}, results={"t": {"nats,none": mean(values)}}, truncated=0)
+
+    def found(metadata: dict[str, str], count: int = 60) -> Difference:
+        config = SimpleNamespace(metadata=metadata)
+        task = SimpleNamespace(config=config, aggregation=lambda: {"nats": mean}, higher_is_better=dict)
+        tasks = Tasks(tasks={"t": task}, groups={})
+        (row,) = paired_tasks.compare(tasks, ran(old[:count]), ran(new[:count]), Resampling(replicates=4000))
+        return row
+
+    for gain, row in ((new - old, found({})), ((new - old)[::2], found({"cluster": "pair"}))):
+        se = gain.std(ddof=1) / math.sqrt(len(gain))
+        assert row.se == pytest.approx(se)
+        assert row.difference == pytest.approx(gain.mean())
+        assert (row.low, row.high) == pytest.approx((gain.mean() - 1.96 * se, gain.mean() + 1.96 * se), abs=0.15 * se)
+    assert math.isnan(found({}, count=1).se)
 
 
 def test_group_is_lm_evals_mean(models: tuple[Any, Any, Any], vocabulary: Vocabulary, folder: Path) -> None:
