@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from speechscale.align.formats import write_alignment
+from speechscale.align.formats import read_alignment, write_alignment
 from speechscale.errors import DataError
 from speechscale.evals.benchmarks.raw import Clip, RawItem, Source
 from speechscale.evals.benchmarks.readers.labelled import role_of
@@ -102,6 +102,27 @@ def test_word_times_and_stories_part_prompt_and_ending_where_the_voice_starts_it
     assert first.start_s is not None
     assert first.start_s > 2.0
     assert [word.text for word in items[0].bad_words] == f"{items[0].item.prompt} {items[0].item.bad}".split()
+
+
+def test_word_times_may_be_one_file_for_all_recordings(tmp_path: Path) -> None:
+    root = storycloze_tree(tmp_path / "s", voiced=True)
+    table, times = str(story_table(tmp_path / "test.csv")), tmp_path / "times"
+    lines = [
+        f"{file.stem} 1 {word.start_s:.6f} {(word.end_s or 0) - (word.start_s or 0):.6f} {word.text}"
+        for file in sorted(times.glob("*.TextGrid"))
+        for word in read_alignment(file)
+    ]
+    (tmp_path / "all.ctm").write_text("\n".join(lines) + "\n")
+    apart = read(sstorycloze(root, stories=table, word_times=str(times)))
+    together = read(sstorycloze(root, stories=table, word_times=str(tmp_path / "all.ctm")))
+    assert [raw.item for raw in together] == [raw.item for raw in apart]
+    for one, other in zip(together, apart, strict=True):
+        for mine, theirs in zip(one.good_words + one.bad_words, other.good_words + other.bad_words, strict=True):
+            assert (mine.text, mine.start_s) == (theirs.text, pytest.approx(theirs.start_s, abs=1e-5))
+    (tmp_path / "none").mkdir()
+    for place, message in (("gone", "no such file or folder"), ("none", "no alignment in it; align the recordings")):
+        with pytest.raises(DataError, match=rf"word_times .*{place}: {message}"):
+            sstorycloze(root, stories=table, word_times=str(tmp_path / place))
 
 
 def test_word_times_of_another_text_or_none_drop_the_item_with_its_reason(tmp_path: Path) -> None:
