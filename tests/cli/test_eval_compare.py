@@ -82,12 +82,20 @@ def test_compare_with_a_published_system(folders: list[Path], tmp_path: Path) ->
     assert "50.0, printed 59.8: -9.8 [" in done.output
     assert "interval of our side alone" in done.output
     assert json.loads(out.read_text(encoding="utf-8"))["rows"][0]["printed"] == pytest.approx(0.598)
-    assert run("compare", folders[0], "published:SIMS 7B", "--html", tmp_path / "p.html").exit_code == 2
     assert "did you mean 'SIMS 7B'" in run("compare", folders[0], "published:SIMS 8B").output
     other = run("compare", folders[0], "published:SIMS 7B", "--protocol", "speechscale:normalization=sum")
     assert "speechscale:normalization=sum: 50.0, printed 59.8" in other.output
     wrong = run("compare", folders[0], "published:SIMS 7B", "--protocol", "simz")
     assert (wrong.exit_code, "protocol 'simz' is not known" in wrong.output) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "option", [["--html", "p.html"], ["--tags"], ["--allow-unlike"], ["--seed", "0"], ["--level", "0.9"]]
+)
+def test_a_published_system_takes_no_option_of_paired_differences(folders: list[Path], option: list[str]) -> None:
+    refused = run("compare", folders[0], "published:SIMS 7B", *option)
+    assert refused.exit_code == 2
+    assert f"{option[0]} is of paired differences" in refused.output
 
 
 def test_tables(folders: list[Path], tmp_path: Path) -> None:

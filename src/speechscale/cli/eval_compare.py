@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from speechscale.evals.results import Results
 
 PUBLISHED = "published:"
+_ALSO_PUBLISHED = ("a", "b", "protocols", "out")
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -49,8 +51,7 @@ def compare(
     from speechscale.report.eval_page import comparison_page, comparison_text, write_page
 
     if b.startswith(PUBLISHED):
-        if page is not None:
-            raise click.UsageError("--html draws paired differences, which a published system does not have")
+        _refuse_paired_options()
         _beside(a, b.removeprefix(PUBLISHED), protocols, out)
         return
     left, right = (
@@ -74,6 +75,17 @@ def compare(
     if page is not None:
         write_page(page, comparison_page(found, f"{found.b} against {found.a}"))
         click.echo(f"written: {page}")
+
+
+def _refuse_paired_options() -> None:
+    """Raises click.UsageError if an option was given that a published system, known only by its figure, cannot use."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        if name not in _ALSO_PUBLISHED and context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise click.UsageError(
+                f"{parameter.opts[0]} is of paired differences, which a published system does not have; leave it out"
+            )
 
 
 def _beside(folder: Path, system: str, protocols: tuple[str, ...], out: Path | None) -> None:

@@ -22,21 +22,19 @@ class Located:
     """A model and what belongs to it.
 
     Args:
-        name: for people and results. folder: with the weights. vocabulary: where vocabulary.json lies.
+        name: for people and results. folder: with the weights and the vocabulary.
         speech_tokenizer, vocoder: their folders; None where there is none.
-        units: name of the units in the study, "" elsewhere. units_per_second: of the study's speech, None elsewhere.
+        units_per_second: of the study's speech, None elsewhere.
     """
 
     name: str
     folder: Path
-    vocabulary: Path
     speech_tokenizer: Path | None = None
     vocoder: Path | None = None
-    units: str = ""
     units_per_second: float | None = None
 
     def load_vocabulary(self) -> Vocabulary:
-        return Vocabulary.load(self.vocabulary)
+        return Vocabulary.load(self.folder)
 
     def need_tokenizer(self) -> Path:
         """The speech tokenizer's folder. Raises DataError if none is known."""
@@ -71,9 +69,7 @@ def locate(path: Path, *, tokenizer: Path | None = None, vocoder: Path | None = 
                     "by speechscale"
                 )
             named = path.parent if path.name in ("model", "best") else path
-            return Located(
-                name=named.resolve().name, folder=folder, vocabulary=folder, speech_tokenizer=tokenizer, vocoder=vocoder
-            )
+            return Located(name=named.resolve().name, folder=folder, speech_tokenizer=tokenizer, vocoder=vocoder)
     raise DataError(f"{path}: no model in it (config.json); give a run's folder, or a model's with {LOCK_FILE}")
 
 
@@ -95,10 +91,8 @@ def _study_run(path: Path, record: dict[str, Any], tokenizer: Path | None, vocod
         made = read_record(root / tokens)
         rate = None if made is None else float(made["results"]["units_per_second"])
     return Located(
-        name=path.name,
+        name=path.resolve().name,
         folder=folder,
-        vocabulary=folder,
-        units=record["results"]["row"]["units"] or "",
         units_per_second=rate,
         **found,
     )
