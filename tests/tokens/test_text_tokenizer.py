@@ -317,7 +317,10 @@ def test_hub_names_run_no_code_of_theirs(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", load)
     vocabulary = Vocabulary.from_pretrained("owner/model", 3)
     assert vocabulary.eos_id == qwen().token_to_id("<|im_end|>")
-    assert asked[0] == ("owner/model", {"trust_remote_code": False, "local_files_only": False})
+    assert asked[0] == ("owner/model", {"revision": "main", "trust_remote_code": False, "local_files_only": False})
+    asked.clear()
+    Vocabulary.from_pretrained("owner/model", 3, revision="v1")
+    assert [settings["revision"] for _, settings in asked] == ["v1", "v1"], "ids, and which of them ends documents"
 
 
 def test_typing_errors_stay_off_the_network(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,7 @@ def retain(
 
     Args:
         text_lm: folder of a study's run, of a model, or a name on the hub.
-        revision: of weights on the hub; the ids compared are those of its default branch.
+        revision: of weights and tokenizer on the hub.
 
     Raises:
         DataError: see `retention`; a TextLM that gives a token another id.
@@ -130,7 +130,7 @@ def _own_text_lm(name: str, revision: str | None, vocabulary: Vocabulary) -> Cal
         own = found.load_vocabulary()
     else:
         eos = vocabulary.spelled[vocabulary.eos_id]
-        own = Vocabulary.from_pretrained(name, 0, eos_token=eos)
+        own = Vocabulary.from_pretrained(name, 0, revision=revision, eos_token=eos)
     ids, others = (declared_ids(json.loads(v.text_json)) if v.has_text else {} for v in (vocabulary, own))
     if ids != others:
         token = next(token for token in {**others, **ids} if ids.get(token) != others.get(token))

@@ -70,18 +70,21 @@ def build_text_tokenizer(
     return tokenizer
 
 
-def load_text_tokenizer(path: Path | str) -> Tokenizer:
+def load_text_tokenizer(path: Path | str, revision: str | None = None) -> Tokenizer:
     """Load a Hugging Face tokenizer: a tokenizer.json, a folder, or OWNER/NAME of a model on the hub.
 
     A folder without tokenizer.json and a name go through transformers, which runs no code of theirs. Ids stay what the
     files say: where they have holes, placeholders fill them.
+
+    Args:
+        revision: of a name on the hub; None is its default branch.
 
     Raises:
         DataError: no such file, not a tokenizer, no fast tokenizer, or ids that cannot be kept.
     """
     file = _tokenizer_file(Path(path))
     if file is None:
-        automatic = _auto_tokenizer(str(path))
+        automatic = _auto_tokenizer(str(path), revision)
         return tokenizer_from_json(automatic.backend_tokenizer.to_str(), str(path))
     try:
         return tokenizer_from_json(file.read_text(encoding="utf-8"), str(file))
@@ -157,7 +160,7 @@ def added_token(index: int, name: str) -> dict[str, Any]:
     return {"id": index, "content": name, **flags, "special": True}
 
 
-def find_eos(tokenizer: Tokenizer, path: Path | str) -> str:
+def find_eos(tokenizer: Tokenizer, path: Path | str, revision: str | None = None) -> str:
     """The token that ends a document, from tokenizer_config.json, special_tokens_map.json or config.json.
 
     A tokenizer.json alone says it too if it has exactly one of the usual names.
@@ -166,7 +169,7 @@ def find_eos(tokenizer: Tokenizer, path: Path | str) -> str:
         DataError: nothing says it, or the named token is not in the tokenizer; the message lists candidates.
     """
     file = _tokenizer_file(Path(path))
-    eos = _auto_tokenizer(str(path)).eos_token if file is None else _configured_eos(tokenizer, file.parent)
+    eos = _auto_tokenizer(str(path), revision).eos_token if file is None else _configured_eos(tokenizer, file.parent)
     usual = [name for name in END_NAMES if tokenizer.token_to_id(name) is not None]
     if eos is None and len(usual) == 1:
         return usual[0]
@@ -236,11 +239,13 @@ def _tokenizer_file(path: Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def _auto_tokenizer(path: str) -> Any:
+def _auto_tokenizer(path: str, revision: str | None) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        found = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=Path(path).exists())
+        found = AutoTokenizer.from_pretrained(
+            path, revision=revision or "main", trust_remote_code=False, local_files_only=Path(path).exists()
+        )
     except Exception as error:  # it raises OSError, ValueError, KeyError and errors of the hub
         raise DataError(f"text tokenizer '{path}': transformers cannot load it: {error}") from error
     if getattr(found, "backend_tokenizer", None) is None:

@@ -121,6 +121,7 @@ class Vocabulary(Layout):
         path_or_name: Path | str,
         num_units: int,
         *,
+        revision: str | None = None,
         eos_token: str | None = None,
         spelling: str = DEFAULT_SPELLING,
         subwords: Subwords | None = None,
@@ -128,14 +129,14 @@ class Vocabulary(Layout):
         """The tokenizer of a Hugging Face model with units behind it; text only for 0 units.
 
         Args:
-            path_or_name: tokenizer.json, a folder, or OWNER/NAME on the hub.
+            path_or_name: tokenizer.json, a folder, or OWNER/NAME on the hub. revision: of it there.
             eos_token: the token that ends documents; None reads it from the model's files (`find_eos`).
 
         Raises:
             DataError: no tokenizer, unknown end token, or units of this spelling already in it.
         """
-        tokenizer = load_text_tokenizer(path_or_name)
-        eos_token = find_eos(tokenizer, path_or_name) if eos_token is None else eos_token
+        tokenizer = load_text_tokenizer(path_or_name, revision)
+        eos_token = find_eos(tokenizer, path_or_name, revision) if eos_token is None else eos_token
         text = cls.text_only(tokenizer, eos_token=eos_token, spelling=spelling)
         return text.with_units(num_units, subwords) if num_units or subwords else text
 
