@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from speechscale.report.downstream_figures import link_figures, link_rows, probe_figure
-from speechscale.scaling.analysis import analyze
+from speechscale.scaling.analysis.analyze import analyze
 from tests.scaling.test_part_links import table
 
 

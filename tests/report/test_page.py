@@ -12,7 +12,7 @@ import pytest
 from speechscale.report import figures
 from speechscale.report.numbers import short_count, short_flops
 from speechscale.report.page import PartMaterial, Sample, metric_table, render, run_table
-from speechscale.scaling.analysis import analyze
+from speechscale.scaling.analysis.analyze import analyze
 from speechscale.speech.audio import write_audio
 
 

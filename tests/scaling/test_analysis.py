@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 from speechscale.errors import DataError
-from speechscale.scaling.analysis import analyze
+from speechscale.scaling.analysis.analyze import analyze
+from speechscale.scaling.analysis.runs import find_metrics, split_parts, sweep_of
+from speechscale.scaling.analysis.transfer import transfer_table
 from speechscale.scaling.laws import LossLaw
-from speechscale.scaling.runs import find_metrics, split_parts, sweep_of
-from speechscale.scaling.transfer import transfer_table
 
 LAW = LossLaw(E=0.3, A=60.0, B=300.0, alpha=0.45, beta=0.45)
 TEXT_LM_FLOPS = 3e11
@@ -255,7 +255,7 @@ def test_transfer_errors_do_not_shrink_with_seeds_that_share_items() -> None:
 
 def test_the_package_needs_no_torch_and_imports_fast() -> None:
     code = (
-        "import sys, time; start = time.process_time(); import speechscale.scaling.analysis;"
+        "import sys, time; start = time.process_time(); import speechscale.scaling.analysis.analyze;"
         "print(time.process_time() - start, 'torch' in sys.modules, 'transformers' in sys.modules)"
     )
     seconds, torch, transformers = subprocess.check_output([sys.executable, "-c", code], text=True).split()

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechscale.errors import DataError
-from speechscale.scaling.compare import Multiplier, compute_multiplier, smooth_envelope
-from speechscale.scaling.envelope import Sweep, envelope, make_sweep
+from speechscale.scaling.analysis.multiplier import Multiplier, compute_multiplier, smooth_envelope
 from speechscale.scaling.laws import LossLaw
+from speechscale.scaling.optima.envelope import Sweep, envelope, make_sweep
 
 LAW = LossLaw(E=0.3, A=60.0, B=300.0, alpha=0.45, beta=0.45)
 BUDGETS = np.geomspace(1e11, 6.4e12, 4)

@@ -11,11 +11,11 @@ import pytest
 from scipy.stats import f
 
 from speechscale.errors import DataError
-from speechscale.scaling.analysis import jsonable
-from speechscale.scaling.downstream import link
+from speechscale.scaling.analysis.analyze import jsonable
 from speechscale.scaling.laws import LossLaw
-from speechscale.scaling.saturation import Sigmoid
-from speechscale.scaling.weighted_lines import drawn_lines, line, points_of, widened
+from speechscale.scaling.links.downstream import link
+from speechscale.scaling.links.saturation import Sigmoid
+from speechscale.scaling.links.weighted_lines import drawn_lines, line, points_of, widened
 
 SE = 0.02
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechscale.errors import DataError
-from speechscale.scaling.fit import Fit, fit_loss_law, log_huber, refit
+from speechscale.scaling.fitting.fit import Fit, fit_loss_law, log_huber, refit
+from speechscale.scaling.fitting.solve import make_frame, refine
 from speechscale.scaling.intervals import run_weights
 from speechscale.scaling.laws import LossLaw
-from speechscale.scaling.solve import make_frame, refine
 
 SPEECH = LossLaw(E=1.73, A=13.9, B=39.8, alpha=0.25, beta=0.24)
 

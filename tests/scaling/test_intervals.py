@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from speechscale.errors import DataError
-from speechscale.scaling.fit import fit_loss_law
-from speechscale.scaling.intervals import Estimate, bootstrap_law, estimate, residual_losses, run_weights
+from speechscale.scaling.fitting.bootstrap import bootstrap_law, residual_losses
+from speechscale.scaling.fitting.fit import fit_loss_law
+from speechscale.scaling.intervals import Estimate, estimate, run_weights
 from speechscale.scaling.laws import LossLaw
 
 TEXT = LossLaw(E=1.82, A=478.0, B=2143.0, alpha=0.347, beta=0.367)

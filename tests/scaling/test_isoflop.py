@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechscale.errors import DataError
-from speechscale.scaling.isoflop import isoflop
+from speechscale.scaling.optima.isoflop import isoflop
 
 SIZES = np.geomspace(1e6, 1e8, 5)
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechscale.errors import DataError
-from speechscale.scaling.fit import log_huber
+from speechscale.scaling.fitting.fit import log_huber
 from speechscale.scaling.laws import LossLaw
 from speechscale.scaling.published import LAWS, SIMS_ENVELOPE, SLOPES
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from speechscale.scaling.analysis import analyze
-from speechscale.scaling.part_links import links_said
+from speechscale.scaling.analysis.analyze import analyze
+from speechscale.scaling.analysis.part_links import links_said
 
 
 def table(accuracy_of_loss: float, branched: bool = False) -> pd.DataFrame:

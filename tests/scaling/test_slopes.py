@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from speechscale.errors import DataError
+from speechscale.scaling.optima.slopes import fit_power_law, metric_slope
 from speechscale.scaling.published import SIMS_ENVELOPE
-from speechscale.scaling.slopes import fit_power_law, metric_slope
 
 
 def test_sims_envelope_gives_its_published_power_laws(shared) -> None:

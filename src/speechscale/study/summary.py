@@ -14,8 +14,8 @@ from typing import Any
 import pandas as pd
 
 from speechscale.report.page import render
-from speechscale.scaling.analysis import analyze
-from speechscale.scaling.part_links import trunk_name
+from speechscale.scaling.analysis.analyze import analyze
+from speechscale.scaling.analysis.part_links import trunk_name
 from speechscale.skips import read_skips
 from speechscale.study.part_material import flops_spent, part_material
 from speechscale.study.steps import read_record, versions, write_json

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from speechscale.scaling.downstream import MIN_RUNS, VERDICTS, link
-from speechscale.scaling.runs import Part, find_metrics, numbers
+from speechscale.scaling.analysis.runs import Part, find_metrics, numbers
+from speechscale.scaling.links.downstream import MIN_RUNS, VERDICTS, link
 
 LOSS_OF = {"ss": "speech", "st": "speech", "ts": "speech", "tt": "text"}
 """Direction -> the loss its accuracy is drawn over; a crossing one has no loss of its own in every arm."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from speechscale.scaling.compare import Multiplier, show_interval
-from speechscale.scaling.isoflop import IsoFlop
-from speechscale.scaling.runs import DIRECTIONS, Part, is_true
-from speechscale.scaling.transfer import CHANCE, Transfer
+from speechscale.scaling.analysis.multiplier import Multiplier, show_interval
+from speechscale.scaling.analysis.runs import DIRECTIONS, Part, is_true
+from speechscale.scaling.analysis.transfer import CHANCE, Transfer
+from speechscale.scaling.optima.isoflop import IsoFlop
 
 FEW_HOURS = 0.05
 FEW_RUNS = 3

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from scipy.optimize import least_squares
 from scipy.special import expit
 
-from speechscale.scaling.weighted_lines import Points
+from speechscale.scaling.links.weighted_lines import Points
 
 Shape = Literal["linear", "sigmoid_to_1", "sigmoid_free"]
 SHAPES: tuple[Shape, ...] = get_args(Shape)

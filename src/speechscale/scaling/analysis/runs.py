@@ -16,7 +16,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from speechscale.errors import DataError
-from speechscale.scaling.envelope import Sweep, make_sweep
+from speechscale.scaling.optima.envelope import Sweep, make_sweep
 
 BASELINE = "textless"
 LOSSES = {"final": "loss_speech_final", "best": "loss_speech_best", "text": "loss_text_final"}

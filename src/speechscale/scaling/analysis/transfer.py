@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from speechscale.scaling.runs import Metric, Part, find_metrics, numbers
+from speechscale.scaling.analysis.runs import Metric, Part, find_metrics, numbers
 
 CHANCE = 0.5
 """Two candidates per item."""

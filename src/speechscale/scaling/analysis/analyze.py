@@ -16,16 +16,11 @@ import numpy as np
 import pandas as pd
 
 from speechscale.errors import DataError
-from speechscale.scaling.compare import Multiplier, compute_multiplier
-from speechscale.scaling.envelope import Sweep, envelope
-from speechscale.scaling.fit import MIN_RUNS, fit_loss_law
-from speechscale.scaling.intervals import LEVEL, SMALL_TABLE, bootstrap_law
-from speechscale.scaling.isoflop import IsoFlop, isoflop
-from speechscale.scaling.part_links import links_said, part_links
-from speechscale.scaling.runs import LOSSES, Part, find_metrics, numbers, split_parts, sweep_of
-from speechscale.scaling.slopes import fit_power_law, metric_slope
-from speechscale.scaling.transfer import transfer_table
-from speechscale.scaling.verdict import (
+from speechscale.scaling.analysis.multiplier import Multiplier, compute_multiplier
+from speechscale.scaling.analysis.part_links import links_said, part_links
+from speechscale.scaling.analysis.runs import LOSSES, Part, find_metrics, numbers, split_parts, sweep_of
+from speechscale.scaling.analysis.transfer import transfer_table
+from speechscale.scaling.analysis.verdict import (
     SINGLE_EPOCH_LIMIT,
     hours_of,
     limit_sentences,
@@ -34,6 +29,12 @@ from speechscale.scaling.verdict import (
     small_data_sentence,
     transfer_sentences,
 )
+from speechscale.scaling.fitting.bootstrap import SMALL_TABLE, bootstrap_law
+from speechscale.scaling.fitting.fit import MIN_RUNS, fit_loss_law
+from speechscale.scaling.intervals import LEVEL
+from speechscale.scaling.optima.envelope import Sweep, envelope
+from speechscale.scaling.optima.isoflop import IsoFlop, isoflop
+from speechscale.scaling.optima.slopes import fit_power_law, metric_slope
 
 CONVENTIONS = {
     "params": "params_total, embeddings included",

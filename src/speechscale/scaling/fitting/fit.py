@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from speechscale.errors import DataError
+from speechscale.scaling.fitting.solve import Frame, flatness, huber, log_terms, make_frame, projection_starts, refine
 from speechscale.scaling.laws import LossLaw
-from speechscale.scaling.solve import Frame, flatness, huber, log_terms, make_frame, projection_starts, refine
 
 MIN_RUNS = 6
 """One more than the five constants of the law."""

@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from speechscale.scaling.envelope import Envelope, Sweep, envelope
 from speechscale.scaling.intervals import LEVEL, Estimate, estimate
+from speechscale.scaling.optima.envelope import Envelope, Sweep, envelope
 
 LEVELS = 24  # matched losses inside the common range
 _POINTS = 12  # per segment of the smooth envelope: a tenth of a budget step

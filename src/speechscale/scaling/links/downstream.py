@@ -21,8 +21,8 @@ from scipy.special import fdtrc
 
 from speechscale.errors import DataError
 from speechscale.scaling.intervals import LEVEL, Estimate, run_weights
-from speechscale.scaling.saturation import SHAPES, Shape, Sigmoid, choose_shape
-from speechscale.scaling.weighted_lines import Points, drawn_lines, line, points_of, slope_p, widened, widening
+from speechscale.scaling.links.saturation import SHAPES, Shape, Sigmoid, choose_shape
+from speechscale.scaling.links.weighted_lines import Points, drawn_lines, line, points_of, slope_p, widened, widening
 
 MIN_RUNS = 4
 """Below, no line: two degrees of freedom are the least that tell scatter from slope."""

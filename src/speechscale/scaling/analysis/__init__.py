@@ -1,0 +1,1 @@
+"""Runs of our own studies: parts, arms, multipliers, transfer, verdict."""

@@ -1,0 +1,1 @@
+"""Named warnings about a table or a fit."""

@@ -1,0 +1,1 @@
+"""Two arms or tables against each other."""

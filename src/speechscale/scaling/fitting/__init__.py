@@ -1,0 +1,1 @@
+"""From runs to the constants of a law: starts, refinement, bootstrap, profiles, every form of law."""

@@ -1,0 +1,1 @@
+"""From loss or compute to a metric."""

@@ -1,0 +1,1 @@
+"""Best sizes and lowest losses of budgets, and power laws of compute."""

@@ -1,0 +1,1 @@
+"""Plans for a budget, and power before it is spent."""

@@ -1,0 +1,1 @@
+"""Any table of runs, read and checked."""
