@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from speechscale.errors import DataError
 from speechscale.scaling.fitting.fit import Fit, fit_loss_law, log_huber, refit
-from speechscale.scaling.fitting.solve import make_frame, refine
+from speechscale.scaling.fitting.newton import refine
+from speechscale.scaling.fitting.solve import SumModel, make_frame
 from speechscale.scaling.intervals import run_weights
 from speechscale.scaling.laws import LossLaw
 
@@ -146,7 +147,7 @@ def test_refinement_ends_where_the_gradient_vanishes() -> None:
             moved[axis] += step
             law = frame.law(moved)
             assert log_huber(law, N, D, loss) >= fit.objective * (1 - 1e-9)
-    again, objective, converged = refine(fit.theta[None].copy(), frame, y, w, 1e-3)
+    again, objective, converged = refine(fit.theta[None].copy(), SumModel(frame), y, w, 1e-3)
     assert converged[0]
     assert objective[0] == pytest.approx(fit.objective, rel=1e-9)
     assert again[0] == pytest.approx(fit.theta, abs=1e-4)

@@ -222,7 +222,7 @@ def _law(part: Part, arm: str, loss: str, replicates: int, seed: int) -> dict[st
         "status": "not_identified" if fit.at_bounds else "fitted",
         "constants": {name: asdict(value) for name, value in boot.constants().items()},
         "objective": fit.objective,
-        "delta": fit.delta,
+        "delta": fit.minimized.delta,
         "residual_sd": fit.residual_sd,
         "starts_agree": f"{fit.starts_agree} of {len(fit.start_objectives)}",
         "second_basin": fit.second_basin,

@@ -1,8 +1,8 @@
-"""Minimise the log-Huber sum of L(N, D) for many tables at once: a global start, then damped Newton.
+"""L(N, D) = E + A/N^alpha + B/D^beta as a model to be solved: a global start, exact derivatives.
 
-Enters: a `Frame` (centred logarithms), log losses and run weights of each replicate. Leaves: parameter vectors theta.
+Enters: N, D and losses of a table. Leaves: a `Frame` (centred logarithms), starts, a `SumModel` for `newton`.
 The one decision worth knowing: all sums over runs are matrix products over the batch, so a thousand replicates cost
-about as much as a hundred single fits; no replicate ever loops in Python.
+about as much as a hundred single fits.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
+from speechscale.scaling.fitting.newton import huber
 from speechscale.scaling.laws import LossLaw
 
 EXPONENTS = (0.01, 3.0)
@@ -44,70 +45,6 @@ class Frame:
         return LossLaw(E=np.exp(e), A=A, B=B, alpha=alpha, beta=beta)
 
 
-def refine(
-    theta: Float[np.ndarray, "replicates 5"],
-    frame: Frame,
-    y: Float[np.ndarray, "replicates runs"],
-    w: Float[np.ndarray, "replicates runs"],
-    delta: float,
-    *,
-    steps: int = 80,
-) -> tuple[Float[np.ndarray, "replicates 5"], Float[np.ndarray, " replicates"], Bool[np.ndarray, " replicates"]]:
-    """Run damped Newton on each replicate until a further step promises less than 1e-10 of the objective.
-
-    The step solves (H + damping * M) s = -g with the exact Hessian H of the smooth part and the Huber majoriser M, a
-    trust region that does not depend on the units of the parameters.
-    """
-    theta = np.clip(theta, frame.low, frame.high)
-    objective = _objective(theta, frame, y, w, delta)
-    converged = np.zeros(len(theta), bool)
-    damping = np.full(len(theta), 1e-3)
-    floor = 1e-18 * w.sum(axis=1)  # residuals of 1e-9: an exact table has no relative decrease left
-    live = np.arange(len(theta))
-    gradient, hessian, major = _derivatives(theta, frame, y, w, delta)
-    for _ in range(steps):
-        now = theta[live]
-        step, gain = _newton_step(now, gradient, hessian, major, damping[live], frame)
-        # A step along which the model does not fall (gain <= 0) has indefinite curvature: damp more, do not stop.
-        tiny = (gain >= 0) & (gain < 1e-10 * objective[live] + floor[live]) & (damping[live] <= 1.0)
-        trial = np.clip(now + step, frame.low, frame.high)
-        value = _objective(trial, frame, y[live], w[live], delta)
-        accepted = (gain > 0) & (value <= objective[live])
-        ratio = (objective[live] - value) / np.where(gain > 0, gain, 1.0)
-        factor = np.where(accepted & (ratio > 0.7), 0.1, np.where(accepted & (ratio > 0.2), 1.0, 6.0))
-        damping[live] = np.clip(damping[live] * factor, 1e-9, 1e12)
-        theta[live[accepted]], objective[live[accepted]] = trial[accepted], value[accepted]
-        converged[live[tiny]] = True
-        stay = ~tiny & (damping[live] < 1e12)
-        moved = accepted[stay]
-        live = live[stay]
-        if len(live) == 0:
-            break
-        gradient, hessian, major = gradient[stay], hessian[stay], major[stay]
-        if moved.any():
-            rows = live[moved]
-            gradient[moved], hessian[moved], major[moved] = _derivatives(theta[rows], frame, y[rows], w[rows], delta)
-    return theta, objective, converged
-
-
-def _newton_step(
-    theta: np.ndarray, gradient: np.ndarray, hessian: np.ndarray, major: np.ndarray, damping: np.ndarray, frame: Frame
-) -> tuple[Float[np.ndarray, "replicates 5"], Float[np.ndarray, " replicates"]]:
-    """Solve for the step and the decrease its model promises; parameters pushed into the box wall stay put."""
-    blocked = ((theta <= frame.low) & (gradient > 0)) | ((theta >= frame.high) & (gradient < 0))
-    system = hessian + damping[:, None, None] * major
-    system = np.where(blocked[:, :, None] | blocked[:, None, :], 0.0, system)
-    index = np.arange(5)
-    # The floor keeps the system regular where a term has vanished and no run feels its parameters.
-    floor = 1e-12 * major[:, index, index].max(axis=1)[:, None] + 1e-300
-    system[:, index, index] += np.where(blocked, 1.0, floor)
-    free = np.where(blocked, 0.0, gradient)
-    step = -np.linalg.solve(system, free[:, :, None])[:, :, 0]
-    step = np.clip(step, -2.0, 2.0)
-    curvature = np.einsum("ri,rij,rj->r", step, hessian, step)
-    return step, -(free * step).sum(axis=1) - 0.5 * curvature
-
-
 def log_terms(theta: np.ndarray, frame: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return log L and the shares of the three terms (A, B, E), each (replicates, runs)."""
     a, alpha, b, beta, e = theta.T[:, :, None]
@@ -118,46 +55,61 @@ def log_terms(theta: np.ndarray, frame: Frame) -> tuple[np.ndarray, np.ndarray, 
     return np.log(total), term_a / total, term_b / total, term_e / total
 
 
-def huber(residual: np.ndarray, delta: float) -> np.ndarray:
-    size = np.abs(residual)
-    inner = np.minimum(size, delta)
-    return inner * (size - 0.5 * inner)
+@dataclass(frozen=True, slots=True)
+class SumModel:
+    """The law on one table. raw: residuals are of the loss itself, in nats, not of its logarithm."""
 
+    frame: Frame
+    raw: bool = False
 
-def _objective(theta: np.ndarray, frame: Frame, y: np.ndarray, w: np.ndarray, delta: float) -> np.ndarray:
-    return (w * huber(y - log_terms(theta, frame)[0], delta)).sum(axis=1)
+    @property
+    def low(self) -> Float[np.ndarray, " 5"]:
+        return self.frame.low
 
+    @property
+    def high(self) -> Float[np.ndarray, " 5"]:
+        return self.frame.high
 
-def _derivatives(
-    theta: np.ndarray, frame: Frame, y: np.ndarray, w: np.ndarray, delta: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return gradient (R, 5), exact Hessian (R, 5, 5) and Huber majoriser (R, 5, 5) of the objective.
+    def objective(self, theta: np.ndarray, y: np.ndarray, w: np.ndarray, delta: float) -> np.ndarray:
+        """Weighted sum of Huber losses, one per replicate."""
+        law = log_terms(theta, self.frame)[0]
+        return (w * huber(y - (np.exp(law) if self.raw else law), delta)).sum(axis=1)
 
-    log L is a log-sum-exp of terms linear in theta, so its second derivative is sum_k p_k u_k u_k' - J J'.
-    """
-    log_law, p_a, p_b, p_e = log_terms(theta, frame)
-    residual = y - log_law
-    size = np.abs(residual)
-    slope = w * np.clip(residual, -delta, delta)
-    inside = w * (size < delta)
-    n, d = frame.log_params, frame.log_tokens
-    pa, pb, pe = slope * p_a, slope * p_b, slope * p_e
-    grams_a = pa @ np.stack([np.ones_like(n), -n, n * n], axis=1)  # (R, 3)
-    grams_b = pb @ np.stack([np.ones_like(d), -d, d * d], axis=1)
-    sum_e = pe.sum(axis=1)
-    gradient = -np.stack([grams_a[:, 0], grams_a[:, 1], grams_b[:, 0], grams_b[:, 1], sum_e], axis=1)
-    hessian = _gram(inside + slope, p_a, p_b, p_e, frame)
-    hessian[:, 0, 0] -= grams_a[:, 0]
-    hessian[:, 0, 1] -= grams_a[:, 1]
-    hessian[:, 1, 0] -= grams_a[:, 1]
-    hessian[:, 1, 1] -= grams_a[:, 2]
-    hessian[:, 2, 2] -= grams_b[:, 0]
-    hessian[:, 2, 3] -= grams_b[:, 1]
-    hessian[:, 3, 2] -= grams_b[:, 1]
-    hessian[:, 3, 3] -= grams_b[:, 2]
-    hessian[:, 4, 4] -= sum_e
-    major = _gram(w * np.minimum(1.0, delta / np.maximum(size, 1e-300)), p_a, p_b, p_e, frame)
-    return gradient, hessian, major
+    def derivatives(
+        self, theta: np.ndarray, y: np.ndarray, w: np.ndarray, delta: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Gradient (R, 5), exact Hessian (R, 5, 5) and Huber majoriser (R, 5, 5) of the objective.
+
+        log L is a log-sum-exp of terms linear in theta: its second derivative is sum_k p_k u_k u_k' - J J', that of L
+        itself L sum_k p_k u_k u_k'.
+        """
+        frame = self.frame
+        law, p_a, p_b, p_e = log_terms(theta, frame)
+        scale = np.exp(law) if self.raw else 1.0
+        residual = y - (scale if self.raw else law)
+        size = np.abs(residual)
+        slope = w * np.clip(residual, -delta, delta)
+        inside = w * (size < delta) * scale**2
+        curved = inside if self.raw else inside + slope
+        slope = slope * scale
+        n, d = frame.log_params, frame.log_tokens
+        pa, pb, pe = slope * p_a, slope * p_b, slope * p_e
+        grams_a = pa @ np.stack([np.ones_like(n), -n, n * n], axis=1)  # (R, 3)
+        grams_b = pb @ np.stack([np.ones_like(d), -d, d * d], axis=1)
+        sum_e = pe.sum(axis=1)
+        gradient = -np.stack([grams_a[:, 0], grams_a[:, 1], grams_b[:, 0], grams_b[:, 1], sum_e], axis=1)
+        hessian = _gram(curved, p_a, p_b, p_e, frame)
+        hessian[:, 0, 0] -= grams_a[:, 0]
+        hessian[:, 0, 1] -= grams_a[:, 1]
+        hessian[:, 1, 0] -= grams_a[:, 1]
+        hessian[:, 1, 1] -= grams_a[:, 2]
+        hessian[:, 2, 2] -= grams_b[:, 0]
+        hessian[:, 2, 3] -= grams_b[:, 1]
+        hessian[:, 3, 2] -= grams_b[:, 1]
+        hessian[:, 3, 3] -= grams_b[:, 2]
+        hessian[:, 4, 4] -= sum_e
+        weights = w * np.minimum(1.0, delta / np.maximum(size, 1e-300)) * scale**2
+        return gradient, hessian, _gram(weights, p_a, p_b, p_e, frame)
 
 
 def _gram(q: np.ndarray, p_a: np.ndarray, p_b: np.ndarray, p_e: np.ndarray, frame: Frame) -> np.ndarray:

@@ -84,8 +84,9 @@ class RunTable:
 
     def __post_init__(self) -> None:
         rows = len(self.params)
-        columns = {"tokens": self.tokens, "flops": self.flops, "loss": self.loss, "groups": self.groups}
-        for name, values in {**columns, **self.metrics, **self.extras}.items():
+        columns: dict[str, Any] = {"tokens": self.tokens, "flops": self.flops, "loss": self.loss, "groups": self.groups}
+        extras = {str(role): values for role, values in self.extras.items()}
+        for name, values in {**columns, **self.metrics, **extras}.items():
             if values is not None and len(values) != rows:
                 raise DataError(f"table {self.name}: {len(values)} entries of {name} for {rows} runs: need one each")
 
