@@ -47,7 +47,7 @@ class Objective:
 
     @property
     def stages(self) -> tuple[float, ...]:
-        """Huber thresholds of ever harder problems, the wanted one last; absolute values are the limit of small ones."""
+        """Huber thresholds, the wanted one last; absolute values are the limit of small ones."""
         if self.kind.endswith("mse"):
             return (_QUADRATIC,)
         if self.kind == "lad":
@@ -56,7 +56,7 @@ class Objective:
 
     @property
     def unit(self) -> float:
-        """What the solver's sum must be divided by: a Huber loss with a tiny threshold is that much times |residual|."""
+        """What the solver's sum is divided by: a Huber loss of a tiny threshold is that much times |residual|."""
         return _ABSOLUTE if self.kind == "lad" else 1.0
 
     def of_residuals(self, residual: Float[np.ndarray, "*runs"]) -> Float[np.ndarray, "*runs"]:
