@@ -1,1 +1,1 @@
-"""Two arms or tables against each other."""
+"""Two arms or tables against each other: exponents, compute multipliers, metrics, and what follows in sentences."""

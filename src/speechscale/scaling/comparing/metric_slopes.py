@@ -1,0 +1,163 @@
+"""How a metric's best runs move with compute, with replicates that pick the best runs anew.
+
+Enters: compute and metric of the runs of one arm. Leaves: `MetricExponent` (power law, its exponent, replicates).
+The one decision worth knowing: with budgets the best run of each is taken, without them the runs that set a new
+record as compute grows (the running-maximum envelope); resampling runs and picking anew keeps the luck of picking
+inside the interval.
+
+Source: Cuervo & Marxer 2024, equation 7 (Q ~ C^gamma, through the runs of the envelope).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float
+
+from speechscale.errors import DataError
+from speechscale.scaling.intervals import Estimate, estimate, run_weights
+from speechscale.scaling.laws import PowerLaw
+from speechscale.scaling.tables.run_table import RunTable
+
+SAME_BUDGET = 0.05
+"""Log compute below which two runs belong to one budget, where the table names none."""
+RUNS_PER_BUDGET = 3.0
+"""Mean number of runs that makes equal computes a budget to pick the best of."""
+FEW_POINTS = 8
+"""Below this many points, each of one run, resampling runs leaves too few; residuals are drawn instead."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricExponent:
+    """metric = k C^gamma through the best runs.
+
+    Args:
+        flops, values: the points. selection: how they were picked. replicates: laws of the resamples; NaN where a
+            resample holds fewer than three computes (counted in `lost`).
+    """
+
+    name: str
+    metric: str
+    law: PowerLaw
+    gamma: Estimate
+    flops: tuple[float, ...]
+    values: tuple[float, ...]
+    selection: str
+    lost: float
+    replicates: PowerLaw = field(repr=False)
+
+
+def budgets_of(table: RunTable) -> Float[np.ndarray, " runs"] | None:
+    """Name the budget of each run (its mean C), None where the runs do not come in budgets.
+
+    `budget_flops` where the table has it for every run, else runs whose compute differs by less than 5 %.
+    """
+    named = table.numbers("budget_flops")
+    if np.all(np.isfinite(named)):
+        return named
+    order = np.argsort(table.flops, kind="stable")
+    logs = np.log(table.flops[order])
+    group = np.concatenate([[0], np.cumsum(np.diff(logs) > SAME_BUDGET)])
+    if len(table) < RUNS_PER_BUDGET * (group[-1] + 1):
+        return None
+    labels = np.empty(len(table))
+    labels[order] = np.exp(np.bincount(group, logs) / np.bincount(group))[group]
+    return labels
+
+
+def metric_exponent(table: RunTable, metric: str, *, replicates: int = 2000, seed: int = 0) -> MetricExponent:
+    """Fit metric ~ C^gamma through the best runs of an arm, with an interval by resampled runs.
+
+    Example: metric_exponent(cuervo_runs, "tstorycloze").gamma.value -> 0.0252
+
+    Raises:
+        DataError: the metric is not in the table, or its best runs lie at fewer than three computes.
+    """
+    if metric not in table.metrics:
+        raise DataError(f"table {table.name}: no metric '{metric}'; it has {', '.join(table.metrics) or 'none'}")
+    scored = table.subset(np.isfinite(table.metrics[metric]) & (table.metrics[metric] > 0))
+    if not len(scored):
+        raise DataError(f"table {table.name}: no run has a {metric} above 0")
+    budgets = budgets_of(scored)
+    order = np.argsort(scored.flops, kind="stable")
+    C, y = scored.flops[order], scored.metrics[metric][order]
+    if budgets is None:
+        selection = "runs that set a record as compute grows"
+        values, counts = _records(y, np.ones((1, len(y)), int))
+    else:
+        selection = "best run of each budget"
+        C, values, counts = _best(budgets[order], y, np.ones((1, len(y)), int))
+    points = counts[0] > 0
+    if len(np.unique(C[points])) < 3:
+        raise DataError(
+            f"table {table.name}: the best {metric} lies at {len(np.unique(C[points]))} compute(s); a slope needs 3"
+        )
+    from speechscale.scaling.optima.slopes import fit_power_law  # scipy.special
+
+    law = fit_power_law(C[points], values[0, points]).law
+    if budgets is not None and points.sum() == len(y) and len(y) < FEW_POINTS:
+        drawn, method = _residual_laws(C, values[0], law, replicates, seed), "residuals"
+    else:
+        weights = run_weights(len(y), replicates, seed)
+        if budgets is None:
+            values_drawn, counts = _records(y, weights)
+        else:
+            _, values_drawn, counts = _best(budgets[order], y, weights)
+        drawn, method = _weighted_laws(C, values_drawn, counts), "runs"
+    known = np.isfinite(drawn.gamma)
+    text = f"{replicates} bootstrap replicates by {method} ({selection}), percentiles"
+    if known.sum() < 20:
+        gamma = Estimate(value=float(law.gamma), low=None, high=None, method="no interval: resamples hold too few runs")
+    else:
+        gamma = estimate(float(law.gamma), drawn.gamma[known], method=text)
+    return MetricExponent(
+        name=table.name,
+        metric=metric,
+        law=law,
+        gamma=gamma,
+        flops=tuple(map(float, C[points])),
+        values=tuple(map(float, values[0, points])),
+        selection=selection,
+        lost=float(1 - known.mean()),
+        replicates=drawn,
+    )
+
+
+def _records(y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (replicates, runs) values and 0/1 counts: drawn runs that beat every drawn run before them."""
+    seen = np.where(weights > 0, y, -np.inf)
+    best_before = np.maximum.accumulate(
+        np.concatenate([np.full((len(seen), 1), -np.inf), seen[:, :-1]], axis=1), axis=1
+    )
+    return np.broadcast_to(y, seen.shape), (seen > best_before).astype(float)
+
+
+def _best(budgets: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return budgets, the best drawn run of each, and how often the budget was drawn (1 on average)."""
+    names = np.unique(budgets)
+    groups = [np.flatnonzero(budgets == name) for name in names]
+    values = np.stack([np.where(weights[:, rows] > 0, y[rows], -np.inf).max(axis=1) for rows in groups], axis=1)
+    counts = np.stack([weights[:, rows].mean(axis=1) for rows in groups], axis=1)
+    return names, np.where(counts > 0, values, 1.0), counts
+
+
+def _weighted_laws(C: np.ndarray, values: np.ndarray, counts: np.ndarray) -> PowerLaw:
+    """Fit a power law per replicate; NaN with fewer than three computes."""
+    x, y = np.log(C) - np.log(C).mean(), np.log(values)
+    total, sx = counts.sum(axis=1), counts @ x
+    sxx, sy, sxy = counts @ (x * x), (counts * y).sum(axis=1), (counts * y * x).sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        gamma = (total * sxy - sx * sy) / (total * sxx - sx**2)
+        log_k = (sy - gamma * sx) / total - gamma * np.log(C).mean()
+        few = (counts > 0).sum(axis=1) < 3
+        return PowerLaw(k=np.where(few, np.nan, np.exp(log_k)), gamma=np.where(few, np.nan, gamma))
+
+
+def _residual_laws(C: np.ndarray, values: np.ndarray, law: PowerLaw, replicates: int, seed: int) -> PowerLaw:
+    """Fit power laws to the points redrawn around the law, widened for the two constants it used."""
+    rng = np.random.default_rng(seed)
+    fitted = np.log(law.predict(C))
+    residuals = (np.log(values) - fitted) * np.sqrt(len(C) / (len(C) - 2))
+    drawn = np.exp(fitted + rng.choice(residuals, size=(replicates, len(C))))
+    return _weighted_laws(C, drawn, np.ones_like(drawn))
