@@ -118,10 +118,7 @@ def _sentences(ratio: Estimate, text_said: str, speech_said: str, text: Estimate
 
 
 def _power(decades: float) -> str:
-    return (
-        "unboundedly many"
-        if not np.isfinite(decades)
-        else f"{10**decades:,.3g}"
-        if decades < 6
-        else f"10^{decades:.3g}"
-    )
+    """Word 10^decades. Example: 3.14 -> "1,380" """
+    if not np.isfinite(decades):
+        return "unboundedly many"
+    return f"{float(f'{10**decades:.3g}'):,.6g}" if decades < 6 else f"10^{decades:.3g}"

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from speechscale.errors import DataError
 from speechscale.scaling.fitting.fit import Fit
-from speechscale.scaling.fitting.newton import descend, refine
+from speechscale.scaling.fitting.newton import Model, Objective, descend, refine
 from speechscale.scaling.fitting.solve import SumModel
 from speechscale.scaling.laws import LossLaw
 
@@ -174,7 +174,6 @@ def _null_statistics(
 ) -> tuple[Float[np.ndarray, " replicates"], float]:
     """Return the relative reduction in each null world, and in how many of them all fits converged."""
     minimized, cut = a.minimized, a.runs
-    delta = minimized.stages[-1]
     y = np.concatenate(logs, axis=1)
     y = np.exp(y) if minimized.raw else y
     statistics, done = np.empty(len(y)), np.zeros(len(y), bool)
@@ -183,13 +182,22 @@ def _null_statistics(
         rows = y[part]
         w = np.ones_like(rows)
         start = np.tile(theta, (len(rows), 1))
-        together, shared, done[part] = refine(start, model, rows, w, delta)
+        together, shared, done[part] = _solve(start, model, rows, w, minimized)
         own = np.zeros(len(rows))
         halves = (slice(0, cut), slice(cut, None))
         for fit, at, half in zip((a, b), _PLACES, halves, strict=True):
             # From the shared optimum, which is a point of the larger model too: the reduction is never negative.
-            _, value, converged = refine(together[:, at], fit.model, rows[:, half], w[:, half], delta)
+            _, value, converged = _solve(together[:, at], fit.model, rows[:, half], w[:, half], minimized)
             own += value
             done[part] &= converged
         statistics[part] = np.maximum(0.0, shared - own) / np.maximum(own, 1e-300)
     return statistics, float(done.mean())
+
+
+def _solve(
+    theta: np.ndarray, model: Model, y: np.ndarray, w: np.ndarray, minimized: Objective
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Refine from a good start; absolute values have kinks and need the whole way through easier problems."""
+    if minimized.kind == "lad":
+        return descend(theta, model, y, w, minimized)
+    return refine(theta, model, y, w, minimized.stages[-1])
