@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechscale.errors import DataError
-from speechscale.scaling.comparing.compare_runs import Comparison, compare_runs
+from speechscale.scaling.comparing.compare_runs import compare_runs
+from speechscale.scaling.comparing.comparison import Comparison
 from speechscale.scaling.comparing.reach import kappa, log_compute, log_params, log_prefactor, text_lm_flops
 from speechscale.scaling.comparing.sentences import comparison_text
 from speechscale.scaling.laws import LossLaw
@@ -277,6 +278,21 @@ def test_tables_with_metrics_only_are_compared_by_metrics() -> None:
     assert "for the same acc" in found.sentence
     with pytest.raises(DataError, match="cannot be compared"):
         compare_runs(*(run_table(t.params, t.tokens) for t in tables), replicates=200)
+
+
+def test_tables_too_small_for_a_law_keep_their_envelopes() -> None:
+    """One size per budget, tokens a fixed multiple of parameters: no law, but measured losses at measured compute."""
+    C = np.geomspace(1e18, 1e20, 6)
+    extras = {"budget_flops": C, "loss_se": np.full(6, 0.001)}
+    one, two = (
+        run_table(law.optimum(C).params_opt, law.optimum(C).tokens_opt, law.loss_at(C), name=name, extras=extras)
+        for name, law in (("A", LossLaw(E=1.7, A=14, B=40, alpha=0.25, beta=0.25)), ("B", SPEECH))
+    )
+    found = compare_runs(one, two, replicates=200)
+    assert found.fits is None
+    assert "tokens per parameter" in found.refused[0]
+    assert found.envelope.value.value > 1
+    assert "by the measured envelopes, B needs" in found.sentence
 
 
 def test_runs_without_budgets_are_resampled_by_run_and_size() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from speechscale.errors import DataError
-from speechscale.scaling.intervals import Estimate, estimate, run_weights
+from speechscale.scaling.intervals import LEVEL, Estimate, estimate, run_weights
 from speechscale.scaling.laws import PowerLaw
 from speechscale.scaling.tables.run_table import RunTable
 
@@ -105,8 +105,11 @@ def metric_exponent(table: RunTable, metric: str, *, replicates: int = 2000, see
         else:
             _, values_drawn, counts = _best(budgets[order], y, weights)
         drawn, method = _weighted_laws(C, values_drawn, counts), "runs"
+    if budgets is None or method == "residuals":
+        drawn, factor = _widened(law, drawn, int(points.sum()), method)
+        method += f", widened x{factor:.2f} for few points"
     known = np.isfinite(drawn.gamma)
-    text = f"{replicates} bootstrap replicates by {method} ({selection}), percentiles"
+    text = f"{replicates} bootstrap replicates by {method}; {selection}; percentiles"
     if known.sum() < 20:
         gamma = Estimate(value=float(law.gamma), low=None, high=None, method="no interval: resamples hold too few runs")
     else:
@@ -161,3 +164,18 @@ def _residual_laws(C: np.ndarray, values: np.ndarray, law: PowerLaw, replicates:
     residuals = (np.log(values) - fitted) * np.sqrt(len(C) / (len(C) - 2))
     drawn = np.exp(fitted + rng.choice(residuals, size=(replicates, len(C))))
     return _weighted_laws(C, drawn, np.ones_like(drawn))
+
+
+def _widened(law: PowerLaw, drawn: PowerLaw, points: int, method: str) -> tuple[PowerLaw, float]:
+    """Stretch replicates about the point fit: percentiles of few points of one run each are too narrow.
+
+    The factor is Student's quantile over the normal one, and for resampled runs also sqrt(n / (n - 2)).
+    """
+    from scipy.special import stdtrit
+
+    factor = float(stdtrit(max(1, points - 2), 0.5 + LEVEL / 2) / stdtrit(np.inf, 0.5 + LEVEL / 2))
+    if method == "runs":
+        factor *= float(np.sqrt(points / max(1, points - 2)))
+    with np.errstate(over="ignore"):
+        k = np.exp(np.log(law.k) + factor * (np.log(drawn.k) - np.log(law.k)))
+    return PowerLaw(k=k, gamma=law.gamma + factor * (np.asarray(drawn.gamma) - law.gamma)), factor

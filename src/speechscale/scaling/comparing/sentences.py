@@ -16,7 +16,7 @@ from speechscale.scaling.comparing.metric_comparison import MetricComparison
 from speechscale.scaling.intervals import Estimate
 
 if TYPE_CHECKING:
-    from speechscale.scaling.comparing.compare_runs import Comparison
+    from speechscale.scaling.comparing.comparison import Comparison
 
 
 def answer(found: Comparison) -> str:
@@ -26,6 +26,8 @@ def answer(found: Comparison) -> str:
         parts.append(multiplier_sentence(found.multiplier))
         if found.charged is not None:
             parts.append(f"with the TextLM's training charged {_factor(found.charged.value)} times")
+    elif found.envelope is not None and found.envelope.status != "too_few_points":
+        parts.append(f"by the measured envelopes, {found.envelope.message}")
     elif found.metrics and found.metrics[0].multiplier is not None:
         parts.append(metric_sentence(found, found.metrics[0]))
     elif found.fits is None:
