@@ -23,7 +23,7 @@ from speechscale.scaling.laws import LossLaw
 MIN_RUNS = 6
 """One more than the five constants of the law."""
 _NAMES = ("A", "alpha", "B", "beta", "E")
-_CHUNK = 128  # replicates per batch: the working set of a batch stays in the processor's cache
+_CHUNK = 30_000  # runs times replicates of a batch: its working set stays in the processor's cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,14 +164,15 @@ def refit(
     objective = np.empty(count)
     converged = np.zeros(count, bool)
     last = fit.minimized.stages[-1]
-    for first in range(0, count, _CHUNK):
-        part = slice(first, first + _CHUNK)
+    batch = max(1, min(128, _CHUNK // fit.runs))
+    for first in range(0, count, batch):
+        part = slice(first, first + batch)
         theta[part], objective[part], converged[part] = refine(theta[part], fit.model, y[part], w[part], last)
     # A warm start can end in a worse basin. Replicates that stopped short or lie far above the rest are solved again
     # through easier problems (a wide Huber is nearly quadratic) and keep the better end.
     doubtful = np.flatnonzero(~converged | (objective > np.median(objective) * 1.6) | thorough)
-    for first in range(0, len(doubtful), _CHUNK):
-        rows = doubtful[first : first + _CHUNK]
+    for first in range(0, len(doubtful), batch):
+        rows = doubtful[first : first + batch]
         again, value, done = descend(np.tile(fit.theta, (len(rows), 1)), fit.model, y[rows], w[rows], fit.minimized)
         better = (value < objective[rows]) | (done & ~converged[rows] & (value <= objective[rows] * (1 + 1e-6)))
         theta[rows[better]], objective[rows[better]] = again[better], value[better]

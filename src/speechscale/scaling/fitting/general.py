@@ -1,0 +1,362 @@
+"""Fit any form of law: best starts of its grid, damped Gauss-Newton, many replicates at once.
+
+Enters: columns and losses of runs, the name of a form. Leaves: `FormFit`, `FormBootstrap`.
+The one decision worth knowing: derivatives are central differences of the form's one formula, so no form can have a
+wrong gradient; runs outside the Huber threshold pull but do not curve, as in `solve`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from speechscale.errors import DataError
+from speechscale.scaling.fitting.columns import Columns, Form, Theta
+from speechscale.scaling.fitting.forms import FORMS
+from speechscale.scaling.fitting.newton import Kind, Objective, descend, huber, refine
+from speechscale.scaling.intervals import Estimate, estimate, run_weights
+from speechscale.scaling.laws import LossLaw
+from speechscale.settings import nearest
+
+_STEP = 1e-5  # of central differences: errors near 1e-10 of a term
+_CHUNK = 10_000  # runs times replicates of a batch
+_FAR = 50.0  # a log loss that no run has
+_MOST_STEPS = 120
+_ENDS = 4  # optima of the point fit that every replicate is solved from
+
+
+@dataclass(frozen=True, slots=True)
+class FormModel:
+    """A form on one table, for `newton`. raw: residuals are of the loss itself, in nats."""
+
+    form: Form
+    x: Columns
+    raw: bool = False
+
+    @property
+    def low(self) -> Float[np.ndarray, " parameters"]:
+        return self.form.low
+
+    @property
+    def high(self) -> Float[np.ndarray, " parameters"]:
+        return self.form.high
+
+    def value(self, theta: Theta) -> Float[np.ndarray, "replicates runs"]:
+        """The law in the objective's terms: log loss, or loss if raw. Corners of the box overflow and fit nothing."""
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore", under="ignore"):
+            logs = np.nan_to_num(self.form.log_law(theta, self.x), nan=_FAR, posinf=_FAR, neginf=-_FAR)
+        return np.exp(logs) if self.raw else logs
+
+    def objective(self, theta: np.ndarray, y: np.ndarray, w: np.ndarray, delta: float) -> np.ndarray:
+        """Weighted sum of Huber losses, one per replicate."""
+        return (w * huber(y - self.value(theta), delta)).sum(axis=1)
+
+    def derivatives(
+        self, theta: np.ndarray, y: np.ndarray, w: np.ndarray, delta: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Gradient, Gauss-Newton curvature of the runs inside the threshold, and Huber majoriser."""
+        jacobian = np.empty((*y.shape, theta.shape[1]))
+        for index in range(theta.shape[1]):
+            step = np.zeros(theta.shape[1])
+            step[index] = _STEP
+            jacobian[:, :, index] = (self.value(theta + step) - self.value(theta - step)) / (2 * _STEP)
+        residual = y - self.value(theta)
+        size = np.abs(residual)
+        gradient = -np.einsum("rn,rnp->rp", w * np.clip(residual, -delta, delta), jacobian)
+        across = jacobian.transpose(0, 2, 1)
+        inside = w * (size < delta)
+        pull = w * np.minimum(1.0, delta / np.maximum(size, 1e-300))
+        return gradient, (across * inside[:, None, :]) @ jacobian, (across * pull[:, None, :]) @ jacobian
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormFit:
+    """A point fit of a form.
+
+    Args:
+        constants: by name. held: of them, those that were given and not fitted.
+        basins: (objective, constants) of every distinct end of the starts, best first.
+        starts_agree: starts that ended within 1e-6 of the best. at_bounds: constants on the border of the search.
+        flatness: smallest eigenvalue of the scaled curvature of the fitted constants; near 0 = a flat valley.
+        residuals: log loss minus log law.
+    """
+
+    name: str
+    constants: Mapping[str, float]
+    held: tuple[str, ...]
+    objective: float
+    minimized: Objective
+    runs: int
+    starts: int
+    starts_agree: int
+    basins: tuple[tuple[float, Mapping[str, float]], ...]
+    converged: bool
+    at_bounds: tuple[str, ...]
+    flatness: float
+    residuals: Float[np.ndarray, " runs"] = field(repr=False)
+    notes: tuple[str, ...]
+    model: FormModel = field(repr=False)
+    theta: Float[np.ndarray, " parameters"] = field(repr=False)
+    fixed: Bool[np.ndarray, " parameters"] = field(repr=False)
+    ends: Float[np.ndarray, "basins parameters"] = field(repr=False)
+    log_loss: Float[np.ndarray, " runs"] = field(repr=False)
+
+    @property
+    def law(self) -> LossLaw | None:
+        """The five-term law inside, None where the form has none."""
+        if not self.model.form.base:
+            return None
+        return LossLaw(**{name: self.constants[name] for name in ("E", "A", "B", "alpha", "beta")})
+
+    @property
+    def targets(self) -> Float[np.ndarray, " runs"]:
+        return np.exp(self.log_loss) if self.minimized.raw else self.log_loss
+
+    @property
+    def free(self) -> int:
+        """Fitted constants."""
+        return int((~self.fixed).sum())
+
+    @property
+    def r2(self) -> float:
+        """Share of the variance of the losses that the law explains."""
+        loss = np.exp(self.log_loss)
+        missed = loss - np.exp(self.log_loss - self.residuals)
+        return float(1 - np.sum(missed**2) / np.sum((loss - loss.mean()) ** 2))
+
+    def predict(self, x: Columns) -> Float[np.ndarray, " runs"]:
+        """Losses of other runs, given the form's columns."""
+        columns = {name: np.atleast_1d(np.asarray(x[name], float)) for name in self.model.form.columns}
+        return np.exp(self.model.form.log_law(self.theta[None], columns)[0])
+
+
+def fit_form(
+    name: str,
+    columns: Mapping[str, Any],
+    loss: Any,
+    *,
+    objective: Kind = "log-huber",
+    delta: float = 1e-3,
+    weights: Any = None,
+    base: LossLaw | None = None,
+    starts: int = 6,
+) -> FormFit:
+    """Fit a form of law to runs, from the best of its starts.
+
+    Example: fit_form("repeat", {"N": N, "D": D, "U": unique}, loss, base=law).constants["R_D"] -> 15.4
+
+    Args:
+        name: a key of FORMS. columns: what the form reads, one number per run each.
+        base: the five-term law, held where it is (the two stages of Muennighoff and of Cuervo); else all is fitted.
+        starts: how many of the grid's best, different nodes are followed to their end.
+
+    Raises:
+        DataError: unknown form, a missing column, numbers that cannot be, or fewer runs than constants + 1.
+    """
+    if name not in FORMS:
+        raise DataError(f"law '{name}' is unknown{nearest(name, list(FORMS))}")
+    x, losses = _checked(name, columns, loss)
+    minimized = Objective(kind=objective, delta=delta)
+    w = np.ones(len(losses)) if weights is None else np.asarray(weights, float)
+    form: Form = FORMS[name](x, losses)
+    model = FormModel(form, x, minimized.raw)
+    thetas = form.starts(x, losses, w)
+    fixed = np.zeros(len(form.low), bool)
+    if base is not None:
+        if not form.base:
+            raise DataError(f"law '{name}' has no five-term law inside, so no base can be given")
+        fixed[: form.base] = True
+        thetas[:, : form.base] = form.theta_of(base, dict.fromkeys(form.names[5:], 1.0))[: form.base]  # type: ignore[attr-defined]
+    if len(losses) < (~fixed).sum() + 1:
+        raise DataError(f"{len(losses)} runs: law '{name}' has {(~fixed).sum()} constants to fit; add runs")
+    y = np.exp(np.log(losses)) if minimized.raw else np.log(losses)
+    return _followed(name, model, _spread(thetas, model, y, w, starts), fixed, minimized, losses, y, w)
+
+
+def _spread(
+    thetas: Theta, model: FormModel, y: np.ndarray, w: np.ndarray, count: int
+) -> Float[np.ndarray, "starts parameters"]:
+    """The best starts that differ from each other by more than a tenth of the grid's extent somewhere."""
+    order = np.argsort(model.objective(thetas, y[None], w[None], 1e-2))
+    extent = np.maximum(np.ptp(thetas, axis=0), 1e-12)
+    chosen: list[int] = []
+    for row in order:
+        if all(np.max(np.abs(thetas[row] - thetas[other]) / extent) > 0.1 for other in chosen):
+            chosen.append(int(row))
+        if len(chosen) == count:
+            break
+    return thetas[chosen]
+
+
+def _followed(
+    name: str,
+    model: FormModel,
+    thetas: Theta,
+    fixed: np.ndarray,
+    minimized: Objective,
+    losses: np.ndarray,
+    y: np.ndarray,
+    w: np.ndarray,
+) -> FormFit:
+    shape = (len(thetas), len(losses))
+    # The whole way at once; and straight at the wanted threshold, which keeps basins that a wide Huber smooths away.
+    eased = descend(thetas, model, np.broadcast_to(y, shape), np.broadcast_to(w, shape), minimized, held=fixed)
+    direct = refine(
+        thetas,
+        model,
+        np.broadcast_to(y, shape),
+        np.broadcast_to(w, shape),
+        minimized.stages[-1],
+        held=fixed,
+        steps=2 * _MOST_STEPS,
+    )
+    ends, values, done = (np.concatenate(pair) for pair in zip(eased, direct, strict=True))
+    values = values / minimized.unit
+    best = int(np.argmin(values))
+    tolerance = 1e-6 * max(float(values[best]), 1e-12)
+    form, theta = model.form, ends[best]
+    distinct = _distinct(values, done)
+    constants = _named(form, theta)
+    bounds = tuple(
+        form.names[i] for i in np.flatnonzero(~fixed) if min(theta[i] - form.low[i], form.high[i] - theta[i]) < 1e-6
+    )
+    fit = FormFit(
+        name=name,
+        constants=constants,
+        held=tuple(form.names[i] for i in np.flatnonzero(fixed)),
+        objective=float(values[best]),
+        minimized=minimized,
+        runs=len(losses),
+        starts=len(values),
+        starts_agree=int(np.sum(values - values[best] < tolerance)),
+        basins=tuple((float(values[row]), _named(form, ends[row])) for row in distinct),
+        converged=bool(done[best]),
+        at_bounds=bounds,
+        flatness=_flatness(model, theta, fixed, w),
+        residuals=np.log(losses) - form.log_law(theta[None], model.x)[0],
+        notes=(),
+        model=model,
+        theta=theta,
+        fixed=fixed,
+        ends=ends[distinct],
+        log_loss=np.log(losses),
+    )
+    return replace(fit, notes=_notes(fit))
+
+
+def _named(form: Form, theta: np.ndarray) -> dict[str, float]:
+    return {key: float(value[0]) for key, value in form.constants(theta[None]).items()}
+
+
+def _distinct(values: np.ndarray, done: np.ndarray) -> list[int]:
+    """Rows of distinct ends, best first: converged, objectives apart by more than 1e-6; the best one in any case."""
+    order = [int(row) for row in np.argsort(values)]
+    found = order[:1]
+    for row in order[1:]:
+        if done[row] and values[row] - values[found[-1]] > 1e-6 * max(float(values[found[-1]]), 1e-12):
+            found.append(row)
+    return found
+
+
+def _flatness(model: FormModel, theta: np.ndarray, fixed: np.ndarray, w: np.ndarray) -> float:
+    y = model.value(theta[None])
+    gram = model.derivatives(theta[None], y, w[None], 1.0)[2][0][~fixed][:, ~fixed]
+    scale = np.sqrt(np.diag(gram))
+    if np.any(scale <= 1e-9 * scale.max()):
+        return 0.0
+    return float(np.linalg.eigvalsh(gram / np.outer(scale, scale))[0])
+
+
+def _notes(fit: FormFit) -> tuple[str, ...]:
+    notes = []
+    if fit.at_bounds:
+        notes.append(f"{', '.join(fit.at_bounds)} ended on the border of the search: not measured by these runs")
+    if len(fit.basins) > 1:
+        value, constants = fit.basins[1]
+        extras = [n for n in fit.constants if n not in fit.held]
+        shown = ", ".join(f"{n} {constants[n]:.4g}" for n in extras)
+        notes.append(f"a second optimum, {100 * (value / fit.objective - 1):.2g} % above: {shown}")
+    if fit.flatness < 1e-3:
+        notes.append(f"a flat valley (smallest scaled curvature {fit.flatness:.1e}): look at the profiles")
+    return tuple(notes)
+
+
+def _checked(name: str, columns: Mapping[str, Any], loss: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    wanted = FORMS[name].columns
+    missing = [c for c in wanted if c not in columns]
+    if missing:
+        raise DataError(f"law '{name}' reads {', '.join(wanted)}; missing: {', '.join(missing)}")
+    losses = np.asarray(loss, float)
+    x = {c: np.asarray(columns[c], float) for c in wanted}
+    for column, values in {**x, "loss": losses}.items():
+        may_be_zero = column not in ("N", "D", "U", "loss")
+        if values.shape != losses.shape or losses.ndim != 1:
+            raise DataError(f"law '{name}': column {column} has {values.shape} entries, the losses {losses.shape}")
+        bad = np.flatnonzero(~np.isfinite(values) | (values < 0) | ((values == 0) & (not may_be_zero)))
+        if len(bad):
+            allowed = "finite and 0 or more" if may_be_zero else "finite and above 0"
+            raise DataError(f"law '{name}': {column} of run {bad[0]} is {values[bad[0]]}: must be {allowed}")
+    return x, losses
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormBootstrap:
+    """Replicates of a form. constants: arrays by name. converged: share of replicates that converged."""
+
+    fit: FormFit
+    constants: Mapping[str, Float[np.ndarray, " replicates"]] = field(repr=False)
+    theta: Theta = field(repr=False)
+    method: str
+    converged: float
+
+    def of(self, quantity: Callable[[Mapping[str, Any]], Any]) -> Estimate:
+        """Estimate any quantity of the constants. Example: boot.of(lambda c: c["R_N"] / c["R_D"])"""
+        method = f"{len(self.theta)} bootstrap replicates by {self.method}, percentiles"
+        return estimate(float(quantity(self.fit.constants)), np.asarray(quantity(self.constants)), method=method)
+
+    def estimates(self) -> dict[str, Estimate]:
+        """Every fitted constant with its interval."""
+        return {n: self.of(lambda c, n=n: c[n]) for n in self.fit.constants if n not in self.fit.held}  # type: ignore[misc]
+
+    def predict(self, x: Columns) -> Float[np.ndarray, "replicates runs"]:
+        """Losses of other runs under every replicate."""
+        columns = {name: np.atleast_1d(np.asarray(x[name], float)) for name in self.fit.model.form.columns}
+        return np.exp(self.fit.model.form.log_law(self.theta, columns))
+
+
+def bootstrap_form(
+    fit: FormFit, *, replicates: int = 500, seed: int = 0, clusters: Sequence[Any] | None = None
+) -> FormBootstrap:
+    """Bootstrap a form by run, or by cluster where labels are given.
+
+    Every replicate is solved from the best optima of the point fit and keeps the better end.
+    """
+    weights = run_weights(fit.runs, replicates, seed, clusters=clusters).astype(float)
+    theta, values = np.tile(fit.theta, (replicates, 1)), np.full(replicates, np.inf)
+    converged = np.zeros(replicates, bool)
+    batch = max(1, min(128, _CHUNK // fit.runs))
+    for start in fit.ends[:_ENDS]:
+        for first in range(0, replicates, batch):
+            rows = np.arange(first, min(first + batch, replicates))
+            w = weights[rows]
+            begin, y = np.tile(start, (len(rows), 1)), np.broadcast_to(fit.targets, w.shape)
+            ends, value, done = refine(
+                begin, fit.model, y, w, fit.minimized.stages[-1], held=fit.fixed, steps=_MOST_STEPS
+            )
+            better = value < values[rows]
+            theta[rows[better]], values[rows[better]], converged[rows[better]] = (
+                ends[better],
+                value[better],
+                done[better],
+            )
+    return FormBootstrap(
+        fit=fit,
+        constants=fit.model.form.constants(theta),
+        theta=theta,
+        method="runs" if clusters is None else "clusters",
+        converged=float(converged.mean()),
+    )
