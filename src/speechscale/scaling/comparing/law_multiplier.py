@@ -97,6 +97,12 @@ class LawMultiplier:
     extrapolation: float
     level_logs: Float[np.ndarray, "replicates levels"] = field(repr=False)
 
+    @property
+    def turn_supported(self) -> bool:
+        """Whether the intervals show both sides of 1 inside the measured range: some above it, some below."""
+        inside = [level.ratio for level in self.curve if level.extrapolation == 1 and level.ratio.excludes(1.0)]
+        return len({ratio.value > 1 for ratio in inside}) == 2
+
 
 def law_multiplier(a: Arm, b: Arm, *, charged: bool = False) -> LawMultiplier:
     """Measure the multiplier of B against A at matched loss, along each arm's own optimum.

@@ -59,7 +59,7 @@ def multiplier_sentence(m: LawMultiplier) -> str:
     elif m.supported_flops is not None and m.supported_flops != (m.flops_a[0], m.flops_a[1]):
         low, high = m.supported_flops
         text += f"; loss by loss this is supported from {_flops(low)} to {_flops(high)} FLOPs"
-    if m.turn_measured and m.turns_at is not None:
+    if m.turn_supported and m.turns_at is not None:
         text += f"; it turns around near {_flops(m.turns_at)} FLOPs"
     if m.unreached > 0.0:
         text += f"; in {100 * m.unreached:.2g} % of the replicates one law never reaches these losses"

@@ -1,8 +1,11 @@
 """Do two tables have the same exponents? Fit them with shared alpha and beta, and see how much worse that is.
 
 Enters: two `Fit`s. Leaves: `EqualExponents`, with a p-value.
-The one decision worth knowing: the null distribution is a residual bootstrap around the SHARED fit, so the p-value
-knows the noise, the grids and the robust objective of these very tables; no chi-square is assumed.
+The one decision worth knowing: the null distribution is a wild bootstrap around the SHARED fit: every run keeps the
+size of its own residual and draws its sign. Noise differs between runs of real tables: with residuals redrawn across
+runs, 34 % of random halves of one table (Epoch AI's 240 runs) had p <= .05, with signs 10 %; simulated even noise 6 to 8 %.
+
+Source: Wu 1986 (wild bootstrap); Feng, He & Hu 2011 (signs are right for absolute values, too).
 """
 
 from __future__ import annotations
@@ -105,7 +108,7 @@ def equal_exponents(a: Fit, b: Fit, *, replicates: int = 400, seed: int = 0) -> 
     """Test whether two tables can share alpha and beta.
 
     The statistic is the reduction of the summed objective by own exponents, relative to what remains, so that it does
-    not depend on the size of the noise. Null worlds: the shared laws plus each table's own residuals, redrawn.
+    not depend on the size of the noise. Null worlds: the shared laws plus or minus each run's residual.
 
     Example: two tables drawn from laws with one alpha and one beta -> p_value is uniform between 0 and 1
 
@@ -155,13 +158,11 @@ def _shared_fit(a: Fit, b: Fit, model: SharedModel) -> tuple[Float[np.ndarray, "
 def _null_losses(
     fit: Fit, theta: np.ndarray, replicates: int, rng: np.random.Generator
 ) -> Float[np.ndarray, "replicates runs"]:
-    """Draw log losses of a world in which the shared fit is true: its losses plus the table's residuals, widened."""
-    law = fit.frame.law(theta)
-    log_law = np.log(law.predict(*_runs(fit)))
-    residuals = fit.log_loss - log_law
+    """Draw log losses of a world in which the shared fit is true: its losses plus or minus each run's own residual."""
+    log_law = np.log(fit.frame.law(theta).predict(*_runs(fit)))
     used = 4  # three constants of its own and half of the two shared ones
-    residuals = (residuals - residuals.mean()) * np.sqrt(fit.runs / max(1, fit.runs - used))
-    return log_law + rng.choice(residuals, size=(replicates, fit.runs))
+    residuals = (fit.log_loss - log_law) * np.sqrt(fit.runs / max(1, fit.runs - used))
+    return log_law + residuals * rng.choice([-1.0, 1.0], size=(replicates, fit.runs))
 
 
 def _runs(fit: Fit) -> tuple[np.ndarray, np.ndarray]:
