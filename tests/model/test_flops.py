@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,10 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from speechscale.errors import DataError
 from speechscale.model.anatomy import body_of
 from speechscale.model.families import TRAITS
-from speechscale.model.flops import flops_per_token, tokens_for_budget
+from speechscale.model.flops import Convention, Flops, flops_per_token, tokens_for_budget
 from speechscale.model.shape import Size
 from speechscale.model.sizes import SIZES, get_size
-from speechscale.model.slm import new_model
+from speechscale.model.slm import extend, new_model
 
 VOCAB, ROWS = 450, 2
 WIDE_HEADS = dataclasses.replace(get_size("qwen3:0.05M"), kv_heads=1, own_head_dim=32)
@@ -86,13 +86,56 @@ def test_windows_bound_the_price_of_long_rows() -> None:
     assert flops_per_token(size, VOCAB, 8) == flops_per_token(unbounded, VOCAB, 8)
 
 
-def test_published_ratios() -> None:
-    """Qwen2.5-0.5B with 502 more ids at context 2,048 costs 1.382 / 1.505 times 6 N without embeddings."""
-    size = SIZES["qwen2.5-0.5B"]
-    flops = flops_per_token(size, size.text_vocab + 502, 2048)
-    attention = 6 * size.layers * 2048 * size.dim
-    assert (flops.flops_exact - attention) / flops.flops_6nd_non_embedding == pytest.approx(1.382, abs=0.001)
-    assert flops.flops_exact / flops.flops_6nd_non_embedding == pytest.approx(1.505, abs=0.001)
+@pytest.mark.parametrize(
+    ("name", "vocab", "ratios"),
+    [
+        ("20M", 502, (1.013, 1.013, 1.320, 1.628)),
+        ("155M", 502, (1.003, 1.003, 1.167, 1.330)),
+        ("823M", 502, (1.001, 1.001, 1.083, 1.165)),
+        ("qwen2.5-0.5B", None, (1.382, 1.382, 1.505, 1.628)),
+        ("qwen2.5-1.5B", None, (1.179, 1.179, 1.246, 1.313)),
+        ("qwen2.5-7B", None, (1.168, 1.084, 1.115, 1.147)),
+    ],
+)
+def test_conventions_against_6n_without_embeddings(
+    name: str, vocab: int | None, ratios: tuple[float, float, float, float]
+) -> None:
+    """6 N with embeddings, with the head only, exact causal, exact full; context 2,048; a text vocabulary gains 501."""
+    size = SIZES[name]
+    vocab = vocab or size.text_vocab + 501
+    causal, full = (flops_per_token(size, vocab, 2048, attention=seen) for seen in ("causal", "full"))
+    figures = (causal.flops_6nd_total, causal.flops_6nd_head, causal.flops_exact, full.flops_exact)
+    assert [figure / causal.flops_6nd_non_embedding for figure in figures] == pytest.approx(ratios, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    "size", [SIZES["0.2M"], dataclasses.replace(SIZES["0.2M"], tied=False)], ids=["tied", "untied"]
+)
+@pytest.mark.parametrize("vocab", [450, 3_000, 3_000 + 502], ids=["units", "text", "text and units"])
+def test_head_is_charged_once_however_its_rows_are_stored(size: Size, vocab: int) -> None:
+    """What a counter sees beyond attention is 6nd_head, and with its full square 6nd_attention if the table is tied."""
+    seen, said = counted(new_model(size, vocab, 64, seed=0), 64), flops_per_token(size, vocab, 64)
+    square = 12 * size.layers * size.q_dim * 64
+    assert seen - square == pytest.approx(said.flops_6nd_head, rel=0.005)
+    assert said.flops_6nd_attention - square == said.flops_6nd_total
+    assert said.flops_6nd_total - said.flops_6nd_head == (0 if size.tied else 6 * vocab * size.dim)
+
+
+def test_an_extended_text_lm_costs_its_new_rows() -> None:
+    text, units = 1_000, 502
+    size = dataclasses.replace(SIZES["0.2M"], tied=False)
+    model = extend(new_model(size, text, 64, seed=0), text, text + units, seed=1)
+    full = flops_per_token(size, text + units, 64, attention="full")
+    assert counted(model, 64) == pytest.approx(full.flops_exact, rel=0.005)
+    new = full.flops_6nd_head - flops_per_token(size, text, 64).flops_6nd_head
+    assert new == 6 * units * size.dim
+
+
+def test_every_convention_has_a_figure_that_grows_with_tokens() -> None:
+    per_token = flops_per_token(SIZES["0.5M"], VOCAB, 128)
+    assert {f"flops_{name}" for name in get_args(Convention)} == {f.name for f in dataclasses.fields(Flops)}
+    for name in get_args(Convention):
+        assert per_token.times(1_000).of(name) == 1_000 * per_token.of(name) > 0
 
 
 def test_sims_compute_counts_embeddings() -> None:

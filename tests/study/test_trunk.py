@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 
+from speechscale.model.flops import Convention
 from speechscale.model.slm import load_model
 from speechscale.records import UnitTable, UnitTableBuilder
 from speechscale.study import training as training_module
@@ -115,6 +116,7 @@ def test_a_branch_is_the_full_run_of_its_length(both: dict[bool, tuple[Path, dic
         assert all(torch.equal(tensor, weights[1][key]) for key, tensor in weights[0].items()), name
         row, expected = branches[name]["row"], results["row"]
         same = ("loss_speech_final", "speech_units_seen", "speech_units_unique", "tokens_seen", "steps", "flops_exact")
+        assert all(row[f"flops_{name}"] > 0 for name in get_args(Convention)), name
         assert {key: row[key] for key in same} == {key: expected[key] for key in same}, name
         assert row["branch_from_tokens"] <= decay_start(expected["tokens_seen"], 0.2)
         assert expected["branch_from_tokens"] is None

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from speechscale.errors import DataError, StaleStep
 from speechscale.model import memory
-from speechscale.model.flops import flops_per_token
+from speechscale.model.flops import Convention, flops_per_token
 from speechscale.model.folders import load_model, load_text_lm, save_model
 from speechscale.model.sizes import SIZES, get_size
 from speechscale.model.slm import new_model
@@ -90,6 +90,7 @@ def test_a_job_leaves_a_stock_model_a_log_and_a_record(store: Path, tmp_path: Pa
     assert record == json.loads((tmp_path / "run" / RESULT).read_text())
     size, vocabulary = get_size("0.02M"), Vocabulary.load(store.parent / "vocabulary")
     assert record["flops"]["flops_exact"] == 2_000 * flops_per_token(size, vocabulary.size, CONTEXT).flops_exact
+    assert set(record["flops"]) == {f"flops_{name}" for name in get_args(Convention)}
     events = read_events(tmp_path / "run" / "metrics.jsonl")
     steps = [event for event in events if event["event"] == "step"]
     assert steps[-1]["tokens_by_modality"] == {
@@ -163,6 +164,9 @@ def test_a_budget_in_flops_buys_tokens(store: Path) -> None:
     made = prepare(TrainJob.model_validate(table))
     assert made.config.tokens == int(1e9 / made.flops.flops_exact)
     assert made.config.batch_rows == 4
+    table["train"] = {**table["train"], "flops_convention": "6nd_attention"}
+    made = prepare(TrainJob.model_validate(table))
+    assert made.config.tokens == int(1e9 / made.flops.flops_6nd_attention)
 
 
 def test_loader_processes_change_nothing(store: Path) -> None:

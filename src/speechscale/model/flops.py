@@ -7,13 +7,13 @@ square), which a miniature cannot neglect: at 0.02M parameters and 450 ids the h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from speechscale.errors import DataError
 from speechscale.model.sizes import Size, params
 
-Convention = Literal["6nd_total", "6nd_non_embedding", "exact"]
+Convention = Literal["exact", "6nd_total", "6nd_non_embedding", "6nd_head", "6nd_attention"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,28 +22,29 @@ class Flops:
 
     Args:
         flops_6nd_total: 6 N with embeddings (SIMS). flops_6nd_non_embedding: 6 N without (Cuervo, Kaplan).
+        flops_6nd_head: 6 (N without embeddings + V r): the body and the output head of V rows, r wide; the input
+            look-up multiplies nothing. Equal to 6nd_total where one table is both, unless positions are learned.
+        flops_6nd_attention: 6 N with embeddings + 12 L q T: scores and sums of attention over the full T x T square of
+            every layer, windows or not; q = heads x head width (Cuervo's released formula of utilization).
         flops_exact: matrix products that are really needed; see `flops_per_token`.
+
+    Source: Porian et al. 2024 (head); Kaplan et al. 2020, Table 1, times 3 (attention).
     """
 
     flops_6nd_total: float
     flops_6nd_non_embedding: float
+    flops_6nd_head: float
+    flops_6nd_attention: float
     flops_exact: float
 
     def of(self, convention: Convention) -> float:
         """The figure of one convention."""
-        return {
-            "6nd_total": self.flops_6nd_total,
-            "6nd_non_embedding": self.flops_6nd_non_embedding,
-            "exact": self.flops_exact,
-        }[convention]
+        figure: float = getattr(self, f"flops_{convention}")
+        return figure
 
     def times(self, tokens: float) -> Flops:
         """The cost of `tokens` tokens."""
-        return Flops(
-            flops_6nd_total=self.flops_6nd_total * tokens,
-            flops_6nd_non_embedding=self.flops_6nd_non_embedding * tokens,
-            flops_exact=self.flops_exact * tokens,
-        )
+        return Flops(**{field.name: getattr(self, field.name) * tokens for field in fields(self)})
 
 
 def flops_per_token(
@@ -83,6 +84,8 @@ def flops_per_token(
     return Flops(
         flops_6nd_total=6.0 * count.total,
         flops_6nd_non_embedding=6.0 * count.non_embedding,
+        flops_6nd_head=6.0 * (count.non_embedding + vocab * size.row_dim),
+        flops_6nd_attention=6.0 * count.total + 12.0 * size.layers * size.q_dim * context,
         flops_exact=body + 6.0 * vocab * size.row_dim + 12 * size.q_dim * seen,
     )
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from speechscale.model.families import Family
+from speechscale.model.flops import Convention
 from speechscale.settings import Section
 from speechscale.study.corpora_spec import Corpus
 from speechscale.tokens.interleave_config import InterleaveConfig, Knot
@@ -190,7 +191,7 @@ class Grid(Section):
     budgets_flops: tuple[float, ...] = Field((), description="isoFLOP budgets, under the convention `flops`")
     tokens_per_param: tuple[float, ...] = Field((), description="instead of budgets: D = ratio x N (Cuervo)")
     tokens: tuple[float, ...] = Field((), description="instead of budgets: D itself")
-    flops: Literal["exact", "6nd_total", "6nd_non_embedding"] = "exact"
+    flops: Convention = "exact"
     seeds: tuple[int, ...] = (0,)
     min_steps: int = Field(20, ge=1)
 

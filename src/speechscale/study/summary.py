@@ -33,6 +33,8 @@ FIRST_COLUMNS = (
     "budget_flops",
     "flops_6nd_total",
     "flops_6nd_non_embedding",
+    "flops_6nd_head",
+    "flops_6nd_attention",
     "flops_exact",
     "flops_exact_spent",
     "flops_text_lm_exact",

@@ -8,6 +8,7 @@ what a branch itself cost stands beside it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -169,9 +170,7 @@ def _described(setting: Setting, rate: float, at_edge: bool) -> dict[str, Any]:
         "params_total": count.total,
         "params_non_embedding": count.non_embedding,
         "budget_flops": budget,
-        "flops_6nd_total": tokens * per_token.flops_6nd_total,
-        "flops_6nd_non_embedding": tokens * per_token.flops_6nd_non_embedding,
-        "flops_exact": tokens * per_token.flops_exact,
+        **asdict(per_token.times(tokens)),
         "schedule": setting.section.schedule,
         "learning_rate": rate,
         "learning_rate_at_edge": at_edge,

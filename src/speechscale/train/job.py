@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from speechscale.errors import DataError
-from speechscale.model.flops import flops_per_token, tokens_for_budget
+from speechscale.model.flops import Convention, flops_per_token, tokens_for_budget
 from speechscale.model.sizes import Size
 from speechscale.settings import Section, override, read_toml, validate
 from speechscale.train.adapt import Trains
@@ -26,7 +26,6 @@ from speechscale.train.preference_loss import PreferenceConfig
 
 Stream = Literal["speech", "text", "interleaved"]
 Direction = Literal["ss", "st", "ts", "tt"]
-Convention = Literal["exact", "6nd_total", "6nd_non_embedding"]
 PROBE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 

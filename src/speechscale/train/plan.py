@@ -102,7 +102,8 @@ def _recipe(prepared: Prepared, world: int, kind: str) -> list[str]:
         f"model: {prepared.size.name} ({prepared.size.family}), {prepared.vocabulary.size:,} ids; start "
         f"{prepared.job.model.start}; {count.total:,} parameters, {count.non_embedding:,} without embeddings",
         f"budget: {config.tokens:,} tokens = {flops.flops_exact:.3g} FLOPs exact, {flops.flops_6nd_total:.3g} by 6ND, "
-        f"{flops.flops_6nd_non_embedding:.3g} by 6ND without embeddings",
+        f"{flops.flops_6nd_non_embedding:.3g} by 6ND without embeddings, {flops.flops_6nd_head:.3g} with the head, "
+        f"{flops.flops_6nd_attention:.3g} by 6ND with embeddings and full attention",
         f"batch: {config.batch_rows} rows of {config.context} = {batch:,} places, at least "
         f"{-(-config.tokens // batch):,} steps; {config.schedule}, peak {config.learning_rate:g}, {warmup}",
         f"processes: {world} on {kind}",
