@@ -12,6 +12,7 @@ from speechscale import __version__
 COMMANDS = {
     "study": "study:study",
     "speak": "speak:speak",
+    "compare": "compare:compare",
     "corpus": {
         "import": "corpus_import:import_corpus",
         "validate": "corpus_check:validate",

@@ -3,7 +3,8 @@
 Enters: two `Fit`s. Leaves: `EqualExponents`, with a p-value.
 The one decision worth knowing: the null distribution is a wild bootstrap around the SHARED fit: every run keeps the
 size of its own residual and draws its sign. Noise differs between runs of real tables: with residuals redrawn across
-runs, 34 % of random halves of one table (Epoch AI's 240 runs) had p <= .05, with signs 10 %; simulated even noise 6 to 8 %.
+runs, 34 % of random halves of one table (Epoch AI's 240 runs) had p <= .05, with signs 10 %; of tables simulated with
+even noise 6 to 8 %.
 
 Source: Wu 1986 (wild bootstrap); Feng, He & Hu 2011 (signs are right for absolute values, too).
 """
