@@ -1,87 +1,59 @@
-"""Constants printed by others, each with its source and how it counts N, D and C.
+"""What others printed: laws of the loss by name, slopes of accuracies, and the measured points of SIMS.
 
-Enters: nothing. Leaves: plain dicts from name to constants.
-The one decision worth knowing: constants are kept exactly as printed; where a printed row is not an optimum of the
-objective it is attributed to, `caveat` says so and the converged fit stands beside it.
+Enters: names. Leaves: `PublishedLaw`s and plain tables.
+The one decision worth knowing: SIMS has points and metric slopes but no loss law, so none is made up for it here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
+from math import isfinite
 
+from speechscale.errors import DataError
 from speechscale.scaling.laws import LossLaw, PowerLaw
+from speechscale.scaling.published_laws import LAWS, PublishedLaw
+
+__all__ = [
+    "LAWS",
+    "SIMS_AT_2E20",
+    "SIMS_ENVELOPE",
+    "SLOPES",
+    "PublishedLaw",
+    "PublishedSlope",
+    "get_law",
+    "law_of",
+]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublishedLaw:
-    """A published L(N, D).
+def get_law(name: str) -> PublishedLaw:
+    """Look up a published law. Example: get_law("cuervo-speech").law.optimum(1e18)
 
-    Args:
-        convention: what N, D and the loss count. compute_range_flops: (lowest, highest) C of the runs behind it, None
-            where the source does not give it. repeat_constants: (R_N*, R_D*) of the data-constrained form.
+    Raises:
+        DataError: no such law.
     """
-
-    name: str
-    law: LossLaw
-    source: str
-    convention: str
-    compute_range_flops: tuple[float, float] | None = None
-    repeat_constants: tuple[float, float] | None = None
-    caveat: str = ""
+    if name not in LAWS:
+        near = get_close_matches(name, LAWS, n=1, cutoff=0.3)
+        meant = f"; did you mean '{near[0]}'?" if near else ""
+        raise DataError(f"published law '{name}': there is none{meant} Allowed: {', '.join(LAWS)}")
+    return LAWS[name]
 
 
-_CUERVO_UNITS = (
-    "N parameters (with or without embeddings: not stated, they differ by <= 1.3 %); C = 6 N D; loss in nats "
-)
+def law_of(text: str) -> LossLaw:
+    """A law by its published name, or from five numbers. Example: law_of("1.73,13.9,39.8,.25,.24")
 
-LAWS: dict[str, PublishedLaw] = {
-    law.name: law
-    for law in (
-        PublishedLaw(
-            name="cuervo-speech",
-            law=LossLaw(E=1.73, A=13.9, B=39.8, alpha=0.25, beta=0.24),
-            source="Cuervo & Marxer 2024, Table 5",
-            convention=_CUERVO_UNITS + "per HuBERT unit (25 Hz, 500 clusters); D counts units",
-            compute_range_flops=(8.2e16, 5.4e20),
-            repeat_constants=(31.0, 25.0),
-            caveat="no run table is public, so A, B and alpha carry no published interval",
-        ),
-        PublishedLaw(
-            name="cuervo-unigram",
-            law=LossLaw(E=1.42, A=3.85, B=8.90, alpha=0.15, beta=0.16),
-            source="Cuervo & Marxer 2024, Table 5",
-            convention=_CUERVO_UNITS + "per SentencePiece unigram token (5,000 pieces over units)",
-        ),
-        PublishedLaw(
-            name="cuervo-text",
-            law=LossLaw(E=1.87, A=521.0, B=1488.0, alpha=0.35, beta=0.35),
-            source="Cuervo & Marxer 2024, Table 5, taken from Muennighoff et al. 2023",
-            convention="C = 6 N D; loss in nats per GPT-2 token of C4",
-            repeat_constants=(5.31, 15.4),
-            caveat="R_N*, R_D* are a local optimum of a flat valley",
-        ),
-        PublishedLaw(
-            name="hoffmann",
-            law=LossLaw(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28),
-            source="Hoffmann et al. 2022, equation 10 (rounded as printed)",
-            convention="C = 6 N D; loss in nats per token of MassiveText",
-            caveat="not an optimum of its own objective: log-Huber sum 0.00412 on the 240 digitised runs",
-        ),
-        PublishedLaw(
-            name="epoch-published",
-            law=LossLaw(E=1.8172, A=482.01, B=2085.43, alpha=0.3478, beta=0.3658),
-            source="Besiroglu et al. 2024 (Epoch AI), Table 1",
-            convention="as hoffmann; 240 of 245 runs read from a figure",
-            caveat="two optima in one row: E is the log-Huber value, the rest are least absolute deviations",
-        ),
-        PublishedLaw(
-            name="epoch-log-huber",
-            law=LossLaw(E=1.81722, A=477.826, B=2143.42, alpha=0.347310, beta=0.367172),
-            source="converged log-Huber fit (delta 1e-3, sum 0.0010182740178) of Epoch AI's 240 runs",
-            convention="as hoffmann",
-        ),
-    )
-}
+    Raises:
+        DataError: neither a name nor five finite numbers E,A,B,alpha,beta.
+    """
+    if "," not in text:
+        return get_law(text.strip()).law
+    try:
+        constants = [float(part) for part in text.split(",")]
+    except ValueError:
+        constants = []
+    if len(constants) != 5 or not all(map(isfinite, constants)):
+        raise DataError(f"law '{text}': give a published name or five numbers E,A,B,alpha,beta")
+    return LossLaw(**dict(zip(("E", "A", "B", "alpha", "beta"), constants, strict=True)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,4 +100,14 @@ SIMS_ENVELOPE: tuple[tuple[float, float, float], ...] = (
 """(C in FLOPs = 6 N_total D with embeddings, sStoryCloze %, tStoryCloze %) of the best model per budget.
 
 Source: SIMS (Maimon et al. 2025), Figure 1, read from the plot; the last point equals its Table 3.
+"""
+
+SIMS_AT_2E20: tuple[tuple[float, float, float, float], ...] = (
+    (7.6e9, 4.4e9, 58.73, 87.67),
+    (3e9, 10.8e9, 57.00, 85.36),
+    (1.5e9, 21.6e9, 55.80, 83.87),
+)
+"""(N with embeddings, D over all streams, multi-speaker sStoryCloze %, tStoryCloze %) of SIMS models at 2e20 FLOPs.
+
+Source: SIMS (Maimon et al. 2025), Table 2; D = C / 6 N. The largest model is the best: the optimum is not bracketed.
 """
