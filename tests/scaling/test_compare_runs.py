@@ -173,6 +173,7 @@ def test_equal_arms_get_cautious_words() -> None:
     )
     assert "A are not told apart" in found.sentence
     assert "holds 1" in found.sentence
+    assert "turns around" not in found.sentence
 
 
 def test_arms_that_share_no_loss_are_extrapolated_and_it_is_said() -> None:
@@ -180,7 +181,7 @@ def test_arms_that_share_no_loss_are_extrapolated_and_it_is_said() -> None:
     found = compare_runs(grid(SPEECH, name="early", seed=6, noise=0.001), far, replicates=200, test_replicates=0)
     assert found.multiplier.status == "extrapolated"
     assert found.multiplier.extrapolation > 2
-    assert found.multiplier.supported_flops is None
+    assert found.multiplier.supported == ()
     assert "no loss was reached by both" in found.sentence
     assert "by extrapolation" in found.sentence
 
@@ -217,6 +218,16 @@ def test_crossing_laws_turn_around_inside_the_range() -> None:
     assert m.turns_share == 1
     assert m.curve[1].ratio.value > 1 > m.curve[9].ratio.value
     assert "turns around near" in found.sentence
+    assert [part.cheaper for part in m.supported] == [False, True]
+    assert m.supported[0].flops_high < m.turns_at < m.supported[1].flops_low
+    assert "depends on the loss" in found.sentence
+    assert "dearer from 1e18" in found.sentence
+
+
+def test_a_supported_range_is_named(planted) -> None:
+    (part,) = planted.multiplier.supported
+    assert part.cheaper
+    assert (part.flops_low, part.flops_high) == planted.multiplier.flops_a
 
 
 def test_a_warm_start_is_counted_both_ways() -> None:

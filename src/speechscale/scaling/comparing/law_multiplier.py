@@ -64,6 +64,15 @@ class LevelRatio:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Support:
+    """A stretch of compute of A in which every interval leaves out 1, on one side. cheaper: B needs less."""
+
+    flops_low: float
+    flops_high: float
+    cheaper: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LawMultiplier:
     """How many times the compute of A does B need (below 1: B is cheaper).
 
@@ -73,7 +82,7 @@ class LawMultiplier:
             quoted: which of them is the wider. curve: by loss, the extrapolated ones too.
         unreached: share of replicates (of the quoted resampling) in which one law never reaches some measured loss;
             such a replicate has the factor 0 or inf.
-        supported_flops: compute of A over which the interval excludes 1. turns_at: compute of A at which the
+        supported: where the intervals of the single losses exclude 1. turns_at: compute of A at which the
             multiplier passes 1, turn_measured: whether inside the measured range, turns_share: share of replicates
             that pass 1 inside it.
         charged: whether the TextLM of a warm start is included.
@@ -89,7 +98,7 @@ class LawMultiplier:
     flops_a: tuple[float, float]
     curve: tuple[LevelRatio, ...]
     unreached: float
-    supported_flops: tuple[float, float] | None
+    supported: tuple[Support, ...]
     turns_at: float | None
     turn_measured: bool
     turns_share: float
@@ -100,8 +109,7 @@ class LawMultiplier:
     @property
     def turn_supported(self) -> bool:
         """Whether the intervals show both sides of 1 inside the measured range: some above it, some below."""
-        inside = [level.ratio for level in self.curve if level.extrapolation == 1 and level.ratio.excludes(1.0)]
-        return len({ratio.value > 1 for ratio in inside}) == 2
+        return len({stretch.cheaper for stretch in self.supported}) == 2
 
 
 def law_multiplier(a: Arm, b: Arm, *, charged: bool = False) -> LawMultiplier:
@@ -144,7 +152,6 @@ def law_multiplier(a: Arm, b: Arm, *, charged: bool = False) -> LawMultiplier:
         for i, loss in enumerate(losses)
     )
     inner = [curve[i] for i in used]
-    supported = [level.flops_a for level in inner if level.ratio.excludes(1.0)] if measured else []
     turns_at, turn_measured = _turn(a, b, top, bottom, charged) if measured else (None, False)
     return LawMultiplier(
         a=a.name,
@@ -157,7 +164,7 @@ def law_multiplier(a: Arm, b: Arm, *, charged: bool = False) -> LawMultiplier:
         flops_a=(inner[0].flops_a, inner[-1].flops_a),
         curve=tuple(sorted(curve, key=lambda level: -level.loss)),
         unreached=float(np.mean(~np.isfinite(means[quoted]))),
-        supported_flops=(min(supported), max(supported)) if supported else None,
+        supported=_supported(inner) if measured else (),
         turns_at=turns_at,
         turn_measured=turn_measured,
         turns_share=float(np.mean(_changes_sign(logs[quoted][:, used]))),
@@ -226,6 +233,20 @@ def _extrapolation(a: Arm, b: Arm, loss: float) -> float:
         factors.append(float(np.exp(min(700.0, max(low - needed, needed - high)))) if np.isfinite(needed) else np.inf)
     factor = max(factors)
     return factor if factor > 1 + 1e-6 else 1.0
+
+
+def _supported(levels: list[LevelRatio]) -> tuple[Support, ...]:
+    """Join neighboring losses whose intervals leave out 1 on the same side."""
+    stretches = []
+    sides = [0 if not level.ratio.excludes(1.0) else 1 if level.ratio.value < 1 else -1 for level in levels]
+    first = 0
+    for i in range(1, len(levels) + 1):
+        if i == len(levels) or sides[i] != sides[first]:
+            if sides[first]:
+                ends = levels[first].flops_a, levels[i - 1].flops_a
+                stretches.append(Support(flops_low=ends[0], flops_high=ends[1], cheaper=sides[first] > 0))
+            first = i
+    return tuple(stretches)
 
 
 def _turn(a: Arm, b: Arm, top: float, bottom: float, charged: bool) -> tuple[float | None, bool]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from speechscale.scaling.comparing.law_multiplier import LawMultiplier
+from speechscale.scaling.comparing.law_multiplier import LawMultiplier, Support
 from speechscale.scaling.comparing.metric_comparison import MetricComparison
 from speechscale.scaling.intervals import Estimate
 
@@ -48,22 +48,26 @@ def multiplier_sentence(m: LawMultiplier) -> str:
             f"times the compute of {m.a}, by extrapolation x{m.extrapolation:.3g} beyond the runs"
         )
     text = f"{m.b} needs {_factor(m.value)} times the compute of {m.a} for the same loss, {where}"
-    if not m.value.excludes(1.0):
-        text = (
-            f"{m.b} and {m.a} are not told apart: {m.b} needs {_factor(m.value)} times the compute of {m.a} for the "
-            f"same loss, {where}, and the interval holds 1"
-        )
-        if m.supported_flops is not None:
-            low, high = m.supported_flops
-            text += f" (it excludes 1 at {_flops(low)} to {_flops(high)} FLOPs)" if high > low else ""
-    elif m.supported_flops is not None and m.supported_flops != (m.flops_a[0], m.flops_a[1]):
-        low, high = m.supported_flops
-        text += f"; loss by loss this is supported from {_flops(low)} to {_flops(high)} FLOPs"
+    if m.turn_supported:
+        text = f"which of {m.b} and {m.a} is cheaper depends on the loss: on average {text}"
+    elif not m.value.excludes(1.0):
+        text = f"{m.b} and {m.a} are not told apart: {text}, and the interval holds 1"
+    whole = len(m.supported) == 1 and (m.supported[0].flops_low, m.supported[0].flops_high) == m.flops_a
+    if m.supported and not (whole and m.value.excludes(1.0)):
+        text += f"; loss by loss it is {', '.join(map(_stretch, m.supported))} FLOPs"
     if m.turn_supported and m.turns_at is not None:
         text += f"; it turns around near {_flops(m.turns_at)} FLOPs"
     if m.unreached > 0.0:
         text += f"; in {100 * m.unreached:.2g} % of the replicates one law never reaches these losses"
     return text
+
+
+def _stretch(part: Support) -> str:
+    """Word one stretch. Example: "cheaper from 3e18 to 1e20" """
+    word = "cheaper" if part.cheaper else "dearer"
+    if part.flops_low == part.flops_high:
+        return f"{word} at {_flops(part.flops_low)}"
+    return f"{word} from {_flops(part.flops_low)} to {_flops(part.flops_high)}"
 
 
 def metric_sentence(found: Comparison, row: MetricComparison) -> str:
