@@ -22,7 +22,6 @@ from speechscale.scaling.laws import LossLaw
 
 MIN_RUNS = 6
 """One more than the five constants of the law."""
-_NAMES = ("A", "alpha", "B", "beta", "E")
 _CHUNK = 30_000  # runs times replicates of a batch: its working set stays in the processor's cache
 
 
@@ -113,11 +112,7 @@ def fit_loss_law(
     agree = objectives - objectives[best] < 1e-6 * scale
     others = objectives[~agree]
     residuals = y - log_terms(theta[best : best + 1], frame)[0][0]
-    at_bounds = tuple(
-        name
-        for name, x, lo, hi in zip(_NAMES, theta[best], frame.low, frame.high, strict=True)
-        if min(x - lo, hi - x) < 1e-6
-    )
+    at_bounds = frame.at_bounds(theta[best])
     return Fit(
         law=frame.law(theta[best]),
         objective=float(objectives[best]),

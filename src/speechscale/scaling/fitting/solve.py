@@ -44,6 +44,17 @@ class Frame:
             return LossLaw(E=float(np.exp(e)), A=float(A), B=float(B), alpha=float(alpha), beta=float(beta))
         return LossLaw(E=np.exp(e), A=A, B=B, alpha=alpha, beta=beta)
 
+    def theta(self, law: LossLaw) -> Float[np.ndarray, "*replicates 5"]:
+        """Parameters of a law in this frame; the inverse of `law`."""
+        a, b = np.log(law.A), np.log(law.B)
+        columns = (a - law.alpha * self.mean_log_params, law.alpha, b - law.beta * self.mean_log_tokens, law.beta)
+        return np.stack(np.broadcast_arrays(*columns, np.log(law.E)), axis=-1)
+
+    def at_bounds(self, theta: Float[np.ndarray, " 5"]) -> tuple[str, ...]:
+        """Names of the constants that lie on the border of the box."""
+        near = np.minimum(theta - self.low, self.high - theta) < 1e-6
+        return tuple(name for name, on_border in zip(("A", "alpha", "B", "beta", "E"), near, strict=True) if on_border)
+
 
 def log_terms(theta: np.ndarray, frame: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return log L and the shares of the three terms (A, B, E), each (replicates, runs)."""
