@@ -321,6 +321,32 @@ def test_runs_without_budgets_are_resampled_by_run_and_size() -> None:
     assert set(compare_runs(*tables, replicates=100, by="run", test_replicates=0).multiplier.by) == {"run"}
 
 
+def test_checkpoints_of_one_run_are_drawn_together() -> None:
+    """Every run twice: as independent rows the interval shrinks, as checkpoints it does not."""
+
+    def twice(table: RunTable, named: bool) -> RunTable:
+        names = np.tile([f"run {i}" for i in range(len(table))], 2)
+        return run_table(
+            np.tile(table.params, 2),
+            np.tile(table.tokens, 2),
+            np.tile(table.loss, 2),
+            name=table.name,
+            extras={"run": names} if named else {},
+        )
+
+    pair = grid(SPEECH, name="A", seed=28, noise=0.003), grid(SPEECH, name="B", seed=29, noise=0.003)
+    width = {}
+    for label, tables in (
+        ("once", pair),
+        ("checkpoints", [twice(t, True) for t in pair]),
+        ("rows", [twice(t, False) for t in pair]),
+    ):
+        value = compare_runs(*tables, replicates=400, by="run", test_replicates=0).multiplier.value
+        width[label] = np.log(value.high / value.low)
+    assert width["checkpoints"] == pytest.approx(width["once"], rel=0.2)
+    assert width["rows"] < 0.85 * width["once"]
+
+
 def test_arms_of_one_table_are_named_by_their_group() -> None:
     one, two = grid(SPEECH, seed=20), grid(cheaper(SPEECH, 3), seed=21)
     both = run_table(

@@ -84,6 +84,24 @@ def test_strongly_different_exponents_are_seen() -> None:
     assert "exponents differ" in found.message
 
 
+def test_checkpoints_of_one_run_share_their_sign() -> None:
+    """Every run four times: as independent runs equal exponents look different ever more often."""
+    called = {"runs": 0, "checkpoints": 0}
+    for seed in range(20):
+        fits = []
+        for law, offset in ((SPEECH, 0), (SAME, 1)):
+            one = fitted(law, 0.003, 100 + 2 * seed + offset)
+            frame = one.frame
+            N, D = np.exp(frame.log_params + frame.mean_log_params), np.exp(frame.log_tokens + frame.mean_log_tokens)
+            fits.append(fit_loss_law(np.tile(N, 4), np.tile(D, 4), np.tile(np.exp(one.log_loss), 4)))
+        names = np.tile(np.arange(40), 4)
+        for label, clusters in (("runs", None), ("checkpoints", (names, names))):
+            found = equal_exponents(*fits, replicates=99, seed=seed, clusters=clusters)
+            called[label] += found.p_value <= 0.05
+    assert called["checkpoints"] <= 4
+    assert called["runs"] >= called["checkpoints"] + 4
+
+
 def test_the_shared_fit_is_no_better_than_two_own_fits_and_the_same_seed_repeats() -> None:
     a, b = fitted(SPEECH, 0.01, 3), fitted(SAME, 0.01, 4)
     one, two = (equal_exponents(a, b, replicates=99, seed=5) for _ in range(2))

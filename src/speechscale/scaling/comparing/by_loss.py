@@ -19,7 +19,7 @@ from speechscale.scaling.comparing.comparison import Comparison, Difference
 from speechscale.scaling.comparing.law_multiplier import Arm, law_multiplier
 from speechscale.scaling.comparing.metric_slopes import budgets_of
 from speechscale.scaling.comparing.reach import Charge, kappa, make_charge, text_lm_flops
-from speechscale.scaling.comparing.resampling import By, fit_notes, resamplings, unlike_inventories
+from speechscale.scaling.comparing.resampling import By, checkpoints, fit_notes, resamplings, unlike_inventories
 from speechscale.scaling.comparing.sentences import methods_disagree
 from speechscale.scaling.comparing.shared_exponents import equal_exponents
 from speechscale.scaling.fitting.bootstrap import LawBootstrap, bootstrap_law
@@ -118,7 +118,9 @@ def _add_laws(
     found = replace(
         found,
         fits=(fits[0], fits[1]),
-        equal=equal_exponents(*fits, replicates=test, seed=options.seeds[4]) if test else None,
+        equal=equal_exponents(*fits, replicates=test, seed=options.seeds[4], clusters=checkpoints(a, b))
+        if test
+        else None,
         exponents=_exponents(fits, boots),
         notes=(*found.notes, *fit_notes(a, b, fits, boots, ways, options.by)),
     )

@@ -66,6 +66,12 @@ def budgets_of(table: RunTable) -> Float[np.ndarray, " runs"] | None:
     return labels
 
 
+def runs_of(table: RunTable) -> list[str] | None:
+    """Name the training run of each row, None where every row is a run of its own (no checkpoints)."""
+    names = [name or f"row {i}" for i, name in enumerate(table.words("run"))]
+    return names if len(set(names)) < len(names) else None
+
+
 def metric_exponent(table: RunTable, metric: str, *, replicates: int = 2000, seed: int = 0) -> MetricExponent:
     """Fit metric ~ C^gamma through the best runs of an arm, with an interval by resampled runs.
 
@@ -99,7 +105,9 @@ def metric_exponent(table: RunTable, metric: str, *, replicates: int = 2000, see
     if budgets is not None and points.sum() == len(y) and len(y) < FEW_POINTS:
         drawn, method = _residual_laws(C, values[0], law, replicates, seed), "residuals"
     else:
-        weights = run_weights(len(y), replicates, seed)
+        names = runs_of(scored)
+        rows = None if names is None else [names[i] for i in order]
+        weights = run_weights(len(y), replicates, seed, clusters=rows)
         if budgets is None:
             values_drawn, counts = _records(y, weights)
         else:

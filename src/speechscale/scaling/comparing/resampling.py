@@ -11,14 +11,14 @@ from typing import Literal
 import numpy as np
 
 from speechscale.errors import DataError
-from speechscale.scaling.comparing.metric_slopes import budgets_of
+from speechscale.scaling.comparing.metric_slopes import budgets_of, runs_of
 from speechscale.scaling.fitting.bootstrap import LawBootstrap
 from speechscale.scaling.fitting.fit import Fit
 from speechscale.scaling.tables.run_table import RunTable
 
 By = Literal["auto", "run", "budget", "size"]
 Ways = dict[str, tuple[np.ndarray, np.ndarray] | None]
-"""Way of resampling -> one cluster label per run of each table, None for single runs."""
+"""Way of resampling -> one cluster label per row of each table, None for single rows."""
 MIN_CLUSTERS = 4
 """Resamples of fewer budgets or sizes are mostly copies of one."""
 
@@ -35,19 +35,30 @@ def resamplings(a: RunTable, b: RunTable, by: By) -> Ways:
         for way, (one, two) in sets.items()
         if one is not None and two is not None and min(len(np.unique(one)), len(np.unique(two))) >= MIN_CLUSTERS
     }
+    single: Ways = {"run": checkpoints(a, b)}
     if by == "run":
-        return {"run": None}
+        return single
     if by in ("budget", "size"):
         if by not in usable:
             raise DataError(f"by='{by}': the tables need at least {MIN_CLUSTERS} {by}s each; use by='run'")
         return {by: usable[by]}
-    ways: Ways = {"run": None}
     # One run per cluster resamples the same thing twice.
     for way in usable:
         one, two = usable[way]
         if len(np.unique(one)) < len(a) and len(np.unique(two)) < len(b):
-            return {**ways, way: usable[way]}
-    return ways
+            return {**single, way: usable[way]}
+    return single
+
+
+def checkpoints(a: RunTable, b: RunTable) -> tuple[np.ndarray, np.ndarray] | None:
+    """Checkpoints of one run are drawn together; None where every row is a run of its own."""
+    names = [runs_of(table) for table in (a, b)]
+    if names == [None, None]:
+        return None
+    one, two = (
+        np.arange(len(table)) if runs is None else np.array(runs) for table, runs in zip((a, b), names, strict=True)
+    )
+    return one, two
 
 
 def unlike_inventories(a: RunTable, b: RunTable) -> str:

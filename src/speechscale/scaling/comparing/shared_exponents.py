@@ -11,7 +11,9 @@ Source: Wu 1986 (wild bootstrap); Feng, He & Hu 2011 (signs are right for absolu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -27,6 +29,7 @@ MIN_REPLICATES = 99
 # Where the parameters of each table stand in theta = (A1, B1, E1, A2, B2, E2, alpha, beta).
 _PLACES = (np.array([0, 6, 1, 7, 2]), np.array([3, 6, 4, 7, 5]))
 _CHUNK = 100
+Labels = Sequence[Any] | np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +108,23 @@ class EqualExponents:
         return f"{verdict} (p {self.p_value:.2g}; shared alpha {self.alpha:.3f}, beta {self.beta:.3f})"
 
 
-def equal_exponents(a: Fit, b: Fit, *, replicates: int = 400, seed: int = 0) -> EqualExponents:
+def equal_exponents(
+    a: Fit,
+    b: Fit,
+    *,
+    replicates: int = 400,
+    seed: int = 0,
+    clusters: tuple[Labels, Labels] | None = None,
+) -> EqualExponents:
     """Test whether two tables can share alpha and beta.
 
     The statistic is the reduction of the summed objective by own exponents, relative to what remains, so that it does
     not depend on the size of the noise. Null worlds: the shared laws plus or minus each run's residual.
 
     Example: two tables drawn from laws with one alpha and one beta -> p_value is uniform between 0 and 1
+
+    Args:
+        clusters: one label per run of each table; runs of one label (checkpoints) share their sign.
 
     Raises:
         DataError: fewer than 99 replicates, or fits that minimize different objectives.
@@ -124,7 +137,11 @@ def equal_exponents(a: Fit, b: Fit, *, replicates: int = 400, seed: int = 0) -> 
     theta, shared = _shared_fit(a, b, model)
     own = a.objective + b.objective
     rng = np.random.default_rng(seed)
-    logs = [_null_losses(fit, theta[at], replicates, rng) for fit, at in zip((a, b), _PLACES, strict=True)]
+    labels = [None, None] if clusters is None else list(clusters)
+    logs = [
+        _null_losses(fit, theta[at], replicates, rng, names)
+        for fit, at, names in zip((a, b), _PLACES, labels, strict=True)
+    ]
     null, converged = _null_statistics(a, b, model, theta, logs)
     # Exact tables leave nothing: below this sum any reduction is rounding.
     floor = 1e-16 * (a.runs + b.runs)
@@ -157,13 +174,15 @@ def _shared_fit(a: Fit, b: Fit, model: SharedModel) -> tuple[Float[np.ndarray, "
 
 
 def _null_losses(
-    fit: Fit, theta: np.ndarray, replicates: int, rng: np.random.Generator
+    fit: Fit, theta: np.ndarray, replicates: int, rng: np.random.Generator, names: Labels | None
 ) -> Float[np.ndarray, "replicates runs"]:
     """Draw log losses of a world in which the shared fit is true: its losses plus or minus each run's own residual."""
     log_law = np.log(fit.frame.law(theta).predict(*_runs(fit)))
     used = 4  # three constants of its own and half of the two shared ones
     residuals = (fit.log_loss - log_law) * np.sqrt(fit.runs / max(1, fit.runs - used))
-    return log_law + residuals * rng.choice([-1.0, 1.0], size=(replicates, fit.runs))
+    index = np.arange(fit.runs) if names is None else np.unique(np.asarray(names).astype(str), return_inverse=True)[1]
+    signs = rng.choice([-1.0, 1.0], size=(replicates, int(index.max()) + 1))
+    return log_law + residuals * signs[:, index]
 
 
 def _runs(fit: Fit) -> tuple[np.ndarray, np.ndarray]:
