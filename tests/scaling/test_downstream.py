@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import f
 
 from speechscale.errors import DataError
-from speechscale.scaling.analysis.analyze import jsonable
+from speechscale.scaling.as_json import to_json
 from speechscale.scaling.laws import LossLaw
 from speechscale.scaling.links.downstream import link
 from speechscale.scaling.links.saturation import Sigmoid
@@ -176,7 +176,6 @@ def test_bad_input_is_refused_and_results_are_json() -> None:
     with pytest.raises(DataError, match="losses must be finite"):
         link([2.0, np.nan], [0.6, 0.5], None, ["a", "a"])
     loss = np.linspace(2, 3, 6)
-    saved = json.dumps(
-        jsonable(asdict(link(loss, 1.2 - 0.2 * loss + 0.001 * loss**3, None, ["a"] * 6))), allow_nan=False
-    )
+    found = asdict(link(loss, 1.2 - 0.2 * loss + 0.001 * loss**3, None, ["a"] * 6))
+    saved = json.dumps(to_json(found, name_infinity=False), allow_nan=False)
     assert json.loads(saved)["links"][0]["status"] == "fitted"

@@ -7,7 +7,6 @@ reason why.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -29,6 +28,7 @@ from speechscale.scaling.analysis.verdict import (
     small_data_sentence,
     transfer_sentences,
 )
+from speechscale.scaling.as_json import to_json
 from speechscale.scaling.fitting.bootstrap import SMALL_TABLE, bootstrap_law
 from speechscale.scaling.fitting.fit import MIN_RUNS, fit_loss_law
 from speechscale.scaling.intervals import LEVEL
@@ -76,20 +76,8 @@ def analyze(
             prefix = f"{label}: " if len(parts) > 1 else ""
             sentences.extend(prefix + sentence for sentence in result["verdict"][topic])
     result = {"level": LEVEL, "replicates": replicates, "seed": seed, "conventions": CONVENTIONS, "parts": parts}
-    return jsonable({**result, "verdict": verdict})
-
-
-def jsonable(value: Any) -> Any:
-    """Turn records, arrays and numpy numbers into what json.dump takes; NaN and infinity become None."""
-    if isinstance(value, dict):
-        return {str(k): jsonable(v) for k, v in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [jsonable(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    record: dict[str, Any] = to_json({**result, "verdict": verdict}, name_infinity=False)
+    return record
 
 
 def _analyze_part(part: Part, probes: pd.DataFrame, replicates: int, seed: int) -> dict[str, Any]:

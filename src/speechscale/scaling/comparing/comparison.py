@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from speechscale.scaling.analysis.multiplier import Multiplier
+from speechscale.scaling.as_json import to_json
 from speechscale.scaling.comparing.law_multiplier import LawMultiplier
 from speechscale.scaling.comparing.metric_comparison import MetricComparison
-from speechscale.scaling.comparing.records import to_json
 from speechscale.scaling.comparing.shared_exponents import EqualExponents
 from speechscale.scaling.fitting.fit import Fit
 from speechscale.scaling.intervals import Estimate
