@@ -13,6 +13,8 @@ COMMANDS = {
     "study": "study:study",
     "speak": "speak:speak",
     "compare": "compare:compare",
+    "power": "power:power",
+    "check": "check:check",
     "corpus": {
         "import": "corpus_import:import_corpus",
         "validate": "corpus_check:validate",

@@ -97,7 +97,7 @@ def choose_columns(
         _recognize(choice, headings, table)
     if metrics:
         choice.metrics = tuple(metrics)
-    named: dict[Role, str] = {role: columns[role] for role in ROLES if role in columns}  # type: ignore[index]
+    named: dict[Role, str] = {role: columns[role] for role in ROLES if role in columns}
     choice.extras = {**choice.extras, **named}
     return choice
 
