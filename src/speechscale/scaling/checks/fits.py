@@ -25,6 +25,7 @@ FLAT = 1e-4
 NEAR_BASIN = 0.01
 DROPPED_SHARE = 0.02
 MOVED = 0.02
+LEAST_MOVE = 0.005
 AB_SUM = 0.03
 FAR, TOO_FAR = 10.0, 100.0
 
@@ -145,7 +146,7 @@ def outliers_removed_sensitivity(case: FitCase) -> Caution | None:
         interval = case.boot.of(lambda law: law.exp_params)
         assert interval.low is not None
         assert interval.high is not None
-        allowed = (interval.high - interval.low) / 4
+        allowed = max((interval.high - interval.low) / 4, LEAST_MOVE)
     moved = max(abs(value - found[0]) for value in found.values()) > allowed
     if not moved:
         return None
