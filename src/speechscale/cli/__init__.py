@@ -12,6 +12,7 @@ from speechscale import __version__
 COMMANDS = {
     "study": "study:study",
     "speak": "speak:speak",
+    "plan": "plan:plan",
     "compare": "compare:compare",
     "power": "power:power",
     "check": "check:check",

@@ -92,8 +92,9 @@ _SPEECH = (
         modality="speech",
         units=UNIGRAM_PIECES,
         verified="read",
+        compute_range_flops=(8.9e16, 1.2e19),
         tokens_per_unit=PIECES_PER_UNIT,
-        caveat="no run table is public; its sizes (to 309M) and pieces (to 6.31B) bound its runs by 1.2e19 FLOPs",
+        caveat="no run table is public; the range is that of its sizes (20M to 309M) times its pieces (.74B to 6.31B)",
     ),
 )
 

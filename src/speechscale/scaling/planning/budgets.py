@@ -17,7 +17,7 @@ from speechscale.errors import DataError
 
 SECONDS_PER_HOUR = 3600.0
 MFU = 0.4
-"""Share of the peak that a training run uses. Cuervo & Marxer's released runs on one A100: .32 (20M) to .63 (823M)."""
+"""Share of the peak that a training run uses. Cuervo & Marxer's runs on one A100: .32 (20M) to .63 (823M)."""
 MFU_SOURCE = "Cuervo & Marxer 2024 measured .32 to .63 on one A100, smallest to largest model"
 _SHEET = "NVIDIA data sheet"
 
