@@ -17,7 +17,6 @@ from speechscale.errors import DataError
 from speechscale.scaling.analysis.multiplier import Multiplier, compute_multiplier
 from speechscale.scaling.comparing.comparison import Comparison, Difference
 from speechscale.scaling.comparing.law_multiplier import Arm, law_multiplier
-from speechscale.scaling.comparing.metric_slopes import budgets_of
 from speechscale.scaling.comparing.reach import Charge, kappa, make_charge, text_lm_flops
 from speechscale.scaling.comparing.resampling import By, checkpoints, fit_notes, resamplings, unlike_inventories
 from speechscale.scaling.comparing.sentences import methods_disagree
@@ -28,6 +27,7 @@ from speechscale.scaling.fitting.newton import Kind
 from speechscale.scaling.intervals import estimate
 from speechscale.scaling.laws import LossLaw
 from speechscale.scaling.optima.envelope import Sweep, make_sweep
+from speechscale.scaling.tables.budgets import budgets_of
 from speechscale.scaling.tables.run_table import RunTable
 
 EXPONENTS: dict[str, Callable[[LossLaw], Any]] = {

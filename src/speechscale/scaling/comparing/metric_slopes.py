@@ -13,17 +13,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float
 
 from speechscale.errors import DataError
 from speechscale.scaling.intervals import LEVEL, Estimate, estimate, run_weights
 from speechscale.scaling.laws import PowerLaw
+from speechscale.scaling.tables.budgets import budgets_of, runs_of
 from speechscale.scaling.tables.run_table import RunTable
 
-SAME_BUDGET = 0.05
-"""Log compute below which two runs belong to one budget, where the table names none."""
-RUNS_PER_BUDGET = 3.0
-"""Mean number of runs that makes equal computes a budget to pick the best of."""
 FEW_POINTS = 8
 """Below this many points, each of one run, resampling runs leaves too few; residuals are drawn instead."""
 
@@ -46,30 +42,6 @@ class MetricExponent:
     selection: str
     lost: float
     replicates: PowerLaw = field(repr=False)
-
-
-def budgets_of(table: RunTable) -> Float[np.ndarray, " runs"] | None:
-    """Name the budget of each run (its mean C), None where the runs do not come in budgets.
-
-    `budget_flops` where the table has it for every run, else runs whose compute differs by less than 5 %.
-    """
-    named = table.numbers("budget_flops")
-    if np.all(np.isfinite(named)):
-        return named
-    order = np.argsort(table.flops, kind="stable")
-    logs = np.log(table.flops[order])
-    group = np.concatenate([[0], np.cumsum(np.diff(logs) > SAME_BUDGET)])
-    if len(table) < RUNS_PER_BUDGET * (group[-1] + 1):
-        return None
-    labels = np.empty(len(table))
-    labels[order] = np.exp(np.bincount(group, logs) / np.bincount(group))[group]
-    return labels
-
-
-def runs_of(table: RunTable) -> list[str] | None:
-    """Name the training run of each row, None where every row is a run of its own (no checkpoints)."""
-    names = [name or f"row {i}" for i, name in enumerate(table.words("run"))]
-    return names if len(set(names)) < len(names) else None
 
 
 def metric_exponent(table: RunTable, metric: str, *, replicates: int = 2000, seed: int = 0) -> MetricExponent:

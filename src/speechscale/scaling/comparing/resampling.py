@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 
 from speechscale.errors import DataError
-from speechscale.scaling.comparing.metric_slopes import budgets_of, runs_of
 from speechscale.scaling.fitting.bootstrap import LawBootstrap
 from speechscale.scaling.fitting.fit import Fit
+from speechscale.scaling.tables.budgets import budgets_of, runs_of
 from speechscale.scaling.tables.run_table import RunTable
 
 By = Literal["auto", "run", "budget", "size"]
