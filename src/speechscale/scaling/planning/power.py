@@ -48,7 +48,8 @@ class Expected:
     Args:
         truth: under the assumed law. factor: then width, spread and bias are of the logarithm, given as factors >= 1
             (1 = nothing) but bias (1 = none, 0.5 = half the truth).
-        width: median of high - low over the sweeps (high / low if a factor). low, high: medians of the ends.
+        width: median of high - low over the sweeps (high / low if a factor). width_se: standard error of that median,
+            from the number of sweeps. low, high: medians of the ends.
         spread: standard deviation of the estimates over the sweeps. bias: their median minus (over) the truth.
         coverage: share of intervals that hold the truth; coverage_se: its binomial standard error.
     """
@@ -56,6 +57,7 @@ class Expected:
     name: str
     truth: float
     width: float
+    width_se: float
     low: float
     high: float
     spread: float
@@ -140,12 +142,12 @@ def power(
     for done, fit in enumerate(fits, start=1):
         boot = bootstrap_law(fit, replicates=replicates, seed=seed + done)
         by = boot.method
-        points.append(_quantities(fit.law, target))
-        ends.append(_percentiles(_quantities(boot.law, target)))
+        points.append(quantities(fit.law, target))
+        ends.append(_percentiles(quantities(boot.law, target)))
         converged.append(boot.converged)
         if watch is not None:
             watch(Progress(items_done=done, items_total=sweeps, wall_s=time.monotonic() - began))
-    truth = _quantities(law, target)
+    truth = quantities(law, target)
     expected = {
         name: _expected(name, truth[i], np.array([p[i] for p in points]), np.array([e[:, i] for e in ends]))
         for i, name in enumerate(QUANTITIES)
@@ -171,7 +173,7 @@ def power(
     )
 
 
-def _quantities(law: LossLaw, target: float) -> Float[np.ndarray, "..."]:
+def quantities(law: LossLaw, target: float) -> Float[np.ndarray, "..."]:
     """QUANTITIES of laws, one row each, factors as logarithms; an optimum beyond all numbers is infinite."""
     with np.errstate(over="ignore", divide="ignore"):
         best = law.optimum(target)
@@ -197,6 +199,7 @@ def _expected(
         name=name,
         truth=shape(truth),
         width=shape(np.median(width)),
+        width_se=shape(_median_error(width)),
         low=shape(np.median(low)),
         high=shape(np.median(high)),
         spread=shape(np.std(points, ddof=1)) if np.isfinite(points).all() else float("inf"),
@@ -205,6 +208,13 @@ def _expected(
         coverage_se=float(np.sqrt(held * (1 - held) / len(points))),
         factor=name in FACTORS,
     )
+
+
+def _median_error(x: Float[np.ndarray, " sweeps"]) -> float:
+    """Standard error of the median from the order statistics one binomial deviation around it."""
+    ordered, step = np.sort(x), np.sqrt(len(x)) / 2
+    low, high = (ordered[round((len(x) - 1) / 2 + sign * step)] for sign in (-1, 1))
+    return float((high - low) / 2) if np.isfinite(high) else float("inf")
 
 
 def _grown(log: Any) -> float:
