@@ -157,6 +157,8 @@ def test_bad_rows_are_skipped_with_row_and_reason(tmp_path) -> None:
         ("N,D,C,loss\n1e6,1e8,6e17,3\n", {"n": "N", "d": "D", "c": "C"}, "1e\\+03 times 6 N D"),
         ("N,D,loss\n1e6,1e8,nan\n", {}, "none of 1 rows can be used"),
         ("N,D,acc\n1e6,1e8,123\n", {"metrics": ["acc"]}, "not between 0 and 100"),
+        ("N,N,D\n1e6,1e6,1e8\n", {}, "two columns are called 'N'"),
+        ("N,D\n1e6,1e8,3\n", {}, "line 2"),
         (ROWS, {"flops": "6nd_head"}, "the table has none"),
         (ROWS, {"drop_highest": 3}, "leaves none"),
     ],

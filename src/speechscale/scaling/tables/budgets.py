@@ -31,7 +31,7 @@ def budgets_of(table: RunTable) -> Float[np.ndarray, " runs"] | None:
 
 
 def compute_groups(flops: Float[np.ndarray, " runs"]) -> Float[np.ndarray, " runs"]:
-    """The mean C of the runs within 5 % of each other, neighbor by neighbor. Example: [1, 1.01, 2] -> 1.005, 1.005, 2"""
+    """The mean C of neighbors within 5 % of each other. Example: [1, 1.01, 2] -> 1.005, 1.005, 2"""
     order = np.argsort(flops, kind="stable")
     logs = np.log(flops[order])
     group = np.concatenate([[0], np.cumsum(np.diff(logs) > SAME_BUDGET)])

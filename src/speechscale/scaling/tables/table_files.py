@@ -48,9 +48,7 @@ def read_cells(path: Path) -> pd.DataFrame:
         raise DataError(f"{path}: no such file; give a table of runs")
     try:
         if kind in (".csv", ".tsv"):
-            frame = pd.read_csv(
-                path, sep="\t" if kind == ".tsv" else ",", dtype=str, keep_default_na=False, encoding="utf-8-sig"
-            )
+            frame = _separated(path, "\t" if kind == ".tsv" else ",")
         elif kind == ".parquet":
             frame = _texts(pd.read_parquet(path))
         else:
@@ -68,6 +66,17 @@ def read_cells(path: Path) -> pd.DataFrame:
     repeated = sorted(frame.columns[frame.columns.duplicated()])
     if repeated:
         raise DataError(f"{path}: two columns are called '{repeated[0]}'; rename one")
+    return frame
+
+
+def _separated(path: Path, separator: str) -> pd.DataFrame:
+    """The heading is read as a row: pandas would rename a repeated one and hide a column too many."""
+    import pandas as pd
+
+    frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig", header=None)
+    frame = frame.fillna("")
+    heading, frame = frame.iloc[0], frame.iloc[1:].reset_index(drop=True)
+    frame.columns = pd.Index(heading)
     return frame
 
 
