@@ -1,8 +1,8 @@
 """Checks of the grid: which sizes, tokens and budgets the runs of one arm cover.
 
 Enters: the `RunTable` of one arm. Leaves: a `Caution` or None per check.
-The one decision worth knowing: budgets are runs whose C agrees within 1 %; checks of budgets stay silent where fewer
-than half of the runs share a budget with another size, or budgets lie closer than a factor 1.2: no iso-FLOP sweep.
+The one decision worth knowing: budgets are those of `tables.budgets`; checks of budgets stay silent where the runs do
+not come in budgets, fewer than half of them share one with another size, or budgets lie closer than 1.2: no iso-FLOP sweep.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import numpy as np
 from speechscale.scaling.checks.caution import Caution, caution
 from speechscale.scaling.fitting.bootstrap import SMALL_TABLE
 from speechscale.scaling.fitting.fit import MIN_RUNS
+from speechscale.scaling.tables.budgets import budgets_of
 from speechscale.scaling.tables.run_table import RunTable
 
-SAME_BUDGET = 1.01
 SEPARATE = 1.2
+"""Budgets of a planned sweep lie further apart; points read off a figure do not."""
 MIN_SIZES = 5
 MIN_RANGE = 8.0
 MAX_CORRELATION = 0.9
@@ -113,21 +114,15 @@ def duplicated_rows(table: RunTable) -> Caution | None:
 
 def _swept(table: RunTable, at_least: int = 2) -> list[np.ndarray]:
     """Rows of each budget with several sizes; empty where the table is no iso-FLOP sweep."""
-    budget = table.numbers("budget_flops")
-    values = np.where(np.isfinite(budget), budget, table.flops)
-    order = np.argsort(values, kind="stable")
-    groups: list[list[int]] = []
-    start = 0.0
-    for row in order:
-        if not groups or values[row] > start * SAME_BUDGET:
-            groups.append([])
-            start = values[row]
-        groups[-1].append(int(row))
-    swept = [np.array(rows) for rows in groups if len(np.unique(table.params[rows])) >= 2]
-    if 2 * sum(map(len, swept)) < len(table):
+    labels = budgets_of(table)
+    if labels is None:
         return []
-    computes = np.array([values[rows[0]] for rows in swept])
+    computes = np.unique(labels)
     if len(computes) > 1 and np.median(computes[1:] / computes[:-1]) < SEPARATE:
+        return []
+    groups = [np.flatnonzero(labels == label) for label in computes]
+    swept = [rows for rows in groups if len(np.unique(table.params[rows])) >= 2]
+    if 2 * sum(map(len, swept)) < len(table):
         return []
     return [rows for rows in swept if len(np.unique(table.params[rows])) >= at_least]
 
