@@ -8,10 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from speechscale.cli import cli
+from speechscale.scaling.published import get_law
 
 
 def test_works_with_no_data_at_all_and_at_once(tmp_path: Path) -> None:
@@ -44,6 +46,21 @@ def test_inventory_and_mixtures() -> None:
     assert "each hour interleaved once" in result.output
     assert "mixture sims" in result.output
     assert "optimum with this data" in result.output
+
+
+def test_own_runs_are_fitted_on_the_spot(tmp_path: Path) -> None:
+    law = get_law("cuervo-speech").law
+    rows = [
+        (N, D, law.predict(N, D)) for C in (1e16, 1e17, 1e18) for N in law.optimum(C).params_opt * np.array([0.2, 1, 5])
+        for D in [C / 6 / N]
+    ]  # fmt: skip
+    table = tmp_path / "runs.csv"
+    table.write_text("N,D,loss\n" + "".join(",".join(map(repr, map(float, row))) + "\n" for row in rows))
+    words = ["plan", "--budget", "5e17", "--table", str(table), "--n", "N", "--d", "D", "--loss", "loss"]
+    result = CliRunner().invoke(cli, words)
+    assert result.exit_code == 0, result.output
+    assert "runs.csv most: own fit" in " ".join(result.output.split())
+    assert "(own fit)" in result.output
 
 
 @pytest.mark.parametrize(

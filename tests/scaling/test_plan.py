@@ -15,13 +15,21 @@ from speechscale.scaling.fitting.bootstrap import bootstrap_law
 from speechscale.scaling.fitting.fit import fit_loss_law
 from speechscale.scaling.laws import LossLaw
 from speechscale.scaling.planning.budgets import from_devices, from_flops
-from speechscale.scaling.planning.candidates import Candidate, base_of, from_bootstrap, from_published, own_laws
+from speechscale.scaling.planning.candidates import (
+    Candidate,
+    base_of,
+    from_bootstrap,
+    from_published,
+    from_table,
+    own_laws,
+)
 from speechscale.scaling.planning.inventory import SIMS_THIRDS, SPEECH_ONLY, make_inventory
 from speechscale.scaling.planning.plan import LawPlan, Plan, plan, plan_record, sims_evidence
 from speechscale.scaling.planning.sizes import available
 from speechscale.scaling.published import get_law
 from speechscale.scaling.published_laws import SPEECH_UNITS
 from speechscale.scaling.repeat import RepeatLaw
+from speechscale.scaling.tables.run_table import run_table
 
 SPEECH = get_law("cuervo-speech").law
 MIXTURE = make_inventory(["Cuervo-mixture"])
@@ -100,6 +108,12 @@ def test_own_fit_inside_its_range_comes_first_with_intervals(own: Candidate) -> 
         assert estimate.low <= value <= estimate.high
     assert found.laws[0].sizes[0].loss.low is not None
     assert found.laws[0].sizes[0].compute_share.high <= 1
+
+
+def test_own_units_unless_others_are_named(own: Candidate) -> None:
+    mine = replace(own, units="my syllables")
+    assert plan(from_flops(5e17), fits=[mine]).laws[0].candidate is mine
+    assert of(plan(from_flops(5e17), fits=[mine], units=SPEECH_UNITS), "mine").belief.rank == 1
 
 
 def test_published_law_inside_beats_own_far_outside(own: Candidate) -> None:
@@ -197,6 +211,23 @@ def test_laws_from_a_file(tmp_path, own: Candidate) -> None:
     assert held.most_epochs == pytest.approx(2)
     assert (held.params.low, held.params.method[:22]) == (None, "set by the epoch limit")
     assert held.loss.low < held.loss.high
+
+
+def test_laws_from_runs() -> None:
+    """One arm with a law, one too small for it; checkpoints of a run are drawn together."""
+    C, spread = (x.ravel() for x in np.meshgrid(np.geomspace(1e16, 1e18, 5), np.geomspace(0.2, 5, 6)))
+    N = np.append(SPEECH.optimum(C).params_opt * spread, [1e6, 2e6])
+    D = np.append(C / 6 / N[:-2], [1e9, 1e9])
+    loss = SPEECH.predict(N, D) * np.exp(0.002 * np.random.default_rng(1).standard_normal(32))
+    groups = ["big"] * 30 + ["small"] * 2
+    extras = {"run": [f"r{i // 2}" for i in range(32)], "tokenizer": [SPEECH_UNITS] * 32}
+    (law,), left_out = from_table(run_table(N, D, loss, groups=groups, extras=extras), replicates=100)
+    assert (law.name, law.units, law.own) == ("big", SPEECH_UNITS, True)
+    assert law.range_flops == pytest.approx((1e16, 1e18))
+    assert law.of(lambda one: one.loss_at(3e17)).value == pytest.approx(SPEECH.loss_at(3e17), rel=3e-3)
+    assert "arm 'small'" in left_out[0]
+    with pytest.raises(DataError, match="no law can be fitted"):
+        from_table(run_table(N[-2:], D[-2:], loss[-2:]))
 
 
 @pytest.mark.parametrize("content", [{}, {"laws": []}, {"laws": [3]}, {"laws": [{"law": {"E": 1}}]}])

@@ -115,18 +115,16 @@ def _own(files: tuple[Path, ...], table: Path | None, columns: dict[str, Any], s
     Raises:
         click.UsageError: options of columns without a table.
     """
-    from speechscale.scaling.planning.candidates import from_fitted, own_laws
+    from speechscale.scaling.planning.candidates import from_table, own_laws
 
     found: list[Candidate] = []
-    for path in files:
-        laws, left_out = own_laws(path)
+    read = [own_laws(path) for path in files]
+    if table is not None:
+        read.append(from_table(table_from(columns, table), seed=seed))
+    elif given := [name for name in TABLE_OPTIONS if columns.get(name)]:
+        raise click.UsageError(f"--{given[0]} describes columns of a table; name it with --table")
+    for laws, left_out in read:
         found += laws
         for sentence in left_out:
             click.echo(f"left out: {sentence}")
-    if table is not None:
-        from speechscale.scaling.fit_runs import fit_runs
-
-        found += [from_fitted(one) for one in fit_runs(table_from(columns, table), seed=seed, hold_out=False)]
-    elif given := [name for name in TABLE_OPTIONS if columns.get(name)]:
-        raise click.UsageError(f"--{given[0]} describes columns of a table; name it with --table")
     return found

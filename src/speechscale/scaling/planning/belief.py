@@ -12,7 +12,7 @@ from math import inf
 
 from speechscale.scaling.intervals import Estimate
 from speechscale.scaling.planning.candidates import Candidate
-from speechscale.scaling.published_laws import Modality
+from speechscale.scaling.published_laws import SPEECH_UNITS, Modality
 
 WARN = 10.0
 """Times the highest measured C, beyond which a warning is due."""
@@ -41,14 +41,14 @@ class Belief:
     order: tuple[float, ...]
 
 
-def believe(candidate: Candidate, C: float, params_opt: Estimate, *, units: str, modality: Modality) -> Belief:
+def believe(candidate: Candidate, C: float, params_opt: Estimate, *, units: str | None, modality: Modality) -> Belief:
     """Judge a law for a budget of C FLOPs.
 
     Args:
-        params_opt: its N_opt at C. units, modality: what the plan is for.
+        params_opt: its N_opt at C. units, modality: what the plan is for; units None: own fits count as of these units.
     """
     said: list[str] = []
-    alike = _alike(candidate, units, modality, said)
+    alike = _alike(candidate, units or SPEECH_UNITS, units is not None, modality, said)
     factor = _range(candidate, C, said)
     refused = _refusal(candidate, params_opt, factor) if factor is not None and factor > FAR else ""
     below = candidate.range_flops is not None and candidate.range_flops[0] > C
@@ -65,9 +65,12 @@ def believe(candidate: Candidate, C: float, params_opt: Estimate, *, units: str,
     return Belief(rank=rank, extrapolation=factor, sentences=tuple(said), refused=refused, order=order)
 
 
-def _alike(candidate: Candidate, units: str, modality: Modality, said: list[str]) -> bool:
+def _alike(candidate: Candidate, units: str, named: bool, modality: Modality, said: list[str]) -> bool:
     if candidate.own and not candidate.units:
         said.append("own fit; it does not name its units, so they are taken to be those planned for")
+        return True
+    if candidate.own and not named:
+        said.append(f"own fit, on {candidate.units}; published laws of speech count {units}, alike or not")
         return True
     if candidate.units != units:
         said.append(f"counts other tokens ({candidate.units}): its losses and token numbers are not those of {units}")

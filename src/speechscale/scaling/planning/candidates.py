@@ -8,7 +8,7 @@ ones; and a law that fitted no repeats is not lent those of another.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,8 @@ from speechscale.scaling.published_laws import Modality, PublishedLaw
 from speechscale.scaling.repeat import RepeatLaw
 
 if TYPE_CHECKING:
-    from speechscale.scaling.fitted import Fitted
     from speechscale.scaling.fitting.bootstrap import LawBootstrap
+    from speechscale.scaling.tables.run_table import RunTable
 
 CONSTANTS = ("E", "A", "B", "alpha", "beta")
 REPEATS = ("R_N", "R_D")
@@ -114,15 +114,44 @@ def from_bootstrap(
     )
 
 
-def from_fitted(fitted: Fitted) -> Candidate:
-    """An arm that `fit_runs` has fitted.
+def from_table(
+    table: RunTable, *, seed: int = 0, replicates: int = 1000
+) -> tuple[tuple[Candidate, ...], tuple[str, ...]]:
+    """Fit each arm of a table of runs, and bootstrap it by training run.
+
+    Returns: the laws, and a sentence for each arm without one (too few runs, or a constant that is not measured).
 
     Raises:
-        DataError: it has no law of the loss.
+        DataError: no arm has a law.
     """
-    from speechscale.scaling.saved import laws_record
+    from speechscale.scaling.fitting.bootstrap import bootstrap_law
+    from speechscale.scaling.fitting.fit import fit_loss_law
 
-    return _from_record(laws_record([fitted])["laws"][0], f"arm {fitted.name}")
+    found, left_out = [], []
+    for name, arm in table.each_arm():
+        try:
+            runs = arm.with_loss()
+            assert runs.loss is not None
+            fit = fit_loss_law(runs.params, runs.tokens, runs.loss)
+            if fit.at_bounds:
+                raise DataError(f"{', '.join(fit.at_bounds)} ended on the border of the search: not measured")
+        except DataError as error:
+            left_out.append(f"arm '{name or table.name}': {error}")
+            continue
+        labels = runs.words("run")
+        clusters = labels if len(set(labels)) < len(labels) and all(labels) else None
+        words = set(runs.words("tokenizer"))
+        made = from_bootstrap(
+            name or table.name,
+            bootstrap_law(fit, replicates=replicates, seed=seed, clusters=clusters),
+            range_flops=(float(runs.flops.min()), float(runs.flops.max())),
+            units=words.pop() if len(words) == 1 else "",
+            flops_name=_flops_name(table.flops_name),
+        )
+        found.append(replace(made, convention=table.convention, caveat="; ".join(fit.notes)))
+    if not found:
+        raise DataError(f"table {table.name}: no law can be fitted; {'; '.join(left_out)}")
+    return tuple(found), tuple(left_out)
 
 
 def own_laws(path: Path) -> tuple[tuple[Candidate, ...], tuple[str, ...]]:
@@ -140,7 +169,7 @@ def own_laws(path: Path) -> tuple[tuple[Candidate, ...], tuple[str, ...]]:
     found, left_out = [], []
     for position, entry in enumerate(entries):
         try:
-            found.append(_from_record(entry, f"laws {path}, entry {position + 1}"))
+            found.append(from_record(entry, f"laws {path}, entry {position + 1}"))
         except DataError as error:
             left_out.append(str(error))
     if not found:
@@ -148,7 +177,12 @@ def own_laws(path: Path) -> tuple[tuple[Candidate, ...], tuple[str, ...]]:
     return tuple(found), tuple(left_out)
 
 
-def _from_record(entry: Any, where: str) -> Candidate:
+def from_record(entry: Any, where: str) -> Candidate:
+    """Read one law of such a file; `where` begins its messages.
+
+    Raises:
+        DataError: no law, constants that are none, or a law whose constants were not measured.
+    """
     law = entry.get("law") if isinstance(entry, Mapping) else None
     if not isinstance(law, Mapping):
         raise DataError(f"{where}: holds no law of N and D ({_reason(entry)})")

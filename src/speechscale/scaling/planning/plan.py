@@ -71,15 +71,16 @@ def plan(
     sizes: Sequence[str] = DEFAULT_SIZES,
     mixtures: Sequence[Mixture] = (SPEECH_ONLY,),
     max_epochs: float = MAX_EPOCHS,
-    units: str = SPEECH_UNITS,
+    units: str | None = None,
 ) -> Plan:
     """Lay out a budget under published laws and own fits.
 
     Example: plan(from_devices("8xH100", 24)).laws[0].unconstrained.params.value -> 5.4e8
 
     Args:
-        laws: names of published laws. fits: own laws (`candidates.own_laws`, `from_bootstrap`, `from_fitted`).
-        sizes: names of models. units: the speech tokens planned for.
+        laws: names of published laws. fits: own laws (`candidates.own_laws`, `from_bootstrap`, `from_table`).
+        sizes: names of models. units: the speech tokens planned for; None: those of the own fits, and of the
+            published laws SPEECH_UNITS.
 
     Raises:
         DataError: no law, unknown names, or a mixture that needs data which the inventory lacks.
@@ -101,7 +102,7 @@ def plan(
     verdict = [sentence for mixture in mixtures for sentence in _verdict([r for r in found if r.mixture is mixture])]
     return Plan(
         budget=budget,
-        units=units,
+        units=units or SPEECH_UNITS,
         inventory=inventory,
         max_epochs=limit,
         units_per_second=rate,
@@ -119,7 +120,7 @@ def _law_plan(
     sizes: Sequence[str],
     max_epochs: float,
     rate: float,
-    units: str,
+    units: str | None,
 ) -> LawPlan:
     unique, first, notes = _unique(candidate, mixture, inventory)
     at = Situation(
