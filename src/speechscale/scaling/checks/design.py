@@ -2,7 +2,7 @@
 
 Enters: the `RunTable` of one arm. Leaves: a `Caution` or None per check.
 The one decision worth knowing: budgets are those of `tables.budgets`; checks of budgets stay silent where the runs do
-not come in budgets, fewer than half of them share one with another size, or budgets lie closer than 1.2: no iso-FLOP sweep.
+not come in budgets, fewer than half of them share one with another size, or budgets lie closer than a factor 1.2.
 """
 
 from __future__ import annotations
