@@ -98,6 +98,14 @@ def test_no_size_within_the_limit() -> None:
     assert "No available size stays within the epoch limit" in " ".join(found.verdict)
 
 
+def test_says_when_data_is_short_or_the_ladder_too() -> None:
+    short = plan(from_flops(1e20), inventory=make_inventory(["LibriSpeech"]))
+    assert "The data holds the loss back" in " ".join(short.verdict)
+    assert "The data holds" not in " ".join(plan(from_flops(4e18), inventory=MIXTURE).verdict)
+    assert "smallest that was considered" in " ".join(plan(from_flops(1e15)).verdict)
+    assert "was considered" not in " ".join(plan(from_flops(1e20)).verdict)
+
+
 def test_own_fit_inside_its_range_comes_first_with_intervals(own: Candidate) -> None:
     found = plan(from_flops(5e17), fits=[own])
     assert [row.candidate.name for row in found.laws][:2] == ["mine", "cuervo-speech"]

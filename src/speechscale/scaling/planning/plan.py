@@ -25,6 +25,8 @@ from speechscale.scaling.repeat import RepeatLaw
 
 SPEECH_LAWS = tuple(name for name, law in LAWS.items() if law.modality != "text")
 SIMS_FLOPS = 2e20
+DATA_BOUND = 0.5
+"""Worth of the budget below which a plan says that data, not compute, is short."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,11 +201,20 @@ def _verdict(rows: Sequence[LawPlan]) -> list[str]:
         + f", loss {cell.loss.value:.4f}"
         + (f" [{cell.loss.low:.4f}, {cell.loss.high:.4f}]." if cell.loss.low is not None else ", no interval.")
     )
+    if best.constrained is not None and best.constrained.compute_share.value < DATA_BOUND:
+        worth = best.constrained.compute_share.value
+        said.append(
+            f"The data holds the loss back, not the compute: with unlimited data {100 * worth:.2g} % of this "
+            "budget would do the same. Get more data or spend less."
+        )
     if best.best is not None:
         said.append(
             f"Of the available sizes {best.best.name} comes closest, worth "
             f"{100 * best.best.compute_share.value:.0f} % of the compute at the unconstrained optimum."
         )
+        if len(best.sizes) > 1 and best.best in (best.sizes[0], best.sizes[-1]):
+            end = "smallest" if best.best is best.sizes[0] else "largest"
+            said.append(f"It is the {end} that was considered: name others (--size) to see the optimum bracketed.")
     else:
         said.append("No available size stays within the epoch limit: take larger models, more data or less compute.")
     if best.belief.rank < 4:
