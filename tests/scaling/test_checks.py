@@ -27,6 +27,8 @@ from speechscale.scaling.checks.training import unknowns
 from speechscale.scaling.fitting.bootstrap import bootstrap_law
 from speechscale.scaling.fitting.fit import Fit, fit_loss_law
 from speechscale.scaling.laws import LossLaw
+from speechscale.scaling.optima.approaches import approaches
+from speechscale.scaling.optima.held_out import held_out
 from speechscale.scaling.published import LAWS
 from speechscale.scaling.tables.reading import read_runs
 from speechscale.scaling.tables.run_table import RunTable, run_table
@@ -156,6 +158,18 @@ def test_checks_of_a_fit() -> None:
     severity = {c.severity for c in check_fit(table, fit, targets_flops=[2e22])}
     assert severity == {"warn"}
     assert {c.severity for c in check_fit(table, fit, targets_flops=[1e24])} == {"refuse"}
+
+
+def test_other_approaches_and_the_left_out_budget_speak() -> None:
+    table = sweep()
+    fit = fitted(table)
+    sound = approaches(table, fit=fit, replicates=50)
+    apart = replace(sound, disagreements=("a = 0.8 by akima, 0.5 by law: each lies outside the other's interval",))
+    assert "approaches-disagree" in fit_names(table, fit, approaches=apart)
+    assert fit_names(table, fit, approaches=sound) == set()
+    held = held_out(table, replicates=50)
+    assert "held-out-missed" in fit_names(table, fit, held_out=replace(held, status="missed"))
+    assert fit_names(table, fit, held_out=replace(held, status="held")) == set()
 
 
 def test_residual_intervals_are_named() -> None:

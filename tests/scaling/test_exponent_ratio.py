@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from speechscale.errors import DataError
 from speechscale.scaling.comparing.exponent_ratio import exponent_ratio
-from speechscale.scaling.comparing.metric_slopes import budgets_of, metric_exponent
+from speechscale.scaling.links.metric_slopes import budgets_of, metric_exponent
 from speechscale.scaling.tables.run_table import RunTable, run_table
 
 METRICS = ("tstorycloze", "sblimp_macro", "sstorycloze")

@@ -76,14 +76,14 @@ def test_a_thorough_bootstrap_ends_in_the_lower_basin(epoch_fit: Fit) -> None:
     assert len(upper) == 1
     better, converged = refit(epoch_fit, weights=weights[upper].astype(float), thorough=True)
     assert converged.all()
-    assert better.B == pytest.approx([17776.6], abs=1)
+    assert pytest.approx([17776.6], abs=1) == better.B
 
 
 def test_least_absolute_deviations_are_the_published_row(epoch_runs) -> None:
     """The published A, B, alpha, beta are LAD values, its E is log-Huber's: no one objective gives all five."""
     fit = fit_loss_law(*epoch_runs, objective="lad")
     law = fit.law
-    assert (law.A, law.B) == pytest.approx((482.006, 2085.43), rel=1e-5)
+    assert pytest.approx((482.006, 2085.43), rel=1e-5) == (law.A, law.B)
     assert (law.E, law.alpha, law.beta) == pytest.approx((1.81686, 0.347813, 0.365854), abs=5e-6)
     assert law.exp_params == pytest.approx(0.51264, abs=1e-5)
     assert fit.objective == pytest.approx(np.abs(fit.residuals).sum(), rel=1e-6)

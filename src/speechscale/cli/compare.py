@@ -121,7 +121,7 @@ def _ratios(pair: list[RunTable], text_slope: str, metric: str, replicates: int,
     """Print and return the ratio of a text exponent to that of each arm."""
     from speechscale.scaling.as_json import to_json
     from speechscale.scaling.comparing.exponent_ratio import exponent_ratio
-    from speechscale.scaling.comparing.metric_slopes import metric_exponent
+    from speechscale.scaling.links.metric_slopes import metric_exponent
 
     try:
         gamma: float | str = float(text_slope)

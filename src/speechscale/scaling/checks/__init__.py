@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from speechscale.scaling.checks import design, fits, training
 from speechscale.scaling.checks.caution import REFERENCES, Caution, Severity
 from speechscale.scaling.checks.fits import FitCase, check_against
 from speechscale.scaling.fitting.bootstrap import LawBootstrap
 from speechscale.scaling.fitting.fit import Fit
+from speechscale.scaling.optima.approaches import Approaches
+from speechscale.scaling.optima.held_out import HeldOut
 from speechscale.scaling.tables.run_table import RunTable
 
 ARM_CHECKS: dict[str, Callable[[RunTable], Caution | None]] = {
@@ -46,6 +47,8 @@ FIT_CHECKS: dict[str, Callable[[FitCase], Caution | None]] = {
     "outliers-removed-sensitivity": fits.outliers_removed_sensitivity,
     "seed-noise-only-intervals": fits.seed_noise_only_intervals,
     "ab-sum": fits.ab_sum,
+    "approaches-disagree": fits.approaches_disagree,
+    "held-out-missed": fits.held_out_missed,
     "extrapolation-beyond-10x": fits.extrapolation_beyond_10x,
 }
 _WORST: tuple[Severity, ...] = ("refuse", "warn", "note")
@@ -71,8 +74,8 @@ def check_fit(
     fit: Fit,
     *,
     boot: LawBootstrap | None = None,
-    approaches: Any = None,
-    held_out: Any = None,
+    approaches: Approaches | None = None,
+    held_out: HeldOut | None = None,
     exponents: tuple[float, float] | None = None,
     targets_flops: Sequence[float] = (),
 ) -> tuple[Caution, ...]:
@@ -80,9 +83,18 @@ def check_fit(
 
     Args:
         table: the runs behind the fit, in its order. boot: its bootstrap. exponents: a and b fitted separately.
+        approaches, held_out: of the same runs, where they were made.
         targets_flops: computes that will be predicted.
     """
-    case = FitCase(table=table, fit=fit, boot=boot, exponents=exponents, targets_flops=targets_flops)
+    case = FitCase(
+        table=table,
+        fit=fit,
+        boot=boot,
+        exponents=exponents,
+        targets_flops=targets_flops,
+        approaches=approaches,
+        held_out=held_out,
+    )
     return _sorted(c for check in FIT_CHECKS.values() if (c := check(case)) is not None)
 
 

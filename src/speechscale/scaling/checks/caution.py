@@ -36,6 +36,8 @@ REFERENCES: dict[str, str] = {
     "outliers-removed-sensitivity": "Besiroglu et al. 2024 leave out 5 of 245 runs: a = .514; all of them give .565",
     "seed-noise-only-intervals": "resampling whole budgets widens intervals that hold noise alone",
     "ab-sum": "a + b = 1 under C = 6 N D; SODA prints .367 + .579",
+    "approaches-disagree": "on real sweeps estimators differ by more than their intervals (Porian et al. 2024)",
+    "held-out-missed": "a law is worth what it predicts: fit the small budgets, predict the largest",
     "extrapolation-beyond-10x": "rule of thumb: beyond 10x the interval counts, beyond 100x no single value does",
 }
 

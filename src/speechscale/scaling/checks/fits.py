@@ -17,6 +17,8 @@ from speechscale.scaling.checks.caution import Caution, caution
 from speechscale.scaling.fitting.bootstrap import LawBootstrap
 from speechscale.scaling.fitting.fit import Fit, fit_loss_law
 from speechscale.scaling.laws import LossLaw
+from speechscale.scaling.optima.approaches import Approaches
+from speechscale.scaling.optima.held_out import HeldOut
 from speechscale.scaling.tables.run_table import RunTable
 
 STOPPED_SHORT = 0.01
@@ -39,6 +41,8 @@ class FitCase:
     boot: LawBootstrap | None = None
     exponents: tuple[float, float] | None = None
     targets_flops: Sequence[float] = ()
+    approaches: Approaches | None = None
+    held_out: HeldOut | None = None
 
 
 def early_stop(case: FitCase) -> Caution | None:
@@ -187,3 +191,17 @@ def extrapolation_beyond_10x(case: FitCase) -> Caution | None:
     )
     severity = "refuse" if factor > TOO_FAR else "warn"
     return caution("extrapolation-beyond-10x", severity, text, numbers={"factor": factor})  # type: ignore[arg-type]
+
+
+def approaches_disagree(case: FitCase) -> Caution | None:
+    """Two approaches give exponents that lie outside each other's intervals."""
+    if case.approaches is None or not case.approaches.disagreements:
+        return None
+    return caution("approaches-disagree", "warn", "; ".join(case.approaches.disagreements))
+
+
+def held_out_missed(case: FitCase) -> Caution | None:
+    """The law, fitted without the largest budget, does not predict it."""
+    if case.held_out is None or not case.held_out.missed:
+        return None
+    return caution("held-out-missed", "warn", case.held_out.message)

@@ -17,10 +17,10 @@ from speechscale.errors import DataError
 from speechscale.scaling.comparing.by_loss import Options, compare_losses
 from speechscale.scaling.comparing.comparison import Comparison
 from speechscale.scaling.comparing.metric_comparison import compare_metric
-from speechscale.scaling.comparing.metric_slopes import metric_exponent
 from speechscale.scaling.comparing.resampling import By, table_notes
 from speechscale.scaling.comparing.sentences import answer
 from speechscale.scaling.fitting.newton import Kind
+from speechscale.scaling.links.metric_slopes import metric_exponent
 from speechscale.scaling.tables.run_table import RunTable
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from speechscale.errors import DataError
-from speechscale.scaling.comparing.metric_slopes import MetricExponent
 from speechscale.scaling.intervals import LEVEL, Estimate
+from speechscale.scaling.links.metric_slopes import MetricExponent
 from speechscale.scaling.published import SLOPES, PublishedSlope
 
 Gamma = float | str | PublishedSlope | MetricExponent

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from speechscale.scaling.comparing.law_multiplier import ratio_estimate
-from speechscale.scaling.comparing.metric_slopes import MetricExponent
 from speechscale.scaling.intervals import Estimate, estimate
 from speechscale.scaling.laws import PowerLaw
+from speechscale.scaling.links.metric_slopes import MetricExponent
 
 SCORES = 7
 """Matched scores inside the common range."""

@@ -144,6 +144,7 @@ def fit_form(
     weights: Any = None,
     base: LossLaw | None = None,
     starts: int = 6,
+    form_type: Any = None,
 ) -> FormFit:
     """Fit a form of law to runs, from the best of its starts.
 
@@ -153,16 +154,18 @@ def fit_form(
         name: a key of FORMS. columns: what the form reads, one number per run each.
         base: the five-term law, held where it is (the two stages of Muennighoff and of Cuervo); else all is fitted.
         starts: how many of the grid's best, different nodes are followed to their end.
+        form_type: a form that is not in FORMS; `name` is then only its name.
 
     Raises:
         DataError: unknown form, a missing column, numbers that cannot be, or fewer runs than constants + 1.
     """
-    if name not in FORMS:
+    if form_type is None and name not in FORMS:
         raise DataError(f"law '{name}' is unknown{nearest(name, list(FORMS))}")
-    x, losses = _checked(name, columns, loss)
+    made = form_type or FORMS[name]
+    x, losses = _checked(name, made.columns, columns, loss)
     minimized = Objective(kind=objective, delta=delta)
     w = np.ones(len(losses)) if weights is None else np.asarray(weights, float)
-    form: Form = FORMS[name](x, losses)
+    form: Form = made(x, losses)
     model = FormModel(form, x, minimized.raw)
     thetas = form.starts(x, losses, w)
     fixed = np.zeros(len(form.low), bool)
@@ -285,15 +288,16 @@ def _notes(fit: FormFit) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _checked(name: str, columns: Mapping[str, Any], loss: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    wanted = FORMS[name].columns
+def _checked(
+    name: str, wanted: Sequence[str], columns: Mapping[str, Any], loss: Any
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     missing = [c for c in wanted if c not in columns]
     if missing:
         raise DataError(f"law '{name}' reads {', '.join(wanted)}; missing: {', '.join(missing)}")
     losses = np.asarray(loss, float)
     x = {c: np.asarray(columns[c], float) for c in wanted}
     for column, values in {**x, "loss": losses}.items():
-        may_be_zero = column not in ("N", "D", "U", "loss")
+        may_be_zero = column not in ("N", "D", "U", "C", "L", "loss")
         if values.shape != losses.shape or losses.ndim != 1:
             raise DataError(f"law '{name}': column {column} has {values.shape} entries, the losses {losses.shape}")
         bad = np.flatnonzero(~np.isfinite(values) | (values < 0) | ((values == 0) & (not may_be_zero)))

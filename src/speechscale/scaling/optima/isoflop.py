@@ -18,8 +18,8 @@ from speechscale.scaling.intervals import LEVEL, Estimate, estimate
 from speechscale.scaling.laws import FLOPS_PER_PARAM_TOKEN
 
 Status = Literal["interior", "edge_low", "edge_high", "maximum", "too_few_sizes"]
-_INTERIOR, _LOW, _HIGH, _MAXIMUM = range(4)
-_STATUS: tuple[Status, ...] = ("interior", "edge_low", "edge_high", "maximum")
+INTERIOR, LOW, HIGH, MAXIMUM = range(4)
+STATUS: tuple[Status, ...] = ("interior", "edge_low", "edge_high", "maximum")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +85,8 @@ def isoflop(
     )
     if len(sizes) < 3:
         return base
-    status, vertex, bottom = _vertices(x, losses[None], nearest)
-    name = _STATUS[int(status[0])]
+    status, vertex, bottom = vertices(x, losses[None], nearest)
+    name = STATUS[int(status[0])]
     if name != "interior":
         return replace(base, status=name, message=f"{where} {_refusal(name, sizes)}")
     if se is None:
@@ -103,14 +103,14 @@ def isoflop(
         )
     rng = np.random.default_rng(seed)
     noisy = losses + se * rng.standard_normal((replicates, len(losses)))
-    drawn, vertices, bottoms = _vertices(x, noisy, nearest)
+    drawn, places, bottoms = vertices(x, noisy, nearest)
     # A replicate without a bracketed optimum says "at or beyond this edge"; one that bends down says nothing, so it
     # widens the interval on both sides in turn.
-    bent = np.flatnonzero(drawn == _MAXIMUM)
-    vertices = np.where(drawn == _LOW, x[0], np.where(drawn == _HIGH, x[-1], vertices))
-    vertices[bent] = np.where(np.arange(len(bent)) % 2, x[0], x[-1])
+    bent = np.flatnonzero(drawn == MAXIMUM)
+    places = np.where(drawn == LOW, x[0], np.where(drawn == HIGH, x[-1], places))
+    places[bent] = np.where(np.arange(len(bent)) % 2, x[0], x[-1])
     method = f"{replicates} replicates of the losses within their {source}, percentiles"
-    low, high = np.quantile(vertices, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
+    low, high = np.quantile(places, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
     open_low, open_high = bool(low <= x[0]), bool(high >= x[-1])
     message = f"{where} the best size is {value:.3g} [{10**low:.3g}, {10**high:.3g}] parameters"
     if open_low or open_high:
@@ -118,9 +118,9 @@ def isoflop(
     return replace(
         base,
         message=message,
-        params_opt=estimate(value, 10**vertices, method=method),
+        params_opt=estimate(value, 10**places, method=method),
         loss_opt=estimate(value_loss, bottoms, method=method),
-        edge_share=float(np.mean(drawn != _INTERIOR)),
+        edge_share=float(np.mean(drawn != INTERIOR)),
         open_low=open_low,
         open_high=open_high,
     )
@@ -153,31 +153,31 @@ def _by_size(
     return sizes, means, np.sqrt(sampling**2 + spread**2 / count), source
 
 
-def _vertices(
+def vertices(
     x: Float[np.ndarray, " sizes"], losses: Float[np.ndarray, "replicates sizes"], nearest: int
 ) -> tuple[Int[np.ndarray, " replicates"], Float[np.ndarray, " replicates"], Float[np.ndarray, " replicates"]]:
     """Judge each row of losses; return status code, vertex (log10 N) and loss there (lowest measured if no vertex)."""
     count, sizes = losses.shape
     width = min(max(3, nearest), sizes)
     lowest = losses.argmin(axis=1)
-    status = np.where(lowest == 0, _LOW, np.where(lowest == sizes - 1, _HIGH, _INTERIOR))
+    status = np.where(lowest == 0, LOW, np.where(lowest == sizes - 1, HIGH, INTERIOR))
     vertex, bottom = x[lowest].astype(float), losses[np.arange(count), lowest].copy()
     # A hump: the best size is an end, yet all sizes together bend down around a worst one in the middle.
     bend, peak, _ = _parabola(x, losses)
     inside = (peak > x[0]) & (peak < x[-1])
     worst = losses.argmax(axis=1)
-    status[(status != _INTERIOR) & (bend < 0) & inside & (worst > 0) & (worst < sizes - 1)] = _MAXIMUM
-    for middle in np.unique(lowest[status == _INTERIOR]):
-        rows = np.flatnonzero((status == _INTERIOR) & (lowest == middle))
+    status[(status != INTERIOR) & (bend < 0) & inside & (worst > 0) & (worst < sizes - 1)] = MAXIMUM
+    for middle in np.unique(lowest[status == INTERIOR]):
+        rows = np.flatnonzero((status == INTERIOR) & (lowest == middle))
         first = int(np.clip(middle - width // 2, 0, sizes - width))
         window = slice(first, first + width)
         bend, at, value = _parabola(x[window], losses[rows, window])
         vertex[rows], bottom[rows] = at, value
-        status[rows[bend <= 0]] = _MAXIMUM
+        status[rows[bend <= 0]] = MAXIMUM
         # A lopsided parabola can put its vertex outside although a bracketing size exists: then it is not the optimum.
-        status[rows[(bend > 0) & (at <= x[0])]] = _LOW
-        status[rows[(bend > 0) & (at >= x[-1])]] = _HIGH
-    unread = status != _INTERIOR
+        status[rows[(bend > 0) & (at <= x[0])]] = LOW
+        status[rows[(bend > 0) & (at >= x[-1])]] = HIGH
+    unread = status != INTERIOR
     vertex[unread], bottom[unread] = x[lowest[unread]], losses[np.flatnonzero(unread), lowest[unread]]
     return status, vertex, bottom
 
