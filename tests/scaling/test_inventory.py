@@ -46,9 +46,7 @@ def test_epochs_per_stream() -> None:
 
 
 @given(speech=st.floats(1, 1e6), text=st.floats(1e6, 1e12), share=st.floats(0.01, 0.99), tokens=st.floats(1e6, 1e13))
-def test_unique_tokens_follow_the_scarcest_stream(
-    speech: float, text: float, share: float, tokens: float
-) -> None:
+def test_unique_tokens_follow_the_scarcest_stream(speech: float, text: float, share: float, tokens: float) -> None:
     mixture = Mixture(name="m", shares={"speech": share, "text": 1 - share})
     inventory = make_inventory([f"mine:{speech}"], text_tokens=text)
     unique, stream = inventory.unique_of(mixture)

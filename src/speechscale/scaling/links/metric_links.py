@@ -203,7 +203,8 @@ def _message(
 def through_loss(boot: LawBootstrap, link: MetricFit, flops: float) -> Estimate | None:
     """The metric at the law's own optimum for C: replicates of the law through replicates of the link.
 
-    Its interval holds the uncertainty of both; None where either has no constants.
+    Its interval holds the uncertainty of both; None where either has no constants. Made from one table with one seed,
+    both have the same resamples, so their errors stay together as they should.
 
     Raises:
         DataError: the link is not one over loss.
