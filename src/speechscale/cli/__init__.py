@@ -11,6 +11,7 @@ from speechscale import __version__
 
 COMMANDS = {
     "study": "study:study",
+    "fit": "fit:fit",
     "speak": "speak:speak",
     "plan": "plan:plan",
     "compare": "compare:compare",

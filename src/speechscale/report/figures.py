@@ -64,7 +64,7 @@ def isoflop_figure(runs: pd.DataFrame, colors: Mapping[str, str]) -> go.Figure |
         type="log", title="parameters without embeddings", **_ticks(runs["params_non_embedding"], short_count)
     )
     figure.update_yaxes(title="speech loss (nats per unit)", col=1)
-    return _styled(figure, 430)
+    return styled(figure, 430)
 
 
 def envelope_figure(runs: pd.DataFrame, colors: Mapping[str, str]) -> go.Figure | None:
@@ -107,7 +107,7 @@ def envelope_figure(runs: pd.DataFrame, colors: Mapping[str, str]) -> go.Figure 
     marks = pd.Series([*runs["budget_flops"], _charged(runs).max()])
     figure.update_xaxes(type="log", title="training compute (FLOPs)", **_ticks(marks, short_flops))
     figure.update_yaxes(title="lowest speech loss (nats per unit)", col=1)
-    return _styled(figure, 400)
+    return styled(figure, 400)
 
 
 def _charged(rows: pd.DataFrame) -> pd.Series:
@@ -175,7 +175,7 @@ def metric_figure(runs: pd.DataFrame, colors: Mapping[str, str]) -> go.Figure | 
     figure.add_hline(y=0.5, line={"color": "#888", "dash": "dot", "width": 1})
     figure.update_xaxes(type="log", **_ticks(runs["budget_flops"], short_flops))
     figure.update_yaxes(title="accuracy", col=1)
-    return _styled(figure, 120 + 240 * rows)
+    return styled(figure, 120 + 240 * rows)
 
 
 def transfer_figure(runs: pd.DataFrame, colors: Mapping[str, str]) -> go.Figure | None:
@@ -209,7 +209,7 @@ def transfer_figure(runs: pd.DataFrame, colors: Mapping[str, str]) -> go.Figure 
     figure.add_hline(y=0.5, line={"color": "#888", "dash": "dot", "width": 1})
     figure.update_yaxes(range=[0, 1.05])
     figure.update_yaxes(title="accuracy (chance 0.5)", col=1)
-    return _styled(figure, 380)
+    return styled(figure, 380)
 
 
 def _pooled_se(errors: pd.Series) -> float:
@@ -243,7 +243,7 @@ def curves_figure(curves: Sequence[Mapping[str, Any]], colors: Mapping[str, str]
         )
     figure.update_xaxes(title="tokens seen", type="log")
     figure.update_yaxes(title="loss on the split select (nats per unit or text token)")
-    return _styled(figure, 400)
+    return styled(figure, 400)
 
 
 def sweep_figure(sweep: Sequence[Mapping[str, Any]], colors: Mapping[str, str]) -> go.Figure | None:
@@ -275,10 +275,10 @@ def sweep_figure(sweep: Sequence[Mapping[str, Any]], colors: Mapping[str, str]) 
             )
     figure.update_xaxes(title="learning rate", type="log")
     figure.update_yaxes(title="selection loss")
-    return _styled(figure, 360)
+    return styled(figure, 360)
 
 
-def _styled(figure: go.Figure, height: int) -> go.Figure:
+def styled(figure: go.Figure, height: int) -> go.Figure:
     figure.update_layout(
         template="plotly_white",
         height=height,

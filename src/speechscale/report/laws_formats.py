@@ -1,0 +1,146 @@
+"""Fitted laws as Markdown, CSV, and a LaTeX table for a paper.
+
+Enters: `Fitted`s. Leaves: text. The one decision worth knowing: the CSV has every number once, with its interval, level
+and method; the LaTeX table has what a paper prints, and its caption says how N and C were counted.
+"""
+
+from __future__ import annotations
+
+import csv as csv_module
+import io
+import math
+from collections.abc import Iterator, Sequence
+
+from speechscale.report.laws_sections import Section, read_section, sections
+from speechscale.scaling.fitted import Fitted
+from speechscale.scaling.intervals import Estimate
+
+_LATEX = {
+    "exp_params": "$a$",
+    "exp_tokens": "$b$",
+    "alpha": r"$\alpha$",
+    "beta": r"$\beta$",
+    "E": "$E$",
+    "A": "$A$",
+    "B": "$B$",
+}
+_ESCAPES = {"\\": r"\textbackslash{}", **{c: f"\\{c}" for c in "&%$#_{}"}, "~": r"\textasciitilde{}", "^": r"\^{}"}
+
+
+def markdown(fitted: Sequence[Fitted]) -> str:
+    """The whole report as Markdown."""
+    blocks = ["# Scaling law", _markdown(read_section(fitted), "##")]
+    for one in fitted:
+        if len(fitted) > 1:
+            blocks.append(f"## {_md(one.name)}")
+        blocks += [_markdown(section, "###" if len(fitted) > 1 else "##") for section in sections(one)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _markdown(section: Section, mark: str) -> str:
+    blocks = [f"{mark} {_md(section.title)}"]
+    if section.said:
+        blocks.append("\n".join(f"- {_md(said)}" for said in section.said))
+    if section.table:
+        head, *body = section.table
+        lines = [f"| {' | '.join(map(_md, head))} |", "|" + "---|" * len(head)]
+        blocks.append("\n".join([*lines, *(f"| {' | '.join(map(_md, row))} |" for row in body)]))
+    return "\n\n".join(blocks)
+
+
+def _md(text: str) -> str:
+    for mark in "\\`*_|<[":
+        text = text.replace(mark, f"\\{mark}")
+    return text
+
+
+def csv(fitted: Sequence[Fitted]) -> str:
+    """One row per arm and number: arm, law, status, quantity, at_flops, value, low, high, level, method."""
+    text = io.StringIO()
+    writer = csv_module.writer(text, lineterminator="\n")
+    writer.writerow(["arm", "law", "status", "quantity", "at_flops", "value", "low", "high", "level", "method"])
+    for one in fitted:
+        for quantity, flops, found in _numbers(one):
+            ends = ["" if end is None else repr(end) for end in (found.low, found.high)]
+            head = [one.name, one.law_name, one.status, quantity, "" if flops is None else repr(flops)]
+            writer.writerow([*head, repr(found.value), *ends, found.level, found.method])
+    return text.getvalue()
+
+
+def _numbers(one: Fitted) -> Iterator[tuple[str, float | None, Estimate]]:
+    for name, found in one.constants.items():
+        yield name, None, found
+    for name, found in one.by_cluster.items():
+        yield f"{name}, budgets resampled", None, found
+    for at in one.at:
+        yield from (("params_opt", at.flops, at.params_opt), ("tokens_opt", at.flops, at.tokens_opt))
+        yield "loss", at.flops, at.loss
+    for approach in one.approaches.approaches if one.approaches is not None else ():
+        if approach.exp_params is not None:
+            yield f"exp_params by {approach.name}", None, approach.exp_params
+    for law in one.metrics:
+        if law.exponent is not None:
+            yield f"gamma of {law.metric}, best runs", None, law.exponent.gamma
+        for fit in law.fits:
+            for name, found in fit.constants.items():
+                yield f"{name} of {law.metric}, {fit.curve} of {fit.of}", None, found
+
+
+def latex(fitted: Sequence[Fitted]) -> str:
+    """A booktabs table: constants and exponents as columns, one row per arm, intervals below the values."""
+    names = list(dict.fromkeys(name for one in fitted for name in one.constants))
+    head = " & ".join(["", *(_LATEX.get(name, tex(name)) for name in names)])
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\begin{{tabular}}{{l{'c' * len(names)}}}",
+        r"\toprule",
+        rf"{head} \\",
+        r"\midrule",
+    ]
+    for one in fitted:
+        if not one.constants:
+            lines.append(
+                rf"{tex(one.name)} & \multicolumn{{{max(1, len(names))}}}{{l}}{{not fitted: {tex(one.reason)}}} \\"
+            )
+            continue
+        mark = r"$^{\dagger}$" if one.status == "not_identified" else ""
+        found = [one.constants.get(name) for name in names]
+        lines.append(
+            " & ".join([tex(one.name) + mark, *("" if x is None else _tex_number(x.value) for x in found)]) + r" \\"
+        )
+        lines.append(" & ".join(["", *("" if x is None else _tex_ends(x) for x in found)]) + r" \\")
+    return (
+        "\n".join([*lines, r"\bottomrule", r"\end{tabular}", rf"\caption{{{_caption(fitted)}}}", r"\end{table}"]) + "\n"
+    )
+
+
+def _caption(fitted: Sequence[Fitted]) -> str:
+    first = fitted[0]
+    objective = first.fit.minimized.kind if first.fit is not None else "none"
+    counts = "; ".join(f"{tex(one.name)}: {one.runs} runs" for one in fitted)
+    said = (
+        f"Law {tex(first.law_name)}, objective {tex(objective)}, {tex(first.convention)}. {counts}. "
+        f"Below: 95\\,\\% intervals ({tex(first.interval_method)})."
+    )
+    if any(one.status == "not_identified" for one in fitted):
+        said += r" $^{\dagger}$a constant ended on the border of the search: not measured."
+    return said
+
+
+def tex(text: str) -> str:
+    """Escape text for LaTeX. Example: tex("a_b 5%") -> 'a\\_b 5\\%'"""
+    return "".join(_ESCAPES.get(c, c) for c in text)
+
+
+def _tex_number(value: float) -> str:
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return f"{value:.4g}"
+    exponent = math.floor(math.log10(abs(value)))
+    return rf"${value / 10**exponent:.3g}\times 10^{{{exponent}}}$"
+
+
+def _tex_ends(found: Estimate) -> str:
+    if found.low is None or found.high is None:
+        return "(none)"
+    return rf"{{\scriptsize [{_tex_number(found.low)}, {_tex_number(found.high)}]}}"
