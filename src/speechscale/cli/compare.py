@@ -39,6 +39,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="Also this text exponent over that of the one --metric, e.g. cuervo-text-tstorycloze.",
 )
 @click.option("--json", "json_file", type=_FILE, help="Write everything as JSON.")
+@click.option("--html", "page", type=_FILE, help="A page with pictures.")
 def compare(
     other: Path | None,
     arms: str | None,
@@ -50,6 +51,7 @@ def compare(
     unlike_units: bool | None,
     text_slope: str | None,
     json_file: Path | None,
+    page: Path | None,
     **options: Any,
 ) -> None:
     """Compare two arms of TABLE, or TABLE with TABLE2: exponents, compute for the same loss or score, with intervals.
@@ -76,8 +78,15 @@ def compare(
             charge_text_lm=charge_text_lm,
             unlike_units=unlike_units,
         )
-        click.echo(comparison_text(found), nl=False)
+        text = comparison_text(found)
+        click.echo(text, nl=False)
         record = found.record()
+        if page is not None:
+            from speechscale.report.decision_pages import comparison_page
+            from speechscale.report.html_parts import write_page
+
+            write_page(page, comparison_page(found, text))
+            click.echo(f"written: {page}")
     if text_slope is not None:
         record["exponent_ratios"] = _ratios(pair, text_slope, options["metrics"][0], replicates, seed)
     if json_file is not None:

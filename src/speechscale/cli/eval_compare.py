@@ -48,7 +48,8 @@ def compare(
     from speechscale.evals.compare import compare as compare_scored
     from speechscale.evals.likeness import Scored, shared_protocols
     from speechscale.files import write_json
-    from speechscale.report.eval_page import comparison_page, comparison_text, write_page
+    from speechscale.report.eval_page import comparison_page, comparison_text
+    from speechscale.report.html_parts import write_page
 
     if b.startswith(PUBLISHED):
         _refuse_paired_options()
@@ -134,8 +135,9 @@ def table(
     from speechscale.evals.protocols import get_protocol
     from speechscale.evals.results import measured_under
     from speechscale.report.eval_formats import FORMATS
-    from speechscale.report.eval_page import table_page, write_page
+    from speechscale.report.eval_page import table_page
     from speechscale.report.eval_table import eval_table
+    from speechscale.report.html_parts import write_page
     from speechscale.scaling.published_slms import SEEN, VERIFIED
 
     metrics = [name.strip() for name in others.split(",") if name.strip()]

@@ -68,6 +68,7 @@ def fit(
     speechscale fit runs.csv --n params_M --c flops --loss val_loss --group data --html law.html
     """
     from speechscale.files import complete_file, write_json
+    from speechscale.report.html_parts import write_page
     from speechscale.report.laws_formats import csv, latex, markdown
     from speechscale.report.laws_page import fit_page
     from speechscale.report.laws_text import fit_text
@@ -100,8 +101,7 @@ def fit(
     if json_file is not None:
         write_json(json_file, laws_record(fitted))
     if page is not None:
-        with complete_file(page) as draft:
-            draft.write_text(fit_page(fitted, f"Scaling law of {table.name}"), encoding="utf-8")
+        write_page(page, fit_page(fitted, f"Scaling law of {table.name}"))
     if skips_file is not None:
         write_skips(skips_file, table)
     for path in (json_file, markdown_file, csv_file, latex_file, page, skips_file):

@@ -38,6 +38,7 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
 @column_options
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the fit of --table.")
 @click.option("--json", "json_file", type=_FILE, help="Everything.")
+@click.option("--html", "page", type=_FILE, help="A page with pictures.")
 def plan(
     budget: str | None,
     gpus: str | None,
@@ -57,6 +58,7 @@ def plan(
     table: Path | None,
     seed: int,
     json_file: Path | None,
+    page: Path | None,
     **columns: Any,
 ) -> None:
     """Plan a run: model size, tokens, hours of audio and epochs for a budget, and which law says so.
@@ -97,7 +99,14 @@ def plan(
         mixtures=[parse_mixture(text) for text in mixtures] or [SPEECH_ONLY],
         max_epochs=max_epochs,
     )
-    click.echo(plan_text(found), nl=False)
+    text = plan_text(found)
+    click.echo(text, nl=False)
+    if page is not None:
+        from speechscale.report.decision_pages import plan_page
+        from speechscale.report.html_parts import write_page
+
+        write_page(page, plan_page(found, text))
+        click.echo(f"written: {page}")
     if json_file is not None:
         write_json(json_file, plan_record(found))
         click.echo(f"written: {json_file}")

@@ -41,6 +41,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--replicates", type=click.IntRange(min=20), default=300, show_default=True, help="Of each bootstrap.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--json", "json_file", type=_FILE, help="Write everything.")
+@click.option("--html", "page", type=_FILE, help="A page with a picture.")
 def power(
     law_text: str | None,
     laws_file: Path | None,
@@ -59,6 +60,7 @@ def power(
     replicates: int,
     seed: int,
     json_file: Path | None,
+    page: Path | None,
     **options: Any,
 ) -> None:
     """Simulate a planned sweep under a law: expected intervals, bias, coverage, price; or search the smallest grid.
@@ -94,13 +96,19 @@ def power(
             found = smallest_grid(
                 law, wanted=_wanted(wants), between=(low, high), spread=spread, watch=watch, **limits, **settings
             )
-        record, text = to_json(found), smallest_text(found, gpu_flops=speed)
+        record, text, shown = to_json(found), smallest_text(found, gpu_flops=speed), found.power
     else:
         grid = _grid(law, budgets, sizes, spread, redo, options)
         with ProgressLine("simulated sweeps") as watch:
             simulated = simulate_power(law, grid=grid, watch=watch, **settings)
-        record, text = to_json(simulated), power_text(simulated, gpu_flops=speed)
+        record, text, shown = to_json(simulated), power_text(simulated, gpu_flops=speed), simulated
     click.echo(text, nl=False)
+    if page is not None:
+        from speechscale.report.decision_pages import power_page
+        from speechscale.report.html_parts import write_page
+
+        write_page(page, power_page(shown, text))
+        click.echo(f"written: {page}")
     if json_file is not None:
         write_json(json_file, {"format": "speechscale power", "format_version": 1, **record})
         click.echo(f"written: {json_file}")

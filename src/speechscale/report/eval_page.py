@@ -7,21 +7,17 @@ compared by eye, and a row has the color of a winner only where the verdict name
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from html import escape
-from importlib import resources
-from pathlib import Path
 
 import plotly.graph_objects as go
 
 from speechscale.evals.compare import Compared, Comparison
 from speechscale.evals.likeness import title_of
-from speechscale.files import complete_file
 from speechscale.report.eval_cells import EvalTable
 from speechscale.report.eval_formats import html_table
 from speechscale.report.eval_table import protocol_words
 from speechscale.report.figures import DIRECTIONS, PALETTE
-from speechscale.report.html_parts import figure_div, plotly_script, table
+from speechscale.report.html_parts import figure_div, page, table
 from speechscale.report.tokens_text import printable
 
 UNDECIDED = "#7b8794"
@@ -33,7 +29,7 @@ _STYLE = (
 
 def table_page(scores: EvalTable, title: str) -> str:
     """A page with a table of scores."""
-    return _page(title, [html_table(scores)])
+    return page(title, [html_table(scores)], style=_STYLE, script=False)
 
 
 def comparison_rows(comparison: Comparison) -> list[list[str]]:
@@ -71,13 +67,7 @@ def comparison_page(comparison: Comparison, title: str) -> str:
         for name, definition in comparison.protocols.items()
     ]
     parts.append("</dl>")
-    return _page(title, parts, script=True)
-
-
-def write_page(path: Path, page: str) -> None:
-    """Write a page, complete or not at all."""
-    with complete_file(Path(path)) as draft:
-        draft.write_text(page, encoding="utf-8")
+    return page(title, parts, style=_STYLE)
 
 
 def forest_figure(comparison: Comparison) -> go.Figure:
@@ -167,14 +157,3 @@ def _remarks(comparison: Comparison) -> list[str]:
             f"a verdict needs p (Holm) <= {1 - comparison.level:.2g}"
         )
     return said
-
-
-def _page(title: str, parts: Sequence[str], *, script: bool = False) -> str:
-    css = (resources.files("speechscale.report") / "assets" / "tokens.css").read_text(encoding="utf-8")
-    plotly = "<script>" + plotly_script() + "</script>" if script else ""
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>speechscale: {escape(title)}</title><style>{css}{_STYLE}</style>{plotly}</head>\n"
-        f"<body><h1>{escape(title)}</h1>\n" + "\n".join(parts) + "\n</body></html>\n"
-    )

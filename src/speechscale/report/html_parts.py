@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from importlib import resources
+from pathlib import Path
 
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
+
+from speechscale.files import complete_file
 
 
 def plotly_script() -> str:
@@ -30,3 +34,21 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     lines = ["".join(f"<th>{escape(cell)}</th>" for cell in head)]
     lines += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in body]
     return '<div class="scroll"><table>' + "".join(f"<tr>{line}</tr>" for line in lines) + "</table></div>"
+
+
+def page(title: str, parts: Sequence[str], *, style: str = "", script: bool = True) -> str:
+    """A page from parts that are HTML already; the title is escaped here. script: it holds figures."""
+    css = (resources.files("speechscale.report") / "assets/tokens.css").read_text(encoding="utf-8")
+    drawing = f"<script>{plotly_script()}</script>\n" if script else ""
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>speechscale: {escape(title)}</title>\n<style>{css}\n{style}</style>\n"
+        f"{drawing}</head>\n<body>\n<h1>{escape(title)}</h1>\n" + "\n".join(parts) + "\n</body>\n</html>\n"
+    )
+
+
+def write_page(path: Path, content: str) -> None:
+    """Write a page, complete or not at all."""
+    with complete_file(Path(path)) as draft:
+        draft.write_text(content, encoding="utf-8")

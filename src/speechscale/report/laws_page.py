@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from importlib import resources
 
-from speechscale.report.html_parts import figure_div, plotly_script, table
+from speechscale.report.html_parts import figure_div, page, table
 from speechscale.report.laws_figures import law_figures
 from speechscale.report.laws_sections import Section, read_section, sections
 from speechscale.scaling.fitted import Fitted
@@ -32,20 +31,7 @@ def fit_page(fitted: Sequence[Fitted], title: str) -> str:
             follows = _AFTER.get(section.key, "")
             if follows in figures:
                 parts.append(figure_div(figures[follows], f"f{number}-{follows}"))
-    return page(title, parts)
-
-
-def page(title: str, parts: Sequence[str]) -> str:
-    """A page from parts that are HTML already; the title is escaped here."""
-    css = (resources.files("speechscale.report") / "assets/tokens.css").read_text(encoding="utf-8")
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>speechscale: {escape(title)}</title>\n<style>{css}\n{_STYLE}</style>\n"
-        f"<script>{plotly_script()}</script>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n"
-        + "\n".join(parts)
-        + "\n</body>\n</html>\n"
-    )
+    return page(title, parts, style=_STYLE)
 
 
 def said(sentences: Sequence[str]) -> str:
