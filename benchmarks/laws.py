@@ -29,13 +29,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize
-from speechscale.scaling.planning.power import power
 
 from speechscale.scaling.comparing.compare_runs import compare_runs
 from speechscale.scaling.fitting.bootstrap import bootstrap_law
 from speechscale.scaling.fitting.fit import Fit, fit_loss_law, refit
 from speechscale.scaling.intervals import run_weights
 from speechscale.scaling.laws import LossLaw
+from speechscale.scaling.planning.power import power
+from speechscale.scaling.planning.power_text import verdict
 from speechscale.scaling.tables.run_table import run_table
 
 Runs = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -131,17 +132,13 @@ def compare(options: argparse.Namespace) -> None:
     b = run_table(*simulated(cheaper, 10, 10, 0.005, 2), name="b")
     seconds, found = timed(lambda: compare_runs(a, b, replicates=2000, seed=options.seed), options.repeats)
     print(f"compare, two arms of 100 runs, 2,000 replicates: {seconds:.2f} s")
-    for sentence in found.sentences:
-        print(f"  {sentence}")
+    print(f"  {found.sentence}")
 
 
 def plan_power(options: argparse.Namespace) -> None:
-    seconds, found = timed(
-        lambda: power(TEXTLESS, budgets=(1e18, 1e20, 5), sizes=8, sweeps=100, replicates=300, seed=options.seed), 1
-    )
-    print(f"power, 5 x 8 grid, 100 sweeps x 300 replicates: {seconds:.1f} s")
-    for sentence in found.sentences:
-        print(f"  {sentence}")
+    for name, law in LAWS.items():
+        seconds, found = timed(lambda law=law: power(law, sweeps=100, replicates=300, seed=options.seed), 1)
+        print(f"power, {name}, 5 x 8 grid, 100 sweeps x 300 replicates: {seconds:.1f} s; {verdict(found)}")
 
 
 def coverage(options: argparse.Namespace) -> None:

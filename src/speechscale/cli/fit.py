@@ -72,7 +72,7 @@ def fit(
     from speechscale.report.laws_formats import csv, latex, markdown
     from speechscale.report.laws_page import fit_page
     from speechscale.report.laws_text import fit_text
-    from speechscale.scaling.fit_runs import fit_runs
+    from speechscale.scaling.fit_table import fit_runs
     from speechscale.scaling.published import law_of
     from speechscale.scaling.saved import laws_record
     from speechscale.scaling.tables.quantities import read_quantity

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from speechscale.scaling.checks import check_fit, check_table
     from speechscale.scaling.comparing.compare_runs import compare_runs
     from speechscale.scaling.comparing.exponent_ratio import exponent_ratio
-    from speechscale.scaling.fit_runs import fit_runs
+    from speechscale.scaling.fit_table import fit_runs
     from speechscale.scaling.fitting.bootstrap import bootstrap_law
     from speechscale.scaling.fitting.fit import fit_loss_law
     from speechscale.scaling.fitting.general import bootstrap_form, fit_form
@@ -46,7 +46,7 @@ _HOMES = {
     "exponent_ratio": "comparing.exponent_ratio",
     "fit_form": "fitting.general",
     "fit_loss_law": "fitting.fit",
-    "fit_runs": "fit_runs",
+    "fit_runs": "fit_table",
     "get_law": "published",
     "held_out": "optima.held_out",
     "metric_law": "links.metric_links",

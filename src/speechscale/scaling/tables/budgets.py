@@ -16,18 +16,27 @@ SAME_BUDGET = 0.05
 """Gap in log compute below which neighbors share a budget."""
 RUNS_PER_BUDGET = 3.0
 """Fewer on average: the runs do not come in budgets."""
+WIDEST = 0.3
+"""Log compute that a chain of neighbors may span; a longer one is runs scattered so densely that they touch."""
 
 
 def budgets_of(table: RunTable) -> Float[np.ndarray, " runs"] | None:
     """Name the budget of each run (its mean C), None where the runs do not come in budgets.
 
-    `budget_flops` where the table has it for every run, else runs whose compute differs by less than 5 %.
+    `budget_flops` where the table has it for every run, else runs whose compute differs by less than 5 %, unless such
+    neighbors make long chains.
     """
     named = table.numbers("budget_flops")
     if len(table) and np.all(np.isfinite(named)):
         return named
     labels = compute_groups(table.flops)
-    return None if len(table) < RUNS_PER_BUDGET * len(np.unique(labels)) else labels
+    names, group = np.unique(labels, return_inverse=True)
+    logs = np.log(table.flops)
+    low, high = np.full(len(names), np.inf), np.full(len(names), -np.inf)
+    np.minimum.at(low, group, logs)
+    np.maximum.at(high, group, logs)
+    few = len(table) < RUNS_PER_BUDGET * len(names)
+    return None if few or np.max(high - low, initial=0.0) > WIDEST else labels
 
 
 def compute_groups(flops: Float[np.ndarray, " runs"]) -> Float[np.ndarray, " runs"]:

@@ -44,8 +44,8 @@ MIN_CLUSTERS = 5
 """Fewer budgets resampled as wholes say nothing of the exponents."""
 EXPONENTS = ("exp_params", "exp_tokens", "alpha", "beta")
 _DROPPED_SHARES = (0.0, 0.01, 0.02, 0.04)
-_MOST_REFITS = 2e7
-"""Runs times replicates: a table of 100,000 runs gets 200 replicates, which is about half a minute."""
+_MOST_REFITS = 4e6
+"""Runs times replicates: a table of 100,000 runs gets 100 replicates, which is about half a minute."""
 
 
 def fit_runs(
@@ -79,7 +79,7 @@ def fit_runs(
         raise DataError(f"law '{law}' is unknown{nearest(law, ['chinchilla', *FORMS])}")
     if by not in BYS:
         raise DataError(f"--by {by}: allowed are {', '.join(BYS)}")
-    replicates = min(replicates, max(200, int(_MOST_REFITS / len(table))))
+    replicates = min(replicates, max(100, int(_MOST_REFITS / len(table))))
     found = []
     for name, arm in table.each_arm():
         plain = _start(arm, name, law)
