@@ -124,7 +124,7 @@ def _caption(fitted: Sequence[Fitted]) -> str:
         f"Below: 95\\,\\% intervals ({tex(first.interval_method)})."
     )
     if any(one.status == "not_identified" for one in fitted):
-        said += r" $^{\dagger}$a constant ended on the border of the search: not measured."
+        said += r" $^{\dagger}$not identified by these runs: do not quote."
     return said
 
 

@@ -86,7 +86,8 @@ def _law(fitted: Fitted) -> Section:
         return Section(title="Law", key="law", said=(f"Not fitted: {reason}",))
     fit, said = fitted.fit, []
     if fitted.status == "not_identified":
-        said.append(f"Do not quote these constants: {', '.join(fit.at_bounds)} ended on the border of the search.")
+        ended = f"{', '.join(fit.at_bounds)} ended on the border of the search"
+        said.append(f"Do not quote these constants: {ended if fit.at_bounds else 'the fit did not converge'}.")
     agree = f"{fit.starts_agree} of {fit.starts if hasattr(fit, 'starts') else len(fit.start_objectives)} starts agree"
     ended = "converged" if fit.converged else "NOT converged"
     said.append(
@@ -198,7 +199,10 @@ def _published(fitted: Fitted) -> Section | None:
 
 def _metrics(fitted: Fitted) -> list[Section]:
     found = []
-    for law in fitted.metrics:
+    unscored = [law.metric for law in fitted.metrics if not law.runs]
+    if unscored:
+        found.append(Section(title="Metrics without a score here", key="unscored", said=(", ".join(unscored) + ".",)))
+    for law in (law for law in fitted.metrics if law.runs):
         rows = [("curve", "constants [95 %]", "R2", "AICc", "")]
         for fit in law.fits:
             constants = "; ".join(f"{name} {interval(value)}" for name, value in fit.constants.items())

@@ -158,7 +158,7 @@ def _chinchilla(
     held = held_out(table, replicates=replicates, seed=seed, objective=objective, delta=delta) if hold_out else None
     return replace(
         plain,
-        status="not_identified" if fit.at_bounds else "fitted",
+        status="not_identified" if fit.at_bounds or not fit.converged else "fitted",
         reason="; ".join(fit.notes),
         fit=fit,
         runs=len(table),
@@ -202,7 +202,7 @@ def _form(
     boot = bootstrap_form(fit, replicates=replicates, seed=seed, clusters=labels)
     return replace(
         plain,
-        status="not_identified" if fit.at_bounds else "fitted",
+        status="not_identified" if fit.at_bounds or not fit.converged else "fitted",
         reason="; ".join(fit.notes),
         fit=fit,
         runs=len(table),

@@ -63,7 +63,8 @@ class Fitted:
     """The law of one arm.
 
     Args:
-        status: "not_identified": a constant ended on its bound, do not quote it. reason: of "not_fitted".
+        status: "not_identified": a constant ended on its bound or the fit did not converge: do not quote it.
+        reason: of "not_fitted", else notes.
         constants: with intervals, E A B alpha beta exp_params exp_tokens or those of the form.
         by_cluster: the exponents again, whole budgets resampled; wider intervals are the ones to believe.
         replicates: constants of up to STORED replicates. fit: the point fit, None unless there is one.

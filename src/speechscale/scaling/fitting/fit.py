@@ -22,6 +22,7 @@ from speechscale.scaling.laws import LossLaw
 
 MIN_RUNS = 6
 """One more than the five constants of the law."""
+_FIRST_STEPS = 60  # of a replicate, before it is tried through easier problems
 _CHUNK = 30_000  # runs times replicates of a batch: its working set stays in the processor's cache
 
 
@@ -104,7 +105,7 @@ def fit_loss_law(
     copies = (len(theta), runs)
     targets = np.broadcast_to(loss if minimized.raw else y, copies)
     theta, objectives, converged = descend(
-        theta, SumModel(frame, minimized.raw), targets, np.broadcast_to(w, copies), minimized
+        theta, SumModel(frame, minimized.raw), targets, np.broadcast_to(w, copies), minimized, patient=True
     )
     objectives = objectives / minimized.unit
     best = int(np.argmin(objectives))
@@ -162,7 +163,9 @@ def refit(
     batch = max(1, min(128, _CHUNK // fit.runs))
     for first in range(0, count, batch):
         part = slice(first, first + batch)
-        theta[part], objective[part], converged[part] = refine(theta[part], fit.model, y[part], w[part], last)
+        theta[part], objective[part], converged[part] = refine(
+            theta[part], fit.model, y[part], w[part], last, steps=_FIRST_STEPS
+        )
     # A warm start can end in a worse basin. Replicates that stopped short or lie far above the rest are solved again
     # through easier problems (a wide Huber is nearly quadratic) and keep the better end.
     doubtful = np.flatnonzero(~converged | (objective > np.median(objective) * 1.6) | thorough)

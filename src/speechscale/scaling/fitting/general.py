@@ -207,7 +207,9 @@ def _followed(
 ) -> FormFit:
     shape = (len(thetas), len(losses))
     # The whole way at once; and straight at the wanted threshold, which keeps basins that a wide Huber smooths away.
-    eased = descend(thetas, model, np.broadcast_to(y, shape), np.broadcast_to(w, shape), minimized, held=fixed)
+    eased = descend(
+        thetas, model, np.broadcast_to(y, shape), np.broadcast_to(w, shape), minimized, held=fixed, patient=True
+    )
     direct = refine(
         thetas,
         model,

@@ -66,6 +66,9 @@ class Objective:
         return huber(residual, self.stages[-1])
 
 
+STEPS = 100
+"""Of one replicate and stage; 8 are usual."""
+MOST_STEPS = 4000
 _QUADRATIC = 1e6  # a Huber threshold that no residual reaches
 _ABSOLUTE = 3e-9  # and one that every residual passes
 
@@ -95,7 +98,7 @@ def refine(
     w: Float[np.ndarray, "replicates runs"],
     delta: float,
     *,
-    steps: int = 80,
+    steps: int = STEPS,
     tolerance: float = 1e-10,
     held: Bool[np.ndarray, " parameters"] | None = None,
 ) -> tuple[
@@ -113,7 +116,7 @@ def refine(
     objective = model.objective(theta, y, w, delta)
     converged = np.zeros(len(theta), bool)
     damping = np.full(len(theta), 1e-3)
-    floor = 1e-18 * w.sum(axis=1)  # residuals of 1e-9: an exact table has no relative decrease left
+    floor = 1e-15 * min(delta, 1e-3) * w.sum(axis=1)  # of residuals near 1e-9: an exact table has nothing left to gain
     live = np.arange(len(theta))
     gradient, hessian, major = model.derivatives(theta, y, w, delta)
     for _ in range(steps):
@@ -125,7 +128,7 @@ def refine(
         value = model.objective(trial, y[live], w[live], delta)
         accepted = (gain > 0) & (value <= objective[live])
         ratio = (objective[live] - value) / np.where(gain > 0, gain, 1.0)
-        factor = np.where(accepted & (ratio > 0.7), 0.1, np.where(accepted & (ratio > 0.2), 1.0, 6.0))
+        factor = np.where(accepted & (ratio > 0.7), 0.3, np.where(accepted & (ratio > 0.2), 1.0, 10.0))
         damping[live] = np.clip(damping[live] * factor, 1e-9, 1e12)
         theta[live[accepted]], objective[live[accepted]] = trial[accepted], value[accepted]
         converged[live[tiny]] = True
@@ -149,14 +152,27 @@ def descend(
     objective: Objective,
     *,
     held: Bool[np.ndarray, " parameters"] | None = None,
+    patient: bool = False,
 ) -> tuple[
     Float[np.ndarray, "replicates parameters"], Float[np.ndarray, " replicates"], Bool[np.ndarray, " replicates"]
 ]:
-    """Refine through the objective's stages, easier problems first and not to their end."""
+    """Refine through the objective's stages, easier problems first and not to their end.
+
+    Args:
+        patient: take up to MOST_STEPS if the best row did not converge; for point fits.
+    """
     *easier, last = objective.stages
-    for delta in easier:
-        theta, _, _ = refine(theta, model, y, w, delta, tolerance=1e-3, held=held)
-    return refine(theta, model, y, w, last, held=held)
+    for stage, delta in enumerate(easier, start=1):
+        tolerance = 1e-3 if stage < len(easier) else 1e-5
+        theta, _, _ = refine(theta, model, y, w, delta, tolerance=tolerance, held=held)
+    theta, value, done = refine(theta, model, y, w, last, held=held)
+    if patient and not done[value.argmin()]:
+        # In a flat valley with narrow thresholds the way leads over many kinks, each a step of its own.
+        rows = np.flatnonzero(~done)
+        theta[rows], value[rows], done[rows] = refine(
+            theta[rows], model, y[rows], w[rows], last, held=held, steps=MOST_STEPS
+        )
+    return theta, value, done
 
 
 def _newton_step(
@@ -179,7 +195,7 @@ def _newton_step(
     floor = 1e-12 * major[:, index, index].max(axis=1)[:, None] + 1e-300
     system[:, index, index] += np.where(blocked, 1.0, floor)
     free = np.where(blocked, 0.0, gradient)
-    step = -np.linalg.solve(system, free[:, :, None])[:, :, 0]
+    step = -_solved(system, free)
     step = np.clip(step, -2.0, 2.0)
     curvature = np.einsum("ri,rij,rj->r", step, hessian, step)
     return step, -(free * step).sum(axis=1) - 0.5 * curvature
@@ -189,3 +205,11 @@ def huber(residual: np.ndarray, delta: float) -> np.ndarray:
     size = np.abs(residual)
     inner = np.minimum(size, delta)
     return inner * (size - 0.5 * inner)
+
+
+def _solved(system: np.ndarray, right: np.ndarray) -> Float[np.ndarray, "replicates parameters"]:
+    """Solve each system; where one is singular to the last bit (a flat curve), the shortest least-squares solutions."""
+    try:
+        return np.asarray(np.linalg.solve(system, right[:, :, None])[:, :, 0])
+    except np.linalg.LinAlgError:
+        return np.asarray((np.linalg.pinv(system, hermitian=True) @ right[:, :, None])[:, :, 0])

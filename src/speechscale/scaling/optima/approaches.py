@@ -27,6 +27,8 @@ from speechscale.scaling.optima.size_line import MIN_BUDGETS, MOST_REFUSED, size
 from speechscale.scaling.tables.budgets import budgets_of
 from speechscale.scaling.tables.run_table import RunTable
 
+CLOSE = 0.01
+"""Exponents nearer than this agree: parabolas of an exact law are off by as much."""
 Name = Literal["envelope", "parabola", "parabola-5", "akima", "law"]
 NAMES: dict[Name, str] = {
     "envelope": "Approach 1: the size of the lowest loss of each budget",
@@ -246,7 +248,7 @@ def _disagreements(found: Sequence[Approach]) -> list[str]:
         a, b = one.exp_params, other.exp_params
         assert a is not None
         assert b is not None
-        if a.low is None or b.low is None or a.high is None or b.high is None:
+        if a.low is None or b.low is None or a.high is None or b.high is None or abs(a.value - b.value) < CLOSE:
             continue
         shown = f"a = {_shown(a)} by {one.name}, {_shown(b)} by {other.name}"
         if a.low > b.high or b.low > a.high:
