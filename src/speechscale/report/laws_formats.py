@@ -78,6 +78,9 @@ def _numbers(one: Fitted) -> Iterator[tuple[str, float | None, Estimate]]:
     for approach in one.approaches.approaches if one.approaches is not None else ():
         if approach.exp_params is not None:
             yield f"exp_params by {approach.name}", None, approach.exp_params
+    for form in one.envelope.forms if one.envelope is not None else ():
+        for name, found in form.constants.items():
+            yield f"{name} of the lowest loss, {form.name}", None, found
     for law in one.metrics:
         if law.exponent is not None:
             yield f"gamma of {law.metric}, best runs", None, law.exponent.gamma

@@ -55,6 +55,7 @@ def sections(fitted: Fitted) -> list[Section]:
         _law(fitted),
         _predictions(fitted),
         _approaches(fitted),
+        _envelope(fitted),
         _held_out(fitted),
         _profiles(fitted),
         _drops(fitted),
@@ -160,6 +161,22 @@ def _approaches(fitted: Fitted) -> Section | None:
         said = ["No approach lies outside another's interval."]
     return Section(
         title="How the best size grows: all approaches", key="approaches", said=tuple(said), table=tuple(rows)
+    )
+
+
+def _envelope(fitted: Fitted) -> Section | None:
+    law = fitted.envelope
+    if law is None:
+        return None
+    title = "Lowest loss as a power of compute"
+    if law.reason:
+        return Section(title=title, key="envelope", said=(f"Not fitted: {law.reason}.",))
+    rows = [("form", "constants [95 %]", "AICc", "")]
+    for form in law.forms:
+        constants = "; ".join(f"{name} {interval(value)}" for name, value in form.constants.items())
+        rows.append((form.name, constants, "" if form.aicc is None else f"{form.aicc:.1f}", form.reason))
+    return Section(
+        title=title, key="envelope", said=(f"{law.message[0].upper()}{law.message[1:]}.",), table=tuple(rows)
     )
 
 

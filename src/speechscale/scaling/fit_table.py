@@ -26,6 +26,7 @@ from speechscale.scaling.intervals import Estimate
 from speechscale.scaling.laws import LossLaw
 from speechscale.scaling.links.metric_links import metric_law
 from speechscale.scaling.optima.approaches import approaches
+from speechscale.scaling.optima.envelope_law import envelope_law
 from speechscale.scaling.optima.held_out import held_out
 from speechscale.scaling.published import LAWS
 from speechscale.scaling.tables.budgets import budgets_of, runs_of
@@ -172,6 +173,7 @@ def _chinchilla(
         drops=_drops(table, objective, delta),
         published=_scored(fit, table),
         approaches=every,
+        envelope=envelope_law(table, fit, replicates=replicates, seed=seed),
         held_out=held,
         cautions=(
             *check_table(table),

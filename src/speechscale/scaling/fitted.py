@@ -22,6 +22,7 @@ from speechscale.scaling.intervals import Estimate
 from speechscale.scaling.laws import LossLaw
 from speechscale.scaling.links.metric_links import MetricLaw
 from speechscale.scaling.optima.approaches import Approaches
+from speechscale.scaling.optima.envelope_law import EnvelopeLaw
 from speechscale.scaling.optima.held_out import HeldOut
 from speechscale.scaling.tables.run_table import RunTable
 
@@ -91,6 +92,7 @@ class Fitted:
     drops: tuple[Dropped, ...] = ()
     published: tuple[Scored, ...] = ()
     approaches: Approaches | None = None
+    envelope: EnvelopeLaw | None = None
     held_out: HeldOut | None = None
     metrics: tuple[MetricLaw, ...] = ()
     cautions: tuple[Caution, ...] = ()
