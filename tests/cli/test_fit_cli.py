@@ -12,6 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from speechscale.cli import cli
+from speechscale.cli.fit import LAWS, OBJECTIVES
+from speechscale.scaling.fitting.forms import FORMS
+from speechscale.scaling.fitting.newton import KINDS
 from speechscale.scaling.laws import LossLaw
 
 SPEECH = LossLaw(E=1.73, A=13.9, B=39.8, alpha=0.25, beta=0.24)
@@ -126,6 +129,11 @@ def test_the_markdown_has_a_table_of_each_section(written: tuple[Path, str]) -> 
     assert r"## text\_less \<b>" in text
     assert text.count("### Optimum") == 2
     assert "| alpha |" in text
+
+
+def test_the_choices_are_those_of_the_library() -> None:
+    assert ("chinchilla", *FORMS) == LAWS
+    assert tuple(KINDS) == OBJECTIVES
 
 
 def test_equal_seeds_give_equal_bytes(table: Path, tmp_path: Path) -> None:

@@ -67,3 +67,13 @@ def test_scattered_runs_leave_out_their_largest_compute() -> None:
     found = held_out(run_table(N, D, TEXT.predict(N, D) * np.exp(0.005 * rng.standard_normal(60))), replicates=100)
     assert len(found.runs) == 5
     assert min(run.flops for run in found.runs) >= np.sort(6 * N * D)[-5] * (1 - 1e-9)
+
+
+def test_other_forms_predict_too() -> None:
+    table = sweep(3)
+    found = held_out(table, replicates=100, law="overtraining")
+    assert len(found.runs) == 8
+    assert found.status in ("held", "missed")
+    missing = held_out(table, replicates=100, law="repeat")
+    assert missing.status == "refused"
+    assert "unique_tokens" in missing.message

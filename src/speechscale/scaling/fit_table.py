@@ -19,7 +19,7 @@ from speechscale.scaling.fitted import STORED, At, Dropped, Fitted, Scored
 from speechscale.scaling.fitting.bootstrap import SMALL_TABLE, LawBootstrap, bootstrap_law
 from speechscale.scaling.fitting.fit import Fit, fit_loss_law
 from speechscale.scaling.fitting.forms import FORMS
-from speechscale.scaling.fitting.general import bootstrap_form, fit_form
+from speechscale.scaling.fitting.general import FormBootstrap, bootstrap_form, fit_form
 from speechscale.scaling.fitting.newton import Kind
 from speechscale.scaling.fitting.profiles import profiles
 from speechscale.scaling.intervals import Estimate
@@ -88,7 +88,7 @@ def fit_runs(
             fitted = (
                 _chinchilla(plain, arm.with_loss(), objective, delta, by, replicates, seed, targets_flops, hold_out)
                 if law == "chinchilla"
-                else _form(plain, arm.with_loss(), law, objective, delta, by, replicates, seed, base)
+                else _form(plain, arm.with_loss(), law, objective, delta, by, replicates, seed, base, hold_out)
             )
         except DataError as error:
             if arm.loss is None and not arm.metrics:
@@ -192,6 +192,7 @@ def _form(
     replicates: int,
     seed: int,
     base: LossLaw | None,
+    hold_out: bool,
 ) -> Fitted:
     assert table.loss is not None
     if by == "residual":
@@ -209,12 +210,23 @@ def _form(
         fit=fit,
         runs=len(table),
         constants=boot.estimates(),
-        interval_method=f"{replicates} replicates: {BYS[by]}",
+        interval_method=f"{replicates} replicates: {BYS[by]}{_open_ends(boot)}",
         replicates_converged=boot.converged,
         replicates={name: values[:STORED] for name, values in boot.constants.items()},
         profiles=profiles(fit),
-        cautions=check_table(table),
+        held_out=held_out(table, replicates=replicates, seed=seed, objective=objective, delta=delta, law=law, base=base)
+        if hold_out
+        else None,
+        cautions=tuple(c for c in check_table(table) if (law, c.name) != ("repeat", "repeated-data")),
     )
+
+
+def _open_ends(boot: FormBootstrap) -> str:
+    """Say which intervals end only because the search did. Example: "; open: R_D" """
+    form = boot.fit.model.form
+    share = np.mean((boot.theta <= form.low + 1e-6) | (boot.theta >= form.high - 1e-6), axis=0)
+    names = [name for name, s, held in zip(form.names, share, boot.fit.fixed, strict=True) if s > 0.025 and not held]
+    return f"; open, as replicates reach the border of the search: {', '.join(names)}" if names else ""
 
 
 def _method(boot: LawBootstrap, by: By, small: bool, labels: list[Any] | None) -> str:

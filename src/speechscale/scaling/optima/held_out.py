@@ -10,14 +10,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 from scipy.stats import binom
 
 from speechscale.errors import DataError
 from speechscale.scaling.fitting.bootstrap import bootstrap_law
 from speechscale.scaling.fitting.fit import fit_loss_law
+from speechscale.scaling.fitting.forms import FORMS
+from speechscale.scaling.fitting.general import bootstrap_form, fit_form
 from speechscale.scaling.fitting.newton import Kind
 from speechscale.scaling.intervals import LEVEL, Estimate, estimate
+from speechscale.scaling.laws import LossLaw
 from speechscale.scaling.tables.budgets import budgets_of, runs_of
+from speechscale.scaling.tables.columns import columns_of
 from speechscale.scaling.tables.run_table import RunTable
 
 TOP_SHARE = 0.05
@@ -64,6 +69,16 @@ class HeldOut:
         return self.status == "missed"
 
 
+@dataclass(frozen=True, slots=True)
+class _Forecast:
+    """What a fit of the rest says of the left-out runs. logs: log losses. constants: how many were fitted."""
+
+    point: Float[np.ndarray, " runs"]
+    logs: Float[np.ndarray, "replicates runs"]
+    residuals: Float[np.ndarray, " rest"]
+    constants: int
+
+
 def held_out(
     table: RunTable,
     *,
@@ -71,41 +86,74 @@ def held_out(
     seed: int = 0,
     objective: Kind = "log-huber",
     delta: float = 1e-3,
+    law: str = "chinchilla",
+    base: LossLaw | None = None,
 ) -> HeldOut:
     """Fit all but the largest budget, or the runs of the largest compute where there are no budgets, and predict them.
 
     Example: held_out(table).message -> "of 8 runs at 1e+20 FLOPs (3.2 times beyond) 8 lie in their intervals ..."
+
+    Args:
+        law: "chinchilla" or another form. base: its five-term law, held; see `fit_form`.
     """
     table = table.with_loss()
     assert table.loss is not None
     budgets = budgets_of(table)
     out = _largest(table.flops if budgets is None else budgets)
     rest, left = table.subset(~out), table.subset(out)
-    assert rest.loss is not None
-    assert left.loss is not None
     if len(rest) == 0 or rest.flops.max() >= left.flops.max():
         return HeldOut(status="refused", message="no held-out check: there is no larger budget to leave out")
     try:
-        fit = fit_loss_law(rest.params, rest.tokens, rest.loss, objective=objective, delta=delta)
+        if law == "chinchilla":
+            said = _by_law(rest, left, replicates, seed, objective, delta)
+        else:
+            said = _by_form(rest, left, replicates, seed, objective, delta, law, base)
     except DataError as error:
         return HeldOut(status="refused", message=f"no held-out check: without the largest budget, {error}")
+    return _judged(_compared(left, said, seed), len(rest), float(left.flops.max() / rest.flops.max()))
+
+
+def _by_law(rest: RunTable, left: RunTable, replicates: int, seed: int, objective: Kind, delta: float) -> _Forecast:
+    assert rest.loss is not None
+    fit = fit_loss_law(rest.params, rest.tokens, rest.loss, objective=objective, delta=delta)
     boot = bootstrap_law(fit, replicates=replicates, seed=seed, clusters=runs_of(rest))
-    law = np.log(
+    logs = np.log(
         boot.law.E[:, None]
         + boot.law.A[:, None] / left.params ** boot.law.alpha[:, None]
         + boot.law.B[:, None] / left.tokens ** boot.law.beta[:, None]
     )
-    widening = np.sqrt(fit.runs / max(1, fit.runs - 5))
-    residuals = (fit.residuals - np.median(fit.residuals)) * widening
-    noise = np.random.default_rng(seed).choice(residuals, size=law.shape)
-    method = f"{len(law)} replicates of the law, each with a residual of the fit"
-    point = fit.law.predict(left.params, left.tokens)
+    return _Forecast(fit.law.predict(left.params, left.tokens), logs, fit.residuals, 5)
+
+
+def _by_form(
+    rest: RunTable,
+    left: RunTable,
+    replicates: int,
+    seed: int,
+    objective: Kind,
+    delta: float,
+    law: str,
+    base: LossLaw | None,
+) -> _Forecast:
+    wanted = FORMS[law].columns
+    fit = fit_form(law, columns_of(rest, wanted), rest.loss, objective=objective, delta=delta, base=base)
+    boot = bootstrap_form(fit, replicates=replicates, seed=seed, clusters=runs_of(rest))
+    columns = columns_of(left, wanted)
+    return _Forecast(fit.predict(columns), np.log(boot.predict(columns)), fit.residuals, fit.free)
+
+
+def _compared(left: RunTable, said: _Forecast, seed: int) -> list[Predicted]:
+    assert left.loss is not None
+    runs = len(said.residuals)
+    widening = np.sqrt(runs / max(1, runs - said.constants))
+    residuals = (said.residuals - np.median(said.residuals)) * widening
+    drawn = np.exp(said.logs + np.random.default_rng(seed).choice(residuals, size=said.logs.shape))
+    method = f"{len(drawn)} replicates of the law, each with a residual of the fit"
     found = []
-    for i in range(len(left)):
-        predicted = estimate(float(point[i]), np.exp(law[:, i] + noise[:, i]), method=method)
+    for i, seen in enumerate(map(float, left.loss)):
+        predicted = estimate(float(said.point[i]), drawn[:, i], method=method)
         assert predicted.low is not None
         assert predicted.high is not None
-        seen = float(left.loss[i])
         found.append(
             Predicted(
                 params=float(left.params[i]),
@@ -117,7 +165,7 @@ def held_out(
                 error=seen / predicted.value - 1,
             )
         )
-    return _judged(found, fit.runs, float(left.flops.max() / rest.flops.max()))
+    return found
 
 
 def _largest(budgets: np.ndarray) -> np.ndarray:
