@@ -85,3 +85,11 @@ def test_sims_points_equal_the_stored_table(shared) -> None:
     table = pd.read_csv(shared / "scaling_data/sims_envelope.csv")
     stored = list(table[["flops_6nd_total", "sstorycloze", "tstorycloze"]].itertuples(index=False, name=None))
     assert list(SIMS_ENVELOPE) == stored
+
+
+def test_a_wild_replicate_has_its_optimum_at_infinity_without_a_warning() -> None:
+    law = LossLaw(E=np.array([1.7, 1.7]), A=np.array([14.0, 1e300]), B=np.array([40.0, 1e-300]), alpha=0.25, beta=0.24)
+    best = law.optimum(1e18)
+    assert best.params_opt[0] == pytest.approx(3.4e7, rel=0.1)
+    assert best.params_opt[1] == np.inf
+    assert best.tokens_opt[1] == 0

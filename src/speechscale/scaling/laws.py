@@ -77,9 +77,10 @@ class LossLaw:
         if not all(np.all(np.asarray(x) > 0) for x in (self.A, self.B, self.alpha, self.beta)):
             raise DataError(f"{self}: A, B, alpha, beta must all be above 0 for an optimum; refit on a wider grid")
         product = np.asarray(C) / FLOPS_PER_PARAM_TOKEN
-        params_opt = self.G * product**self.exp_params
-        tokens_opt = product**self.exp_tokens / self.G
-        return Optimum(params_opt=params_opt, tokens_opt=tokens_opt, loss=self.predict(params_opt, tokens_opt))
+        with np.errstate(over="ignore", divide="ignore"):  # a wild replicate's optimum may lie beyond the largest float
+            params_opt = self.G * product**self.exp_params
+            tokens_opt = product**self.exp_tokens / self.G
+            return Optimum(params_opt=params_opt, tokens_opt=tokens_opt, loss=self.predict(params_opt, tokens_opt))
 
     def loss_at(self, C: Numbers) -> Any:
         """Return the lowest loss that C FLOPs can reach."""
