@@ -41,7 +41,10 @@ def peer(model: Any, folder: Path, shards: int = 2) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("family", "tied"), [("qwen2", True), ("qwen2", False), ("llama", True), ("llama", False)])
+FAMILIES = [("qwen2", True), ("qwen2", False), ("llama", True), ("llama", False), ("gpt_neox", False)]
+
+
+@pytest.mark.parametrize(("family", "tied"), FAMILIES)
 def test_logits_are_equal_there_and_back(tmp_path: Path, family: str, tied: bool) -> None:
     model = small(family, tied).eval()
     import_slamkit(peer(model, tmp_path / "peer"), tmp_path / "stock")
@@ -55,6 +58,15 @@ def test_logits_are_equal_there_and_back(tmp_path: Path, family: str, tied: bool
         there, back = load_file(file), load_file(tmp_path / "back" / file.name)
         assert there.keys() == back.keys()
         assert all(torch.equal(there[k], back[k]) for k in there)
+
+
+def test_bf16_stays_bf16(tmp_path: Path) -> None:
+    folder = peer(small("qwen2", True).bfloat16(), tmp_path / "peer")
+    import_slamkit(folder, tmp_path / "stock")
+    for file in folder.glob("*.safetensors"):
+        there, stock = load_file(file), load_file(tmp_path / "stock" / file.name)
+        assert {weight.dtype for weight in stock.values()} == {torch.bfloat16}
+        assert all(torch.equal(there["lm." + name], stock[name]) for name in stock)
 
 
 def test_our_own_folder_becomes_a_checkpoint(tmp_path: Path) -> None:

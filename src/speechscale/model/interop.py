@@ -106,7 +106,7 @@ def _config(values: dict[str, Any], what: str) -> Any:
     try:
         config = AutoConfig.for_model(kind, **values)
         config.architectures = [type(_empty(config)).__name__]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AssertionError) as error:
         raise DataError(f"'{what}': config of the model cannot be read ({error}); {REMEDY}") from error
     return config
 
@@ -142,7 +142,7 @@ def _check_and_copy(source: Path, out: Path, config: Any, rename: Callable[[str]
     names = _shards(source)
     model = _empty(config)
     stock = {name: list(weight.shape) for name, weight in model.state_dict().items()}
-    optional = {"lm_head.weight"} if config.tie_word_embeddings else set()
+    optional = set(model._tied_weights_keys or ()) if config.tie_word_embeddings else set()
     found: dict[str, str] = {}
     for shard in names:
         for name, shape in _header(source / shard).items():
