@@ -250,3 +250,10 @@ def test_hundred_thousand_rows() -> None:
     N, D = 10 ** rng.uniform(6, 9, 100_000), 10 ** rng.uniform(8, 11, 100_000)
     fit = fit_loss_law(N, D, SPEECH.predict(N, D) * np.exp(0.01 * rng.standard_normal(100_000)))
     assert fit.law.exp_params == pytest.approx(SPEECH.exp_params, abs=0.02)
+
+
+@pytest.mark.parametrize("scale", [1e300, 1e-300, 1e7])
+def test_losses_that_are_no_losses_are_refused(scale: float) -> None:
+    N, D, loss = grid(SPEECH)
+    with pytest.raises(DataError, match="no loss in nats per token lies outside"):
+        fit_loss_law(N, D, loss * scale)

@@ -101,6 +101,15 @@ def test_the_law_goes_through_the_link_with_both_uncertainties() -> None:
         through_loss(boot, metric_law(table, "acc", replicates=50).of("power"), 1e20)
 
 
+@pytest.mark.parametrize("value", [1.0, 0.75])
+def test_a_metric_that_never_moves(value: float) -> None:
+    """Saturated or stuck: curves without a slope, no division by a variance of 0."""
+    found = metric_law(made(np.full(len(N), value)), "acc", replicates=50)
+    assert found.of("linear").constants["slope"].value == pytest.approx(0, abs=1e-9)
+    assert all(fit.r2 == 0 for fit in found.fits)
+    assert metric_law(made(np.zeros(len(N))), "acc", replicates=50).runs == 0
+
+
 def test_refusals() -> None:
     table = made(CURVES["linear"][0])
     with pytest.raises(DataError, match="no metric 'tsc'"):

@@ -284,3 +284,15 @@ def test_a_hundred_thousand_rows_are_read_fast(tmp_path) -> None:
     table = read_runs(tmp_path / "t.csv")
     assert time.process_time() - start < 6
     assert table.params == pytest.approx(frame["N"].to_numpy(), rel=1e-12)
+
+
+def test_a_column_in_millions_reaching_into_billions_is_not_read_as_it_stands(tmp_path: Path) -> None:
+    """4.3 to 2,640 are sizes in millions; read as parameters they would fit without a word."""
+    path = tmp_path / "runs.csv"
+    path.write_text(
+        "params,tokens,loss\n"
+        + "".join(f"{n},{1e9 * (i + 1)},{3 - 0.1 * i}\n" for i, n in enumerate((4.3, 90, 700, 2640)))
+    )
+    with pytest.raises(DataError, match="--unit N=M"):
+        read_runs(path)
+    assert read_runs(path, units={"N": "M"}).params.max() == pytest.approx(2.64e9)

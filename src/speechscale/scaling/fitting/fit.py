@@ -20,6 +20,8 @@ from speechscale.scaling.fitting.newton import Kind, Objective, descend, huber, 
 from speechscale.scaling.fitting.solve import Frame, SumModel, flatness, log_terms, make_frame, projection_starts
 from speechscale.scaling.laws import LossLaw
 
+LOSSES = (1e-6, 1e6)
+"""What a loss in nats per token may be; anything else is another column."""
 MIN_RUNS = 6
 """One more than the five constants of the law."""
 _FIRST_STEPS = 60  # of a replicate, before it is tried through easier problems
@@ -194,6 +196,12 @@ def _checked_runs(N: np.ndarray, D: np.ndarray, loss: np.ndarray) -> tuple[np.nd
                 f"{name} of run {bad[0]} is {values[bad[0]]} ({len(bad)} such runs): must be finite and above 0; "
                 "drop diverged runs first and say how many"
             )
+    strange = np.flatnonzero((loss < LOSSES[0]) | (loss > LOSSES[1]))
+    if len(strange):
+        raise DataError(
+            f"loss of run {strange[0]} is {loss[strange[0]]:.3g} ({len(strange)} such runs): no loss in nats per token "
+            f"lies outside {LOSSES[0]:g} to {LOSSES[1]:g}; check which column it is"
+        )
     if len(loss) < MIN_RUNS:
         raise DataError(f"{len(loss)} runs: a law of five constants needs at least {MIN_RUNS}; add runs")
     for name, values in (("sizes", N), ("token counts", D)):

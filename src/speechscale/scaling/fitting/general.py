@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 
 from speechscale.errors import DataError
 from speechscale.scaling.fitting.columns import Columns, Form, Theta
+from speechscale.scaling.fitting.fit import LOSSES
 from speechscale.scaling.fitting.forms import FORMS
 from speechscale.scaling.fitting.newton import Kind, Objective, descend, huber, refine
 from speechscale.scaling.intervals import Estimate, estimate, run_weights
@@ -26,6 +27,7 @@ _STEP = 1e-5  # of central differences: errors near 1e-10 of a term
 _CHUNK = 10_000  # runs times replicates of a batch
 _FAR = 50.0  # a log loss that no run has
 _MOST_STEPS = 120
+_NEAR = 2.0  # a second optimum worth a word has less than twice the objective
 _ENDS = 4  # optima of the point fit that every replicate is solved from
 
 
@@ -123,10 +125,11 @@ class FormFit:
 
     @property
     def r2(self) -> float:
-        """Share of the variance of the losses that the law explains."""
+        """Share of the variance of the losses that the law explains; 0 where they do not vary."""
         loss = np.exp(self.log_loss)
         missed = loss - np.exp(self.log_loss - self.residuals)
-        return float(1 - np.sum(missed**2) / np.sum((loss - loss.mean()) ** 2))
+        total = float(np.sum((loss - loss.mean()) ** 2))
+        return 1 - float(np.sum(missed**2)) / total if total > 1e-24 * len(loss) else 0.0
 
     def predict(self, x: Columns) -> Float[np.ndarray, " runs"]:
         """Losses of other runs, given the form's columns."""
@@ -280,7 +283,7 @@ def _notes(fit: FormFit) -> tuple[str, ...]:
     notes = []
     if fit.at_bounds:
         notes.append(f"{', '.join(fit.at_bounds)} ended on the border of the search: not measured by these runs")
-    if len(fit.basins) > 1:
+    if len(fit.basins) > 1 and fit.basins[1][0] < _NEAR * fit.objective:
         value, constants = fit.basins[1]
         extras = [n for n in fit.constants if n not in fit.held]
         shown = ", ".join(f"{n} {constants[n]:.4g}" for n in extras)
@@ -302,9 +305,12 @@ def _checked(
         may_be_zero = column not in ("N", "D", "U", "C", "L", "loss")
         if values.shape != losses.shape or losses.ndim != 1:
             raise DataError(f"law '{name}': column {column} has {values.shape} entries, the losses {losses.shape}")
-        bad = np.flatnonzero(~np.isfinite(values) | (values < 0) | ((values == 0) & (not may_be_zero)))
+        strange = (column == "loss") & ((values < LOSSES[0]) | (values > LOSSES[1]))
+        bad = np.flatnonzero(~np.isfinite(values) | (values < 0) | ((values == 0) & (not may_be_zero)) | strange)
         if len(bad):
             allowed = "finite and 0 or more" if may_be_zero else "finite and above 0"
+            if column == "loss":
+                allowed = f"from {LOSSES[0]:g} to {LOSSES[1]:g}"
             raise DataError(f"law '{name}': {column} of run {bad[0]} is {values[bad[0]]}: must be {allowed}")
     return x, losses
 

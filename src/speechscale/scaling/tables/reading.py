@@ -27,7 +27,7 @@ from speechscale.scaling.tables.run_table import TEXT_ROLES, Role, RunTable, Ski
 from speechscale.scaling.tables.table_files import RawTable
 from speechscale.settings import nearest
 
-MILLIONS_LIKELY = {"N": (2000.0, "M"), "D": (2000.0, "B"), "C": (1e6, "1e18")}
+MILLIONS_LIKELY = {"N": (1e4, "M"), "D": (1e5, "B"), "C": (1e6, "1e18")}
 """A column without a unit whose largest number is below this is refused: nobody trains 124 parameters."""
 _WHAT = {"N": "parameters", "D": "tokens", "C": "FLOPs"}
 _MOST_RATIO = 5.0
