@@ -29,6 +29,8 @@ from speechscale.settings import nearest
 
 MILLIONS_LIKELY = {"N": (1e4, "M"), "D": (1e5, "B"), "C": (1e6, "1e18")}
 """A column without a unit whose largest number is below this is refused: nobody trains 124 parameters."""
+PLAIN = ("params_total", "params_non_embedding", "tokens_seen")
+"""Columns of our own studies, which may be as small as they like."""
 _WHAT = {"N": "parameters", "D": "tokens", "C": "FLOPs"}
 _MOST_RATIO = 5.0
 """C and 6 N D may differ by convention up to this factor; beyond it a unit is wrong."""
@@ -76,7 +78,7 @@ class _Reader:
             position = int(np.argmax(np.isfinite(values)))
             value = values[position] * (unit or 1.0)
             self.echoes.append(f"column '{column}': {cells[position]} read as {value:.4g} {_WHAT.get(name, name)}")
-        elif name in MILLIONS_LIKELY:
+        elif name in MILLIONS_LIKELY and column not in PLAIN:
             self._refuse_unitless(column, name, values)
         return values if unit is None else values * unit
 
