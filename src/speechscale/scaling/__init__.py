@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from speechscale.scaling.fit_table import fit_runs
     from speechscale.scaling.fitting.bootstrap import bootstrap_law
     from speechscale.scaling.fitting.fit import fit_loss_law
-    from speechscale.scaling.fitting.general import bootstrap_form, fit_form
+    from speechscale.scaling.fitting.form_bootstrap import bootstrap_form
+    from speechscale.scaling.fitting.general import fit_form
     from speechscale.scaling.fitting.profiles import profiles
     from speechscale.scaling.laws import LossLaw, PowerLaw
     from speechscale.scaling.links.metric_links import metric_law, through_loss
@@ -38,7 +39,7 @@ _HOMES = {
     "RepeatLaw": "repeat",
     "RunTable": "tables.run_table",
     "approaches": "optima.approaches",
-    "bootstrap_form": "fitting.general",
+    "bootstrap_form": "fitting.form_bootstrap",
     "bootstrap_law": "fitting.bootstrap",
     "check_fit": "checks",
     "check_table": "checks",

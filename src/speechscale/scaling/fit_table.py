@@ -18,8 +18,9 @@ from speechscale.scaling.checks import check_fit, check_table
 from speechscale.scaling.fitted import STORED, At, Dropped, Fitted, Scored
 from speechscale.scaling.fitting.bootstrap import SMALL_TABLE, LawBootstrap, bootstrap_law
 from speechscale.scaling.fitting.fit import Fit, fit_loss_law
+from speechscale.scaling.fitting.form_bootstrap import FormBootstrap, bootstrap_form
 from speechscale.scaling.fitting.forms import FORMS
-from speechscale.scaling.fitting.general import FormBootstrap, bootstrap_form, fit_form
+from speechscale.scaling.fitting.general import fit_form
 from speechscale.scaling.fitting.newton import Kind
 from speechscale.scaling.fitting.profiles import profiles
 from speechscale.scaling.intervals import Estimate

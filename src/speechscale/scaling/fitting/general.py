@@ -1,13 +1,13 @@
-"""Fit any form of law: best starts of its grid, damped Gauss-Newton, many replicates at once.
+"""Fit any form of law: best starts of its grid, damped Gauss-Newton, every optimum they end in.
 
-Enters: columns and losses of runs, the name of a form. Leaves: `FormFit`, `FormBootstrap`.
-The one decision worth knowing: derivatives are central differences of the form's one formula, so no form can have a
-wrong gradient; runs outside the Huber threshold pull but do not curve, as in `solve`.
+Enters: columns and losses of runs, the name of a form. Leaves: `FormFit`.
+The one decision worth knowing: starts are followed twice, through easier problems and straight at the wanted threshold,
+because a wide Huber loss smooths optima away that are worth knowing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,62 +17,14 @@ from jaxtyping import Bool, Float
 from speechscale.errors import DataError
 from speechscale.scaling.fitting.columns import Columns, Form, Theta
 from speechscale.scaling.fitting.fit import LOSSES
+from speechscale.scaling.fitting.form_model import FormModel
 from speechscale.scaling.fitting.forms import FORMS
-from speechscale.scaling.fitting.newton import Kind, Objective, descend, huber, refine
-from speechscale.scaling.intervals import Estimate, estimate, run_weights
+from speechscale.scaling.fitting.newton import Kind, Objective, descend, refine
 from speechscale.scaling.laws import LossLaw
 from speechscale.settings import nearest
 
-_STEP = 1e-5  # of central differences: errors near 1e-10 of a term
-_CHUNK = 10_000  # runs times replicates of a batch
-_FAR = 50.0  # a log loss that no run has
 _MOST_STEPS = 120
 _NEAR = 2.0  # a second optimum worth a word has less than twice the objective
-_ENDS = 4  # optima of the point fit that every replicate is solved from
-
-
-@dataclass(frozen=True, slots=True)
-class FormModel:
-    """A form on one table, for `newton`. raw: residuals are of the loss itself, in nats."""
-
-    form: Form
-    x: Columns
-    raw: bool = False
-
-    @property
-    def low(self) -> Float[np.ndarray, " parameters"]:
-        return self.form.low
-
-    @property
-    def high(self) -> Float[np.ndarray, " parameters"]:
-        return self.form.high
-
-    def value(self, theta: Theta) -> Float[np.ndarray, "replicates runs"]:
-        """The law in the objective's terms: log loss, or loss if raw. Corners of the box overflow and fit nothing."""
-        with np.errstate(over="ignore", divide="ignore", invalid="ignore", under="ignore"):
-            logs = np.nan_to_num(self.form.log_law(theta, self.x), nan=_FAR, posinf=_FAR, neginf=-_FAR)
-        return np.exp(logs) if self.raw else logs
-
-    def objective(self, theta: np.ndarray, y: np.ndarray, w: np.ndarray, delta: float) -> np.ndarray:
-        """Weighted sum of Huber losses, one per replicate."""
-        return (w * huber(y - self.value(theta), delta)).sum(axis=1)
-
-    def derivatives(
-        self, theta: np.ndarray, y: np.ndarray, w: np.ndarray, delta: float
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Gradient, Gauss-Newton curvature of the runs inside the threshold, and Huber majoriser."""
-        jacobian = np.empty((*y.shape, theta.shape[1]))
-        for index in range(theta.shape[1]):
-            step = np.zeros(theta.shape[1])
-            step[index] = _STEP
-            jacobian[:, :, index] = (self.value(theta + step) - self.value(theta - step)) / (2 * _STEP)
-        residual = y - self.value(theta)
-        size = np.abs(residual)
-        gradient = -np.einsum("rn,rnp->rp", w * np.clip(residual, -delta, delta), jacobian)
-        across = jacobian.transpose(0, 2, 1)
-        inside = w * (size < delta)
-        pull = w * np.minimum(1.0, delta / np.maximum(size, 1e-300))
-        return gradient, (across * inside[:, None, :]) @ jacobian, (across * pull[:, None, :]) @ jacobian
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -313,62 +265,3 @@ def _checked(
                 allowed = f"from {LOSSES[0]:g} to {LOSSES[1]:g}"
             raise DataError(f"law '{name}': {column} of run {bad[0]} is {values[bad[0]]}: must be {allowed}")
     return x, losses
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FormBootstrap:
-    """Replicates of a form. constants: arrays by name. converged: share of replicates that converged."""
-
-    fit: FormFit
-    constants: Mapping[str, Float[np.ndarray, " replicates"]] = field(repr=False)
-    theta: Theta = field(repr=False)
-    method: str
-    converged: float
-
-    def of(self, quantity: Callable[[Mapping[str, Any]], Any]) -> Estimate:
-        """Estimate any quantity of the constants. Example: boot.of(lambda c: c["R_N"] / c["R_D"])"""
-        method = f"{len(self.theta)} bootstrap replicates by {self.method}, percentiles"
-        return estimate(float(quantity(self.fit.constants)), np.asarray(quantity(self.constants)), method=method)
-
-    def estimates(self) -> dict[str, Estimate]:
-        """Every fitted constant with its interval."""
-        return {n: self.of(lambda c, n=n: c[n]) for n in self.fit.constants if n not in self.fit.held}  # type: ignore[misc]
-
-    def predict(self, x: Columns) -> Float[np.ndarray, "replicates runs"]:
-        """Losses of other runs under every replicate."""
-        columns = {name: np.atleast_1d(np.asarray(x[name], float)) for name in self.fit.model.form.columns}
-        return np.exp(self.fit.model.form.log_law(self.theta, columns))
-
-
-def bootstrap_form(
-    fit: FormFit, *, replicates: int = 500, seed: int = 0, clusters: Sequence[Any] | None = None
-) -> FormBootstrap:
-    """Bootstrap a form by run, or by cluster where labels are given.
-
-    Every replicate is solved from the best optima of the point fit and keeps the better end.
-    """
-    weights = run_weights(fit.runs, replicates, seed, clusters=clusters).astype(float)
-    theta, values = np.tile(fit.theta, (replicates, 1)), np.full(replicates, np.inf)
-    converged = np.zeros(replicates, bool)
-    batch = max(1, min(128, _CHUNK // fit.runs))
-    for start in fit.ends[:_ENDS]:
-        for first in range(0, replicates, batch):
-            rows = np.arange(first, min(first + batch, replicates))
-            w = weights[rows]
-            begin, y = np.tile(start, (len(rows), 1)), np.broadcast_to(fit.targets, w.shape)
-            ends, value, done = refine(
-                begin, fit.model, y, w, fit.minimized.stages[-1], held=fit.fixed, steps=_MOST_STEPS
-            )
-            better = value < values[rows]
-            theta[rows[better]], values[rows[better]], converged[rows[better]] = (
-                ends[better],
-                value[better],
-                done[better],
-            )
-    return FormBootstrap(
-        fit=fit,
-        constants=fit.model.form.constants(theta),
-        theta=theta,
-        method="runs" if clusters is None else "clusters",
-        converged=float(converged.mean()),
-    )

@@ -17,16 +17,16 @@ from jaxtyping import Float
 
 from speechscale.errors import DataError
 from speechscale.scaling.fitting.bootstrap import LawBootstrap
-from speechscale.scaling.fitting.general import FormBootstrap, bootstrap_form, fit_form
+from speechscale.scaling.fitting.form_bootstrap import FormBootstrap, bootstrap_form
+from speechscale.scaling.fitting.general import fit_form
 from speechscale.scaling.intervals import Estimate, estimate
 from speechscale.scaling.links.metric_forms import OF_COMPUTE, OF_LOSS
 from speechscale.scaling.links.metric_slopes import MetricExponent, metric_exponent
+from speechscale.scaling.model_choice import MARGIN, aicc
 from speechscale.scaling.tables.budgets import runs_of
 from speechscale.scaling.tables.run_table import RunTable
 
 MIN_RUNS = 6
-MARGIN = 2.0
-"""A bent curve must have an AICc lower than the line's by this much (Burnham & Anderson 2002, section 2.6)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,18 +154,11 @@ def _fit(
         of=of,
         reason=f"{', '.join(fit.at_bounds)} not measured: on the border of the search" if fit.at_bounds else "",
         constants=boot.estimates(),
-        aicc=_aicc(float(np.mean(missed**2)), fit.free, runs),
+        aicc=aicc(float(np.mean(missed**2)), fit.free, runs),
         r2=fit.r2,
         residual_sd=float(np.sqrt(np.sum(missed**2) / max(1, runs - fit.free))),
         boot=boot,
     )
-
-
-def _aicc(mean_square: float, constants: int, runs: int) -> float | None:
-    k = constants + 1  # the size of the errors is one more
-    if runs - k - 1 <= 0:
-        return None
-    return float(runs * np.log(max(mean_square, 1e-300)) + 2 * k + 2 * k * (k + 1) / (runs - k - 1))
 
 
 def _chosen(fits: list[MetricFit]) -> str:

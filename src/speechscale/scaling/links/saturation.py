@@ -18,10 +18,10 @@ from scipy.optimize import least_squares
 from scipy.special import expit
 
 from speechscale.scaling.links.weighted_lines import Points
+from speechscale.scaling.model_choice import MARGIN, aicc
 
 Shape = Literal["linear", "sigmoid_to_1", "sigmoid_free"]
 SHAPES: tuple[Shape, ...] = get_args(Shape)
-MARGIN = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,8 +117,6 @@ def fit_sigmoid(points: Points, start: Sigmoid, *, free: bool) -> Sigmoid:
 
 
 def _aicc(mean_square: float, constants: int, runs: int) -> float:
-    """Of Gaussian errors of unknown size, which is one more constant; infinite where there are too few runs."""
-    k = constants + 1
-    if runs - k - 1 <= 0:
-        return float("inf")
-    return float(runs * np.log(max(mean_square, 1e-300)) + 2 * k + 2 * k * (k + 1) / (runs - k - 1))
+    """Infinite where there are too few runs, so that the line is kept."""
+    found = aicc(mean_square, constants, runs)
+    return float("inf") if found is None else found

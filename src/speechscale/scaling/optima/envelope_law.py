@@ -21,6 +21,7 @@ from speechscale.scaling.fitting.fit import Fit
 from speechscale.scaling.fitting.general import FormFit, fit_form
 from speechscale.scaling.fitting.newton import refine
 from speechscale.scaling.intervals import Estimate, estimate
+from speechscale.scaling.model_choice import MARGIN, aicc
 from speechscale.scaling.tables.budgets import budgets_of
 from speechscale.scaling.tables.run_table import RunTable
 
@@ -156,16 +157,11 @@ def _form(name: str, fit: FormFit, drawn: Float[np.ndarray, "replicates points"]
     replicates = fit.model.form.constants(theta)
     method = f"{len(drawn)} noise replicates, lowest losses picked anew, percentiles"
     constants = {n: estimate(value, replicates[n], method=method) for n, value in fit.constants.items()}
-    points, k = fit.runs, fit.free + 1
-    square = float(np.mean(fit.residuals**2))
-    aicc = None
-    if points - k - 1 > 0:
-        aicc = float(points * np.log(max(square, 1e-300)) + 2 * k + 2 * k * (k + 1) / (points - k - 1))
-    bounds = ", ".join({"0": "loss"}.get(b, b) for b in fit.at_bounds)
+    bounds = ", ".join(fit.at_bounds)
     return EnvelopeForm(
         name=name,
         constants=constants,
-        aicc=aicc,
+        aicc=aicc(float(np.mean(fit.residuals**2)), fit.free, fit.runs),
         reason=f"{bounds} on the border of the search: not measured" if bounds else "",
     )
 
@@ -180,5 +176,11 @@ def _message(forms: list[EnvelopeForm]) -> str:
     text += f"; with one, {e.value:.3g} [{e.low:.3g}, {e.high:.3g}] + k C^-{floor.constants['gamma'].value:.3g}"
     if plain.aicc is None or floor.aicc is None:
         return f"{text}; too few budgets to tell which fits better"
-    better = "the floor" if floor.aicc < plain.aicc - 2 else "no floor" if plain.aicc < floor.aicc - 2 else "neither"
+    better = (
+        "the floor"
+        if floor.aicc < plain.aicc - MARGIN
+        else "no floor"
+        if plain.aicc < floor.aicc - MARGIN
+        else "neither"
+    )
     return f"{text}; {better} fits clearly better (AICc {floor.aicc:.1f} against {plain.aicc:.1f})"

@@ -16,8 +16,9 @@ from scipy.stats import binom
 from speechscale.errors import DataError
 from speechscale.scaling.fitting.bootstrap import bootstrap_law
 from speechscale.scaling.fitting.fit import fit_loss_law
+from speechscale.scaling.fitting.form_bootstrap import bootstrap_form
 from speechscale.scaling.fitting.forms import FORMS
-from speechscale.scaling.fitting.general import bootstrap_form, fit_form
+from speechscale.scaling.fitting.general import fit_form
 from speechscale.scaling.fitting.newton import Kind
 from speechscale.scaling.intervals import LEVEL, Estimate, estimate
 from speechscale.scaling.laws import LossLaw
