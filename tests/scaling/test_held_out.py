@@ -77,3 +77,14 @@ def test_other_forms_predict_too() -> None:
     missing = held_out(table, replicates=100, law="repeat")
     assert missing.status == "refused"
     assert "unique_tokens" in missing.message
+
+
+def test_a_run_that_is_left_out_is_left_out_with_its_checkpoints() -> None:
+    """Its earlier checkpoints would tell the fit what it is asked to predict."""
+    table = sweep(4)
+    runs = [f"run {i % 20}" for i in range(len(table))]
+    checkpoints = run_table(table.params, table.tokens, table.loss, extras={"run": runs})
+    found = held_out(checkpoints, replicates=100)
+    left = {name for name, flops in zip(runs, table.flops, strict=True) if flops > 9e19}
+    assert found.fitted == sum(name not in left for name in runs)
+    assert found.fitted < 32

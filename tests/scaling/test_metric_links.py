@@ -107,7 +107,25 @@ def test_a_metric_that_never_moves(value: float) -> None:
     found = metric_law(made(np.full(len(N), value)), "acc", replicates=50)
     assert found.of("linear").constants["slope"].value == pytest.approx(0, abs=1e-9)
     assert all(fit.r2 == 0 for fit in found.fits)
-    assert metric_law(made(np.zeros(len(N))), "acc", replicates=50).runs == 0
+
+
+def test_scores_of_zero_stay_in_the_curves_and_are_said() -> None:
+    values = np.clip(2e-3 * C**0.1 - 0.15, 0, 1)
+    assert (values == 0).any()
+    found = metric_law(made(values), "acc", chance=0.0, replicates=50)
+    assert found.runs == len(N)
+    assert f"{int((values == 0).sum())} run(s) at 0" in found.message
+    assert found.of("linear").boot.fit.runs == len(N)
+    assert found.of("power").boot.fit.runs == int((values > 0).sum())
+
+
+def test_a_further_run_scatters_more_than_the_curve() -> None:
+    found = metric_law(made(CURVES["linear"][0], 0.02), "acc", replicates=200).of("linear")
+    band, run = found.at(2.0), found.at(2.0, further_run=True)
+    assert band is not None
+    assert run is not None
+    assert run.high - run.low > 2 * (band.high - band.low)
+    assert run.high - run.low == pytest.approx(4 * 0.02, rel=0.3)
 
 
 def test_refusals() -> None:

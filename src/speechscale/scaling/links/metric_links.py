@@ -27,6 +27,7 @@ from speechscale.scaling.tables.budgets import runs_of
 from speechscale.scaling.tables.run_table import RunTable
 
 MIN_RUNS = 6
+_ZERO = 1e-6  # a score of 0 in a curve that is not drawn in logarithms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +48,20 @@ class MetricFit:
     residual_sd: float | None = None
     boot: FormBootstrap | None = field(default=None, repr=False)
 
-    def at(self, x: float) -> Estimate | None:
-        """The metric at a compute (FLOPs) or a loss (nats), with its band; None without constants."""
+    def at(self, x: float, *, further_run: bool = False) -> Estimate | None:
+        """The curve at a compute (FLOPs) or a loss (nats), with its band; None without constants.
+
+        Args:
+            further_run: the interval of one more run, its scatter around the curve included.
+        """
         if self.boot is None:
             return None
         columns = {"C" if self.of == "compute" else "L": np.array([x])}
         value, drawn = self.boot.fit.predict(columns), self.boot.predict(columns)
-        return estimate(float(value[0]), drawn[:, 0], method=self.boot.method)
+        found = drawn[:, 0]
+        if further_run and self.residual_sd is not None:
+            found = found + self.residual_sd * np.random.default_rng(0).standard_normal(len(found))
+        return estimate(float(value[0]), found, method=self.boot.method)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +103,7 @@ def metric_law(
         raise DataError(f"table {table.name}: no metric '{metric}'; it has {', '.join(table.metrics) or 'none'}")
     if not 0 <= chance < 1:
         raise DataError(f"chance {chance} of {metric}: must be a share, 0 or more and below 1")
-    scored = table.subset(np.isfinite(table.metrics[metric]) & (table.metrics[metric] > 0))
+    scored = table.subset(np.isfinite(table.metrics[metric]))
     exponent, reason = None, ""
     try:
         exponent = metric_exponent(table, metric, replicates=replicates, seed=seed)
@@ -117,7 +125,7 @@ def metric_law(
         fits=tuple(fits),
         chosen=chosen,
         at_chance=at_chance,
-        message=_message(metric, chance, exponent, reason, fits, chosen, at_chance),
+        message=_message(metric, chance, exponent, reason, fits, chosen, at_chance) + _zeros(values),
     )
 
 
@@ -132,7 +140,7 @@ def _fit(
 ) -> MetricFit:
     x = table.flops if of == "compute" else table.loss
     assert x is not None
-    there = np.isfinite(x)
+    there = np.isfinite(x) & ((values > 0) | (name != "power"))
     if there.sum() < MIN_RUNS:
         return MetricFit(curve=name, of=of, reason=f"{int(there.sum())} runs: a curve needs {MIN_RUNS}")
     if np.ptp(np.log(x[there])) < 1e-3:
@@ -142,7 +150,7 @@ def _fit(
     kind = (OF_COMPUTE if of == "compute" else OF_LOSS)[name]
     form = partial(kind, chance=chance)
     form.columns = kind.columns  # type: ignore[attr-defined]
-    columns, kept = {kind.columns[0]: x[there]}, values[there]
+    columns, kept = {kind.columns[0]: x[there]}, np.maximum(values[there], _ZERO)
     objective: Any = "mse" if name == "power" else "raw-mse"  # the papers' line is drawn in logarithms
     fit = fit_form(name, columns, kept, objective=objective, form_type=form)
     clusters = runs_of(table.subset(there))
@@ -168,6 +176,11 @@ def _chosen(fits: list[MetricFit]) -> str:
         return ""
     best = min(known, key=lambda name: known[name])
     return best if known["linear"] - known[best] > MARGIN else "linear"
+
+
+def _zeros(values: np.ndarray) -> str:
+    zeros = int(np.sum(values <= 0))
+    return f"; {zeros} run(s) at 0 are not in the power law, which is drawn in logarithms" if zeros else ""
 
 
 def _message(
@@ -196,8 +209,8 @@ def _message(
 def through_loss(boot: LawBootstrap, link: MetricFit, flops: float) -> Estimate | None:
     """The metric at the law's own optimum for C: replicates of the law through replicates of the link.
 
-    Its interval holds the uncertainty of both; None where either has no constants. Made from one table with one seed,
-    both have the same resamples, so their errors stay together as they should.
+    Its interval holds the uncertainty of both; None where either has no constants. Where both resampled the same runs
+    with one seed their errors stay together; otherwise they are taken as independent.
 
     Raises:
         DataError: the link is not one over loss.

@@ -101,7 +101,10 @@ def held_out(
     assert table.loss is not None
     budgets = budgets_of(table)
     out = _largest(table.flops if budgets is None else budgets)
-    rest, left = table.subset(~out), table.subset(out)
+    names = runs_of(table)
+    # a run that is left out is left out with all its checkpoints
+    gone = out if names is None else np.isin(names, [name for name, o in zip(names, out, strict=True) if o])
+    rest, left = table.subset(~gone), table.subset(out)
     if len(rest) == 0 or rest.flops.max() >= left.flops.max():
         return HeldOut(status="refused", message="no held-out check: there is no larger budget to leave out")
     try:
