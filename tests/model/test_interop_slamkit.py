@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
+from speechscale.cli import cli
 from speechscale.errors import DataError
 from speechscale.model.interop import INDEX, export_slamkit, import_slamkit
 from speechscale.model.shape import Size
@@ -113,3 +117,33 @@ def test_a_missing_base_config_has_to_be_given(tmp_path: Path) -> None:
     import_slamkit(folder, tmp_path / "out", tmp_path / "base.json")
     with torch.no_grad():
         assert torch.equal(load_model(tmp_path / "out").eval()(IDS).logits, model.eval()(IDS).logits)
+
+
+STOCK = """
+import sys, torch
+from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
+ids = torch.arange(8)[None]
+print(*model.generate(ids, max_new_tokens=12, do_sample=False, pad_token_id=0, eos_token_id=501)[0].tolist())
+"""
+
+
+def test_the_commands_and_stock_transformers_in_a_fresh_process(tmp_path: Path) -> None:
+    """The exported weights must go on as ours do where nothing of this package is loaded."""
+    model = small("qwen2", True).eval()
+    source = peer(model, tmp_path / "peer")
+    for arguments in (
+        ["model", "import", source, tmp_path / "stock"],
+        ["model", "export", tmp_path / "stock", tmp_path / "back", "--base-name", "x/y"],
+    ):
+        done = CliRunner().invoke(cli, list(map(str, arguments)))
+        assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "back" / "config.json").read_text())["model_type"] == "speech_language_model"
+    again = CliRunner().invoke(cli, ["model", "import", str(source), str(tmp_path / "stock")])
+    assert again.exit_code == 2
+    assert "exists; give a new folder" in again.output
+    ids = torch.arange(8)[None]
+    want = model.generate(ids, max_new_tokens=12, do_sample=False, pad_token_id=0, eos_token_id=501)[0].tolist()
+    shown = subprocess.run([sys.executable, "-c", STOCK, str(tmp_path / "stock")], capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+    assert list(map(int, shown.stdout.split())) == want
