@@ -13,12 +13,26 @@ _PATH = click.Path(path_type=Path)
 @click.argument("source", type=_PATH)
 @click.argument("out", type=_PATH)
 @click.option("--base-config", type=_PATH, help="config.json of the base model, where SOURCE does not hold it.")
-def import_model(source: Path, out: Path, base_config: Path | None) -> None:
-    """Write the stock model inside a slamkit checkpoint (speech_language_model), a local folder, to OUT."""
-    from speechscale.model.interop import import_slamkit
+@click.option("--units", type=click.IntRange(min=1), help="Speech units it has; then OUT gets our vocabulary.")
+@click.option("--tokenizer", help="Folder or hub name of the base model's tokenizer, for a model that has text.")
+def import_model(source: Path, out: Path, base_config: Path | None, units: int | None, tokenizer: str | None) -> None:
+    """Write the stock model inside a slamkit checkpoint (speech_language_model), a local folder, to OUT.
 
+    \b
+    speechscale model import SIMS-7B sims7b --units 500 --tokenizer Qwen2.5-7B
+    speechscale model import slam slam-stock --units 500
+    """
+    from speechscale.model.interop import import_slamkit
+    from speechscale.model.interop_vocabulary import give_vocabulary
+
+    if tokenizer is not None and units is None:
+        raise click.UsageError("--tokenizer needs --units, the number of speech units behind its ids")
     import_slamkit(source, out, base_config)
-    click.echo(f"{out}: a stock model folder; ids are those of {source}")
+    if units is None:
+        click.echo(f"{out}: a stock model folder; ids are those of {source}, without a vocabulary of ours (--units)")
+        return
+    vocabulary = give_vocabulary(out, units, tokenizer)
+    click.echo(f"{out}: a stock model folder of {vocabulary.size} ids, {units} of them units, with its vocabulary")
 
 
 @click.command("export")
