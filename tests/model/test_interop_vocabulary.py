@@ -89,7 +89,7 @@ def test_text_and_units_have_the_peers_ids_and_stock_tokenizers_spell_them(tmp_p
     assert done.exit_code == 0, done.output
     vocabulary = Vocabulary.load(tmp_path / "out")
     assert list(vocabulary.unit_ids(np.array([0, 19]))) == [size, size + 19]
-    assert (vocabulary.SPEECH, vocabulary.TEXT) == (size + UNITS, size + UNITS + 1)
+    assert (size + UNITS, size + UNITS + 1) == (vocabulary.SPEECH, vocabulary.TEXT)
     ours = load_model(tmp_path / "out").eval()
     ids = torch.tensor([[size + UNITS, size + 3, size + 7, size + UNITS + 1, 5, 9]])
     with torch.no_grad():
