@@ -42,3 +42,20 @@ def test_named_budgets_win_and_small_groups_are_none() -> None:
 def test_runs_are_named_only_where_they_have_checkpoints() -> None:
     assert runs_of(run_table([1e6, 1e7], [1e8, 1e9], extras={"run": ["a", "b"]})) is None
     assert runs_of(run_table([1e6] * 3, [1e8, 2e8, 3e8], extras={"run": ["a", "a", ""]})) == ["a", "a", "row 2"]
+
+
+def test_a_column_of_each_runs_own_compute_names_no_budgets() -> None:
+    C = np.repeat(np.geomspace(1e17, 1e21, 5), 5) * (1 + 1e-6 * np.arange(25))
+    N = np.tile(np.geomspace(1e7, 1e9, 5), 5)
+    found = budgets_of(run_table(N, C / 6 / N, extras={"budget_flops": C}))
+    assert found is not None
+    assert len(np.unique(found)) == 5
+
+
+@pytest.mark.parametrize("strange", [0.0, -1.0])
+def test_a_budget_that_is_none_leaves_those_of_the_compute(strange: float) -> None:
+    C, N = np.repeat(np.geomspace(1e17, 1e21, 5), 5), np.tile(np.geomspace(1e7, 1e9, 5), 5)
+    named = C.copy()
+    named[3] = strange
+    found = budgets_of(run_table(N, C / 6 / N, extras={"budget_flops": named}))
+    assert found == pytest.approx(C)

@@ -273,3 +273,24 @@ def test_the_documentation_names_every_check() -> None:
     for name, reference in REFERENCES.items():
         assert f"| `{name}` |" in text
         assert reference in text
+
+
+@pytest.mark.parametrize("role", ["params_non_embedding", "unique_tokens", "budget_flops"])
+def test_zeros_of_further_columns_are_no_warning_of_numpy(role: str) -> None:
+    N, D = np.geomspace(1e8, 1e10, 30), np.geomspace(1e10, 1e11, 30)[::-1]
+    values = np.full(30, 1e9)
+    values[3] = 0.0
+    found = check_table(run_table(N, D, 3 - np.linspace(0, 1, 30), extras={role: values, "params_total": N}))
+    assert all(np.isfinite(list(c.numbers.values())).all() for c in found)
+
+
+def test_the_command_says_where_approaches_part_and_the_largest_budget_is_missed(tmp_path: Path) -> None:
+    """All budgets follow the law but the largest, which is 6 % worse: the command must leave it out and say so."""
+    law = LossLaw(E=1.73, A=13.9, B=39.8, alpha=0.25, beta=0.24)
+    C = np.repeat(np.geomspace(1e18, 1e20, 6), 8)
+    N = law.optimum(C).params_opt * np.tile(np.geomspace(1 / 8, 8, 8), 6)
+    loss = law.predict(N, C / 6 / N) * np.exp(0.002 * np.random.default_rng(0).standard_normal(48))
+    loss[C > 9e19] *= 1.06
+    rows = [f"{n},{c / 6 / n},{x}" for n, c, x in zip(N, C, loss, strict=True)]
+    (tmp_path / "t.csv").write_text("\n".join(["params,tokens,loss", *rows]) + "\n")
+    assert "held-out-missed" in CliRunner().invoke(cli, ["check", str(tmp_path / "t.csv")]).output

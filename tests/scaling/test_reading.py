@@ -296,3 +296,37 @@ def test_a_column_in_millions_reaching_into_billions_is_not_read_as_it_stands(tm
     with pytest.raises(DataError, match="--unit N=M"):
         read_runs(path)
     assert read_runs(path, units={"N": "M"}).params.max() == pytest.approx(2.64e9)
+
+
+@pytest.mark.parametrize("heading", ["loss (2)", "loss_B", "tSC, 4"])
+def test_a_number_or_letter_in_the_name_of_a_score_is_no_unit(tmp_path, heading: str) -> None:
+    rows = 'params,tokens,"' + heading + '"\n1e6,1e8,0.5\n2e6,2e8,0.25\n'
+    path = write(tmp_path / "runs.csv", rows)
+    table = read_runs(path, loss=heading, metrics=[heading])
+    assert list(table.loss) == [0.5, 0.25]
+    assert list(table.metrics[heading]) == [0.5, 0.25]
+
+
+def test_negative_numbers_of_further_columns_are_refused_with_their_row(tmp_path) -> None:
+    path = write(tmp_path / "runs.csv", "params,tokens,loss,text_lm_tokens\n1e6,1e8,3,1e9\n2e6,2e8,3,-1e9\n")
+    with pytest.raises(DataError, match=r"row 2, column 'text_lm_tokens'.*0 or more"):
+        read_runs(path)
+
+
+def test_a_studys_text_lm_is_counted_as_its_runs_are(tmp_path) -> None:
+    """Exact compute is 1.5 x 6 N D here: as much as the run costs stays as much as the run costs."""
+    rows = "arm,params_total,tokens_seen,loss_speech_final,budget_flops,flops_exact,flops_text_lm_exact\n"
+    rows += "a,1e6,1e8,3,9e14,9e14,9e14\nb,1e6,1e8,3,9e14,9e14,0\n"
+    path = write(tmp_path / "runs.csv", rows)
+    table = read_runs(path)
+    assert table.extras["text_lm_flops"] == pytest.approx([6e14, 0])
+    exact = read_runs(path, flops="exact")
+    assert exact.extras["text_lm_flops"] == pytest.approx([9e14, 0])
+
+
+def test_a_compute_beyond_all_numbers_is_a_row_left_out(tmp_path) -> None:
+    path = write(tmp_path / "runs.csv", "params,tokens,loss\n1e6,1e8,3\n1e200,1e200,3\n")
+    table = read_runs(path)
+    assert complete(table)
+    assert [skip.row for skip in table.skipped] == [2]
+    assert np.isfinite(table.flops).all()

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from speechscale.scaling.tables.run_table import RunTable
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
+REPLICATES = 200
+"""Of each interval that a caution asks for."""
 
 
 @click.command()
@@ -44,11 +46,11 @@ def check(
     from speechscale.files import write_json
     from speechscale.scaling.checks import check_table
     from speechscale.scaling.checks.training import unknowns
-    from speechscale.scaling.tables.quantities import read_quantity
+    from speechscale.scaling.tables.quantities import read_compute
     from speechscale.scaling.tables.reading import write_skips
 
     table = table_from(options)
-    flops = [read_quantity(text) for text in targets]
+    flops = [read_compute(text) for text in targets]
     found = list(check_table(table))
     if table.loss is not None and not no_fit:
         found += _of_laws(table, flops, law)
@@ -78,7 +80,10 @@ def _of_laws(table: RunTable, flops: list[float], law: str | None) -> list[Cauti
     from speechscale.scaling.checks import check_against, check_fit
     from speechscale.scaling.fitting.bootstrap import bootstrap_law
     from speechscale.scaling.fitting.fit import fit_loss_law
+    from speechscale.scaling.optima.approaches import approaches
+    from speechscale.scaling.optima.held_out import held_out
     from speechscale.scaling.published import LAWS
+    from speechscale.scaling.tables.budgets import runs_of
     from speechscale.settings import nearest
 
     if law is not None and law not in LAWS:
@@ -92,8 +97,10 @@ def _of_laws(table: RunTable, flops: list[float], law: str | None) -> list[Cauti
         except DataError as error:
             click.echo(f"{prefix}no law fitted: {error}")
             continue
-        boot = bootstrap_law(fit, replicates=200)
-        cautions = list(check_fit(arm, fit, boot=boot, targets_flops=flops))
+        boot = bootstrap_law(fit, replicates=REPLICATES, clusters=runs_of(arm))
+        every = approaches(arm, replicates=REPLICATES, fit=fit, boot=boot)
+        held = held_out(arm, replicates=REPLICATES)
+        cautions = list(check_fit(arm, fit, boot=boot, approaches=every, held_out=held, targets_flops=flops))
         against = None if law is None else check_against(LAWS[law].law, arm, name=law)
         cautions += [] if against is None else [against]
         found += [replace(one, message=prefix + one.message) for one in cautions]

@@ -75,7 +75,7 @@ def fit(
     from speechscale.scaling.fit_table import fit_runs
     from speechscale.scaling.published import law_of
     from speechscale.scaling.saved import laws_record
-    from speechscale.scaling.tables.quantities import read_quantity
+    from speechscale.scaling.tables.quantities import read_compute
     from speechscale.scaling.tables.reading import write_skips
 
     table = table_from(options, quiet=True)
@@ -87,7 +87,7 @@ def fit(
         by=by,
         replicates=replicates,
         seed=seed,
-        targets_flops=[read_quantity(text) for text in targets],
+        targets_flops=[read_compute(text) for text in targets],
         base=None if base is None else law_of(base),
         chance=chance,
         hold_out=hold_out,

@@ -82,7 +82,8 @@ def learning_rates_pooled(table: RunTable) -> Caution | None:
 def embeddings_counted(table: RunTable) -> Caution | None:
     """Embeddings are more than a tenth of small models, or nobody said whether they are counted."""
     total, body = table.numbers("params_total"), table.numbers("params_non_embedding")
-    ratio = total / body
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(body > 0, total / body, np.nan)
     if np.isfinite(ratio).any():
         largest = float(np.nanmax(ratio))
         if largest <= EMBEDDED:
@@ -99,8 +100,8 @@ def repeated_data(table: RunTable) -> Caution | None:
     """Data seen more than once; more than four times is outside a single-epoch law."""
     epochs = table.numbers("epochs")
     unique = table.numbers("unique_tokens")
-    epochs = np.where(np.isfinite(epochs), epochs, table.tokens / unique)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
+        epochs = np.where(np.isfinite(epochs), epochs, np.where(unique > 0, table.tokens / unique, np.nan))
         repeated, many = epochs > FREE_EPOCHS * _TOLERANCE, epochs > MANY_EPOCHS
     if not repeated.any():
         return None

@@ -27,18 +27,33 @@ LEAST_APART = 0.3
 def budgets_of(table: RunTable) -> Float[np.ndarray, " runs"] | None:
     """Name the budget of each run (its mean C), None where the runs do not come in budgets.
 
-    `budget_flops` where the table has it for every run; else groups with clear gaps between them; else neighbors whose
+    `budget_flops` where the table has it for every run (and two runs share one, if compute shows any budgets: a column
+    that repeats each run's own compute names none); else groups with clear gaps between them; else neighbors whose
     compute differs by less than 5 %, unless they make long chains.
     """
     named = table.numbers("budget_flops")
-    if len(table) and np.all(np.isfinite(named)):
+    known = len(table) > 0 and bool(np.all(np.isfinite(named) & (named > 0)))
+    if known and len(np.unique(named)) < len(table):
         return named
     labels = _clear(table.flops)
     if labels is None:
         labels = compute_groups(table.flops)
         if _widest(table.flops, labels) > WIDEST:
-            return None
-    return None if len(table) < RUNS_PER_BUDGET * len(np.unique(labels)) else labels
+            labels = table.flops
+    if len(table) >= RUNS_PER_BUDGET * len(np.unique(labels)):
+        return labels
+    return named if known else None
+
+
+def budget_compute(
+    flops: Float[np.ndarray, " runs"], labels: Float[np.ndarray, " runs"]
+) -> Float[np.ndarray, " budgets"]:
+    """The mean C of each budget, in the order of its name: budgets may be named under another FLOP convention than C's.
+
+    Example: a study's budget of 5e10 exact FLOPs in small models -> 3.5e10, its runs' mean 6 N D
+    """
+    _, group = np.unique(labels, return_inverse=True)
+    return np.asarray(np.exp(np.bincount(group, np.log(flops)) / np.bincount(group)))
 
 
 def compute_groups(flops: Float[np.ndarray, " runs"], gap: float = SAME_BUDGET) -> Float[np.ndarray, " runs"]:

@@ -39,6 +39,18 @@ def read_quantity(text: str | float) -> float:
     return _read(text)[0]
 
 
+def read_compute(text: str) -> float:
+    """Read a compute in FLOPs. Example: "2 EFLOPs" -> 2e18
+
+    Raises:
+        DataError: not a number, or not finite and above 0.
+    """
+    flops = read_quantity(text)
+    if not (math.isfinite(flops) and flops > 0):
+        raise DataError(f"compute '{text}': must be finite and above 0 FLOPs")
+    return flops
+
+
 def read_unit(text: str) -> float:
     """Read a unit. Example: "M" -> 1e6; "1e18" -> 1e18; "PF-days" -> 8.64e19; "tokens" -> 1
 
@@ -70,18 +82,20 @@ def heading_unit(heading: str) -> tuple[str, str | None]:
     if found is None or not found[1].strip():
         return text, None
     try:
-        read_unit(found[2])
+        scale = read_unit(found[2])
     except DataError:
+        return text, None
+    if not math.isclose(math.log10(scale), round(math.log10(scale))) and scale != PETAFLOP_DAY:
+        return text, None  # "loss (2)" is a second column of losses
+    if scale == 1.0 and found[2].strip().replace(".", "").isdecimal():
         return text, None
     return found[1].strip(), found[2].strip()
 
 
-def read_column(
-    cells: Sequence[str], *, unit: float | None = None
-) -> tuple[Float[np.ndarray, " rows"], bool, list[int]]:
+def read_column(cells: Sequence[str]) -> tuple[Float[np.ndarray, " rows"], bool, list[int]]:
     """Read the cells of a column; "" and NaN become NaN.
 
-    Returns: numbers times `unit`, whether any cell names its own unit, and the positions of unreadable cells.
+    Returns: numbers, whether any cell names its own unit, and the positions of unreadable cells.
     """
     texts = np.asarray(cells, dtype=object)
     values, own, bad = np.full(len(texts), np.nan), False, []
@@ -97,7 +111,7 @@ def read_column(
                 own = own or scaled
             except DataError:
                 bad.append(position)
-    return values * (1.0 if unit is None else unit), own, bad
+    return values, own, bad
 
 
 _EMPTY = frozenset({"na", "n/a", "none", "null", "-", "?"})

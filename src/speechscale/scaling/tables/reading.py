@@ -31,6 +31,8 @@ MILLIONS_LIKELY = {"N": (1e4, "M"), "D": (1e5, "B"), "C": (1e6, "1e18")}
 """A column without a unit whose largest number is below this is refused: nobody trains 124 parameters."""
 PLAIN = ("params_total", "params_non_embedding", "tokens_seen")
 """Columns of our own studies, which may be as small as they like."""
+UNSCALED = ("loss", "loss_se")
+"""A heading gives these, and metrics, no unit: "loss_B" is the loss of something called B."""
 _WHAT = {"N": "parameters", "D": "tokens", "C": "FLOPs"}
 _MOST_RATIO = 5.0
 """C and 6 N D may differ by convention up to this factor; beyond it a unit is wrong."""
@@ -87,6 +89,8 @@ class _Reader:
             if key in self.units:
                 self.used_units.add(key)
                 return self.units[key], f"--unit {key}"
+        if name in UNSCALED or (name == column and name not in _WHAT):
+            return None, ""
         text = heading_unit(column)[1]
         return (None, "") if text is None else (read_unit(text), "its heading")
 
@@ -148,11 +152,15 @@ def read_runs(
     scales = {name: read_unit(text) for name, text in (units or {}).items()}
     reader = _Reader(str(path), raw, scales, [*raw.notes, *chosen.notes])
     params, tokens, convention, flops_name = _sizes(reader, chosen, flops)
+    with np.errstate(all="ignore"):
+        flops_of = FLOPS_PER_PARAM_TOKEN * params * tokens
+    reader.drop(~np.isfinite(flops_of) | (flops_of <= 0), "C = 6 N D is no number above 0 that a computer holds")
     losses = _losses(reader, chosen.loss)
     if drop_highest:
         _drop_highest(reader, losses, drop_highest)
     scores = {name: _metric(reader, name, percent) for name in chosen.metrics}
     extras: dict[Role, Any] = {role: _extra(reader, role, column) for role, column in chosen.extras.items()}
+    _charge_alike(reader, chosen, extras, flops_of)
     unused = sorted(set(scales) - reader.used_units)
     if unused:
         raise DataError(
@@ -170,7 +178,7 @@ def read_runs(
         name=path.name if path.name != "runs.csv" or not path.parent.name else f"{path.parent.name}/runs.csv",
         params=params[keep],
         tokens=tokens[keep],
-        flops=FLOPS_PER_PARAM_TOKEN * params[keep] * tokens[keep],
+        flops=flops_of[keep],
         loss=None if losses is None else losses[keep],
         metrics={name: v[keep] for name, v in scores.items() if np.isfinite(v[keep]).any()},
         groups=tuple(g for g, k in zip(groups, keep, strict=True) if k),
@@ -311,6 +319,17 @@ def _metric(reader: _Reader, column: str, percent: bool | str) -> Float[np.ndarr
     return np.where(good, values, np.nan) / unit
 
 
+def _charge_alike(reader: _Reader, chosen: Choice, extras: dict[Role, Any], flops: np.ndarray) -> None:
+    """A study counts its TextLM exactly: charge it as its share of the run's own exact compute, however C counts."""
+    if chosen.extras.get("text_lm_flops") != "flops_text_lm_exact" or "flops_exact" not in reader.raw.frame:
+        return
+    exact = read_column(reader.cells("flops_exact"))[0]
+    with np.errstate(all="ignore"):
+        share = np.where(np.isfinite(exact) & (exact > 0), flops / exact, 1.0)
+    extras["text_lm_flops"] = extras["text_lm_flops"] * share
+    reader.echoes.append("flops_text_lm_exact is charged as its share of flops_exact, so that it counts as C does")
+
+
 def _extra(reader: _Reader, role: Role, column: str) -> np.ndarray:
     if role in TEXT_ROLES:
         return np.array([str(cell) for cell in reader.cells(column)], dtype=object)
@@ -323,4 +342,11 @@ def _extra(reader: _Reader, role: Role, column: str) -> np.ndarray:
                 f"{reader.path}, row {reader.raw.rows[bad[0]]}, column '{column}': '{cells[bad[0]]}' is not 0 or 1"
             )
         return values
-    return reader.numbers(column, role)
+    numbers = reader.numbers(column, role)
+    below = np.flatnonzero(numbers < 0)
+    if len(below) and role != "seed":
+        raise DataError(
+            f"{reader.path}, row {reader.raw.rows[below[0]]}, column '{column}': {role} is {numbers[below[0]]:g} "
+            f"({len(below)} such rows); must be 0 or more, leave it empty where it is not known"
+        )
+    return numbers
