@@ -105,3 +105,23 @@ def test_equal_seeds_give_equal_intervals() -> None:
     one, two = (approaches(table, replicates=60, seed=3) for _ in range(2))
     assert [a.exp_params for a in one.approaches] == [a.exp_params for a in two.approaches]
     assert isinstance(one.of("akima"), Approach)
+
+
+def test_approach_1_refuses_edges_too() -> None:
+    """The same sizes at every budget, all below the optimum: the largest always wins, which is no exponent of 0."""
+    C, N = np.repeat(np.geomspace(1e18, 1e20, 5), 7), np.tile(np.geomspace(1e6, 3e7, 7), 5)
+    found = approaches(run_table(N, C / 6 / N, SPEECH.predict(N, C / 6 / N)), replicates=50).of("envelope")
+    assert found.exp_params is None
+    assert "edge high" in found.reason
+
+
+def test_budgets_named_under_another_convention_keep_c_6_n_d() -> None:
+    """Budgets named by an exact count of 1.4 x 6 N D: lines and their points stay at the runs' own compute."""
+    plain = sweep(SPEECH, noise=2e-4)
+    named = run_table(plain.params, plain.tokens, plain.loss, extras={"budget_flops": np.round(1.4 * plain.flops, -13)})
+    one, two = (approaches(table, replicates=50).of("akima") for table in (plain, named))
+    assert [p.flops for p in two.points] == pytest.approx([p.flops for p in one.points])
+    at, other = one.params_opt(1e20), two.params_opt(1e20)
+    assert at is not None
+    assert other is not None
+    assert other.value == pytest.approx(at.value)

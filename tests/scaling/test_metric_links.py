@@ -175,3 +175,26 @@ def test_sims_envelope(shared) -> None:
     for column, k, gamma in (("sstorycloze", 0.190, 0.0263), ("tstorycloze", 0.372, 0.0181)):
         law = fit_power_law(flops, table[column].to_numpy() / 100).law
         assert (law.k, law.gamma) == (pytest.approx(k, abs=5e-4), pytest.approx(gamma, abs=5e-5))
+
+
+def test_the_scatter_of_checkpoints_is_not_that_of_their_number() -> None:
+    """Ten runs of twenty checkpoints: the sum over rows must not be divided by the count of runs."""
+    rng = np.random.default_rng(0)
+    flops = np.tile(np.geomspace(1e18, 1e19, 20), 10) * np.repeat(np.geomspace(1, 10, 10), 20)
+    scores = 0.5 + 0.04 * np.log10(flops / 1e18) + 0.01 * rng.standard_normal(200)
+    runs = [f"run {i // 20}" for i in range(200)]
+    table = run_table(np.full(200, 1e8), flops / 6e8, metrics={"acc": scores}, extras={"run": runs})
+    found = metric_law(table, "acc", replicates=50)
+    assert found.of("above-chance").residual_sd == pytest.approx(0.01, rel=0.4)
+    assert not found.at_chance
+
+
+def test_budgets_named_under_another_convention_give_the_curve_its_own_compute() -> None:
+    """Budgets are said to be twice the 6 N D of their runs: the power law is still over 6 N D."""
+    plain = made(CURVES["linear"][0], 0.001)
+    named = run_table(N, D, LOSS, metrics=plain.metrics, extras={"budget_flops": 2 * np.round(C, -12)})
+    one, two = (metric_law(table, "acc", replicates=50).exponent for table in (plain, named))
+    assert one is not None
+    assert two is not None
+    assert two.flops == pytest.approx(one.flops)
+    assert two.law.k == pytest.approx(one.law.k)

@@ -17,9 +17,9 @@ from speechscale.report.numbers import short_count, short_flops
 from speechscale.scaling.fitted import Fitted
 from speechscale.scaling.fitting.fit import Fit
 from speechscale.scaling.intervals import LEVEL
-from speechscale.scaling.laws import LossLaw
+from speechscale.scaling.laws import FLOPS_PER_PARAM_TOKEN, LossLaw
 from speechscale.scaling.optima.approaches import Approach
-from speechscale.scaling.tables.budgets import budgets_of
+from speechscale.scaling.tables.budgets import budget_compute, budgets_of
 
 _POINTS = 60
 _BEYOND = 10.0
@@ -119,19 +119,20 @@ def isoflop_curves(fitted: Fitted) -> go.Figure | None:
         return None
     figure = go.Figure()
     best = {point.flops: point for point in fitted.approaches.of("akima").points}
-    for index, budget in enumerate(np.unique(budgets)):
+    computes = budget_compute(table.flops, budgets)
+    for index, (budget, flops) in enumerate(zip(np.unique(budgets), map(float, computes), strict=True)):
         color = PALETTE[index % len(PALETTE)]
         rows = np.flatnonzero(budgets == budget)
         rows = rows[np.argsort(table.params[rows])]
-        point = best.get(float(budget))
+        point = best.get(flops)
         edge = point is not None and point.status != "interior"
-        name = f"{short_flops(float(budget))}{' (best size at the edge)' if edge else ''}"
+        name = f"{short_flops(flops)}{' (best size at the edge)' if edge else ''}"
         figure.add_trace(
             go.Scatter(x=table.params[rows], y=table.loss[rows], mode="markers", marker={"color": color}, name=name)
         )
         if isinstance(fitted.fit, Fit):
             sizes = np.geomspace(table.params[rows].min(), table.params[rows].max(), _POINTS)
-            losses = fitted.fit.law.predict(sizes, budget / 6 / sizes)
+            losses = fitted.fit.law.predict(sizes, flops / FLOPS_PER_PARAM_TOKEN / sizes)
             line = {"color": color, "width": 1.5}
             figure.add_trace(go.Scatter(x=sizes, y=losses, mode="lines", line=line, showlegend=False, hoverinfo="skip"))
         if point is not None and point.params_opt is not None:
@@ -180,7 +181,7 @@ def _sizes(one: Approach, flops: np.ndarray) -> tuple[np.ndarray, np.ndarray | N
 
 def _tokens(one: Approach, flops: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
     value, low, high = _sizes(one, flops)
-    of = flops / 6
+    of = flops / FLOPS_PER_PARAM_TOKEN
     return of / value, None if high is None else of / high, None if low is None else of / low
 
 

@@ -164,7 +164,7 @@ def _fit(
         constants=boot.estimates(),
         aicc=aicc(float(np.mean(missed**2)), fit.free, runs),
         r2=fit.r2,
-        residual_sd=float(np.sqrt(np.sum(missed**2) / max(1, runs - fit.free))),
+        residual_sd=float(np.sqrt(np.mean(missed**2) * runs / max(1, runs - fit.free))),  # rows may be checkpoints
         boot=boot,
     )
 

@@ -17,7 +17,7 @@ import numpy as np
 from speechscale.errors import DataError
 from speechscale.scaling.intervals import LEVEL, Estimate, estimate, run_weights
 from speechscale.scaling.laws import PowerLaw
-from speechscale.scaling.tables.budgets import budgets_of, runs_of
+from speechscale.scaling.tables.budgets import budget_compute, budgets_of, runs_of
 from speechscale.scaling.tables.run_table import RunTable
 
 FEW_POINTS = 8
@@ -65,7 +65,8 @@ def metric_exponent(table: RunTable, metric: str, *, replicates: int = 2000, see
         values, counts = _records(y, np.ones((1, len(y)), int))
     else:
         selection = "best run of each budget"
-        C, values, counts = _best(budgets[order], y, np.ones((1, len(y)), int))
+        values, counts = _best(budgets[order], y, np.ones((1, len(y)), int))
+        C = budget_compute(C, budgets[order])
     points = counts[0] > 0
     if len(np.unique(C[points])) < 3:
         raise DataError(
@@ -83,7 +84,7 @@ def metric_exponent(table: RunTable, metric: str, *, replicates: int = 2000, see
         if budgets is None:
             values_drawn, counts = _records(y, weights)
         else:
-            _, values_drawn, counts = _best(budgets[order], y, weights)
+            values_drawn, counts = _best(budgets[order], y, weights)
         drawn, method = _weighted_laws(C, values_drawn, counts), "runs"
     if budgets is None or method == "residuals":
         drawn, factor = _widened(law, drawn, int(points.sum()), method)
@@ -116,13 +117,13 @@ def _records(y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return np.broadcast_to(y, seen.shape), (seen > best_before).astype(float)
 
 
-def _best(budgets: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return budgets, the best drawn run of each, and how often the budget was drawn (1 on average)."""
+def _best(budgets: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the best drawn run of each budget, and how often the budget was drawn (1 on average)."""
     names = np.unique(budgets)
     groups = [np.flatnonzero(budgets == name) for name in names]
     values = np.stack([np.where(weights[:, rows] > 0, y[rows], -np.inf).max(axis=1) for rows in groups], axis=1)
     counts = np.stack([weights[:, rows].mean(axis=1) for rows in groups], axis=1)
-    return names, np.where(counts > 0, values, 1.0), counts
+    return np.where(counts > 0, values, 1.0), counts
 
 
 def _weighted_laws(C: np.ndarray, values: np.ndarray, counts: np.ndarray) -> PowerLaw:

@@ -22,9 +22,9 @@ from speechscale.scaling.fitting.fit import Fit, fit_loss_law
 from speechscale.scaling.intervals import Estimate, estimate
 from speechscale.scaling.laws import FLOPS_PER_PARAM_TOKEN
 from speechscale.scaling.optima.akima import LEAST_SIZES, akima_minima
-from speechscale.scaling.optima.isoflop import INTERIOR, STATUS, vertices
+from speechscale.scaling.optima.isoflop import HIGH, INTERIOR, LOW, STATUS, vertices
 from speechscale.scaling.optima.size_line import MIN_BUDGETS, MOST_REFUSED, size_line
-from speechscale.scaling.tables.budgets import budgets_of
+from speechscale.scaling.tables.budgets import budget_compute, budgets_of
 from speechscale.scaling.tables.run_table import RunTable
 
 CLOSE = 0.01
@@ -145,13 +145,13 @@ def _by_budget(table: RunTable, fit: Fit, replicates: int, seed: int) -> list[Ap
         return [Approach(name=name, reason=reason) for name in names]
     assert table.loss is not None
     rng, budgets = np.random.default_rng(seed), []
-    for budget in np.unique(labels):
+    for budget, flops in zip(np.unique(labels), budget_compute(table.flops, labels), strict=True):
         rows = labels == budget
         sizes, where = np.unique(table.params[rows], return_inverse=True)
         count = np.bincount(where)
         losses = np.bincount(where, table.loss[rows]) / count
         noise = fit.residual_sd / np.sqrt(count) * rng.standard_normal((replicates, len(sizes)))
-        budgets.append(_Budget(float(budget), sizes, losses, losses * np.exp(noise), rng.uniform(-1, 1, replicates)))
+        budgets.append(_Budget(float(flops), sizes, losses, losses * np.exp(noise), rng.uniform(-1, 1, replicates)))
     return [_line(name, budgets) for name in names]
 
 
@@ -161,13 +161,19 @@ _Minima = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 def _minima(name: Name, sizes: int) -> _Minima | None:
     """How an approach reads the best log size off each row of losses; None if it needs more sizes."""
     if name == "envelope":
-        return lambda x, rows: (np.full(len(rows), INTERIOR), x[rows.argmin(axis=1)])
+        return _lowest
     if name == "akima":
         return None if sizes < LEAST_SIZES else (lambda x, rows: akima_minima(x, rows)[:2])
     if sizes < 3:
         return None
     nearest = sizes if name == "parabola" else 5
     return lambda x, rows: vertices(x, rows, nearest)[:2]
+
+
+def _lowest(x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The size of each row's lowest loss; the best of a budget may lie beyond its smallest and largest size."""
+    at = rows.argmin(axis=1)
+    return np.where(at == 0, LOW, np.where(at == len(x) - 1, HIGH, INTERIOR)), x[at]
 
 
 def _line(name: Name, budgets: Sequence[_Budget]) -> Approach:

@@ -22,7 +22,7 @@ from speechscale.scaling.fitting.general import FormFit, fit_form
 from speechscale.scaling.fitting.newton import refine
 from speechscale.scaling.intervals import Estimate, estimate
 from speechscale.scaling.model_choice import MARGIN, aicc
-from speechscale.scaling.tables.budgets import budgets_of
+from speechscale.scaling.tables.budgets import budget_compute, budgets_of
 from speechscale.scaling.tables.run_table import RunTable
 
 MIN_POINTS = 4
@@ -128,6 +128,8 @@ def envelope_law(table: RunTable, fit: Fit, *, replicates: int = 1000, seed: int
     if budgets is None:
         record = losses < np.concatenate([[np.inf], np.minimum.accumulate(losses)[:-1]])
         flops, losses, drawn = flops[record], losses[record], np.minimum.accumulate(drawn, axis=1)[:, record]
+    else:
+        flops = budget_compute(table.flops, budgets)
     if len(flops) < MIN_POINTS:
         return EnvelopeLaw(reason=f"{len(flops)} lowest losses: a floor needs at least {MIN_POINTS}")
     forms, fits = [], {}
