@@ -153,3 +153,29 @@ def test_epochs_points_from_the_file(shared: Path) -> None:
     assert hoffmann.objective == pytest.approx(0.0041210, abs=5e-7)
     assert "outliers-removed-sensitivity" in {c.name for c in found.cautions}
     assert math.isclose(found.fit.objective, 0.0010182740178, rel_tol=1e-9)
+
+
+def test_a_saved_law_knows_the_noise_of_its_runs() -> None:
+    """Five constants are fitted: a root mean square over all runs promises `power` less noise than there is."""
+    (found,) = fit_runs(sweep(3, 7), replicates=100)
+    assert found.fit is not None
+    rms = math.sqrt(float(np.mean(found.fit.residuals**2)))
+    assert laws_record([found])["laws"][0]["fit"]["residual_sd"] == pytest.approx(rms * math.sqrt(21 / 16))
+
+
+@pytest.mark.parametrize("flops", [-1e20, 0.0, float("nan"), float("inf")])
+def test_a_compute_that_is_none_is_an_error_and_no_verdict_on_the_arm(flops: float) -> None:
+    with pytest.raises(DataError, match="finite and above 0"):
+        fit_runs(sweep(), replicates=100, targets_flops=[flops])
+
+
+def test_a_base_without_a_form_is_not_dropped_in_silence() -> None:
+    with pytest.raises(DataError, match="base"):
+        fit_runs(sweep(), replicates=100, base=SPEECH)
+
+
+def test_constants_that_were_not_measured_are_not_fitted() -> None:
+    table = sweep()
+    extras = {"tokens_speech": table.tokens / 2, "tokens_text": table.tokens / 2}
+    (found,) = fit_runs(sweep(extras=extras), law="mixture", replicates=100)
+    assert found.status == "not_identified"

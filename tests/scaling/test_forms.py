@@ -223,3 +223,37 @@ def test_forms_fit_fast_enough() -> None:
     start = time.process_time()
     fit_form("warm-data", columns, loss)
     assert time.process_time() - start < 0.5
+
+
+@pytest.mark.parametrize("name", ["warm-data", "warm-compute"])
+@pytest.mark.parametrize("warm", [0.0, 1.0])
+def test_what_a_text_lm_brings_needs_both_kinds_of_runs(name: str, warm: float) -> None:
+    with pytest.raises(DataError, match=r"(warm|from scratch): what a TextLM"):
+        fit_form(name, {"N": N, "D": D, "warm": np.full(len(N), warm)}, SPEECH.predict(N, D))
+
+
+def test_a_constant_that_no_run_depends_on_has_no_interval() -> None:
+    """Without interleaved tokens their worth stays at its start, which is not a measurement."""
+    x = {"N": N, "D_speech": D / 2, "D_text": D / 2 * RNG.uniform(0.2, 2, len(N)), "D_interleaved": np.zeros(len(N))}
+    loss = SPEECH.predict(N, x["D_speech"] + 0.3 * x["D_text"]) * np.exp(0.002 * RNG.standard_normal(len(N)))
+    fit = fit_form("mixture", x, loss)
+    assert fit.unmeasured == ("worth_interleaved",)
+    assert "worth_interleaved" in fit.trouble
+    found = bootstrap_form(fit, replicates=50).estimates()
+    assert found["worth_interleaved"].low is None
+    assert found["worth_text"].low is not None
+
+
+def test_constants_that_trade_off_exactly_are_not_to_be_quoted() -> None:
+    """T is a fixed multiple of D in every run: worth and B are one constant."""
+    noisy = SPEECH.predict(N, 4 * D) * np.exp(0.002 * np.random.default_rng(1).standard_normal(len(N)))
+    assert fit_form("warm-tokens", {"N": N, "D": D, "T": 10 * D}, noisy).trouble != ""
+    columns, loss, _ = PLANTED["warm-tokens"]
+    assert fit_form("warm-tokens", columns, loss * noisy / SPEECH.predict(N, 4 * D)).trouble == ""
+
+
+def test_a_base_that_cannot_be_held_as_given_is_refused() -> None:
+    columns, loss, _ = PLANTED["warm-tokens"]
+    base = LossLaw(E=1.73, A=13.9, B=39.8, alpha=0.005, beta=0.24)
+    with pytest.raises(DataError, match=r"alpha of the base.*outside the search"):
+        fit_form("warm-tokens", columns, loss, base=base)

@@ -87,8 +87,7 @@ def _law(fitted: Fitted) -> Section:
         return Section(title="Law", key="law", said=(f"Not fitted: {reason}",))
     fit, said = fitted.fit, []
     if fitted.status == "not_identified":
-        ended = f"{', '.join(fit.at_bounds)} ended on the border of the search"
-        said.append(f"Do not quote these constants: {ended if fit.at_bounds else 'the fit did not converge'}.")
+        said.append(f"Do not quote these constants: {fit.trouble}.")
     agree = f"{fit.starts_agree} of {fit.starts if hasattr(fit, 'starts') else len(fit.start_objectives)} starts agree"
     ended = "converged" if fit.converged else "NOT converged"
     said.append(

@@ -75,12 +75,17 @@ def fit_runs(
         hold_out: leave out the largest budget, predict it, compare.
 
     Raises:
-        DataError: unknown names, or a table without losses and metrics.
+        DataError: unknown names, a base without a form, a compute that is none, or a table without losses and metrics.
     """
     if law != "chinchilla" and law not in FORMS:
         raise DataError(f"law '{law}' is unknown{nearest(law, ['chinchilla', *FORMS])}")
     if by not in BYS:
         raise DataError(f"--by {by}: allowed are {', '.join(BYS)}")
+    if base is not None and law == "chinchilla":
+        raise DataError("a base is held inside another law, chinchilla is that law itself; give --law, or leave it out")
+    strange = [flops for flops in targets_flops if not (np.isfinite(flops) and flops > 0)]
+    if strange:
+        raise DataError(f"compute {strange[0]:g} to predict at: must be finite and above 0 FLOPs")
     replicates = min(replicates, max(100, int(_MOST_REFITS / len(table))))
     found = []
     for name, arm in table.each_arm():
@@ -160,7 +165,7 @@ def _chinchilla(
     held = held_out(table, replicates=replicates, seed=seed, objective=objective, delta=delta) if hold_out else None
     return replace(
         plain,
-        status="not_identified" if fit.at_bounds or not fit.converged else "fitted",
+        status="not_identified" if fit.trouble else "fitted",
         reason="; ".join(fit.notes),
         fit=fit,
         runs=len(table),
@@ -206,7 +211,7 @@ def _form(
     boot = bootstrap_form(fit, replicates=replicates, seed=seed, clusters=labels)
     return replace(
         plain,
-        status="not_identified" if fit.at_bounds or not fit.converged else "fitted",
+        status="not_identified" if fit.trouble else "fitted",
         reason="; ".join(fit.notes),
         fit=fit,
         runs=len(table),

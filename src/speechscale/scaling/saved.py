@@ -52,5 +52,5 @@ def _point(one: Fitted) -> dict[str, Any] | None:
         "at_bounds": list(fit.at_bounds),
         "flatness": fit.flatness,
         "notes": list(fit.notes),
-        "residual_sd": float(np.sqrt(np.mean(fit.residuals**2))),
+        "residual_sd": fit.residual_sd,
     }

@@ -69,6 +69,13 @@ class Fit:
         return SumModel(self.frame, self.minimized.raw)
 
     @property
+    def trouble(self) -> str:
+        """Why the constants must not be quoted, "" if they may."""
+        if self.at_bounds:
+            return f"{', '.join(self.at_bounds)} ended on the border of the search"
+        return "" if self.converged else "the fit did not converge"
+
+    @property
     def residual_sd(self) -> float:
         """Standard deviation of the log residuals, five constants counted."""
         return float(np.sqrt(np.sum(self.residuals**2) / max(1, self.runs - 5)))

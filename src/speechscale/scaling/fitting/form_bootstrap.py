@@ -41,7 +41,13 @@ class FormBootstrap:
 
     def estimates(self) -> dict[str, Estimate]:
         """Every fitted constant with its interval."""
-        return {n: self.of(lambda c, n=n: c[n]) for n in self.fit.constants if n not in self.fit.held}  # type: ignore[misc]
+        found: dict[str, Estimate] = {}
+        for name, value in self.fit.constants.items():
+            if name in self.fit.unmeasured:
+                found[name] = Estimate(value=value, low=None, high=None, method="not measured: no run depends on it")
+            elif name not in self.fit.held:
+                found[name] = self.of(lambda c, name=name: c[name])  # type: ignore[misc]
+        return found
 
     def predict(self, x: Columns) -> Float[np.ndarray, "replicates runs"]:
         """Losses of other runs under every replicate."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from speechscale.errors import DataError
 from speechscale.scaling.fitting.columns import MOST_STARTS, Columns, Theta
 from speechscale.scaling.fitting.plain_forms import Kaplan, Overtraining
 from speechscale.scaling.fitting.solve import make_frame, projection_starts
@@ -140,6 +141,16 @@ class Repeat(WithExtras):
         return RepeatLaw(base=law, R_N=extras["R_N"], R_D=extras["R_D"]).worth(x["N"], x["D"], x["U"])
 
 
+def _need_both(warm: np.ndarray) -> None:
+    """Raises DataError unless some runs start from a TextLM and some from scratch."""
+    if len(np.unique(warm > 0)) < 2:
+        have = "warm" if warm[0] > 0 else "from scratch"
+        raise DataError(
+            f"all {len(warm)} runs are {have}: what a TextLM brings is measured against the other kind; add such runs "
+            "(column `warm` 0 and 1), or use --law chinchilla"
+        )
+
+
 class WarmData(WithExtras):
     """A TextLM start is worth D_T = k D^p N^q tokens more (`warm` is 1 with it, 0 from scratch).
 
@@ -152,6 +163,10 @@ class WarmData(WithExtras):
         Extra("p", 0.0, 1.0, (0.1, 0.5, 0.9), log=False),
         Extra("q", -1.0, 2.0, (0.0, 0.4, 1.0), log=False),
     )
+
+    def __init__(self, x: Columns, loss: np.ndarray) -> None:
+        _need_both(x["warm"])
+        super().__init__(x, loss)
 
     def _more(self, extras: Mapping[str, Any], x: Columns) -> Any:
         # "tokens_transferred" is D_T over D at the center of the table: k itself is hardly determined beside p and q
@@ -192,6 +207,10 @@ class WarmCompute(WithExtras):
 
     columns = ("N", "D", "warm")
     extras = (Extra("multiplier", 1e-3, 1e4, (0.1, 0.5, 1.0, 2.0, 8.0, 50.0)),)
+
+    def __init__(self, x: Columns, loss: np.ndarray) -> None:
+        _need_both(x["warm"])
+        super().__init__(x, loss)
 
     def _times(self, extras: Mapping[str, Any], x: Columns) -> Any:
         return np.where(x["warm"] > 0, extras["multiplier"], 1.0)

@@ -24,6 +24,8 @@ from speechscale.scaling.laws import LossLaw
 from speechscale.settings import nearest
 
 _MOST_STEPS = 120
+_UNFELT = 1e-9  # of the most felt constant: a derivative that is rounding only
+_DEGENERATE = 1e-10  # a scaled curvature that is rounding only
 _NEAR = 2.0  # a second optimum worth a word has less than twice the objective
 
 
@@ -35,6 +37,7 @@ class FormFit:
         constants: by name. held: of them, those that were given and not fitted.
         basins: (objective, constants) of every distinct end of the starts, best first.
         starts_agree: starts that ended within 1e-6 of the best. at_bounds: constants on the border of the search.
+        unmeasured: fitted constants that no run depends on; they stay where their start was.
         flatness: smallest eigenvalue of the scaled curvature of the fitted constants; near 0 = a flat valley.
         residuals: log loss minus log law.
     """
@@ -50,6 +53,7 @@ class FormFit:
     basins: tuple[tuple[float, Mapping[str, float]], ...]
     converged: bool
     at_bounds: tuple[str, ...]
+    unmeasured: tuple[str, ...]
     flatness: float
     residuals: Float[np.ndarray, " runs"] = field(repr=False)
     notes: tuple[str, ...]
@@ -74,6 +78,22 @@ class FormFit:
     def free(self) -> int:
         """Fitted constants."""
         return int((~self.fixed).sum())
+
+    @property
+    def residual_sd(self) -> float:
+        """Standard deviation of the log residuals, fitted constants counted."""
+        return float(np.sqrt(np.sum(self.residuals**2) / max(1, self.runs - self.free)))
+
+    @property
+    def trouble(self) -> str:
+        """Why the constants must not be quoted, "" if they may."""
+        if self.at_bounds:
+            return f"{', '.join(self.at_bounds)} ended on the border of the search"
+        if self.unmeasured:
+            return f"no run depends on {', '.join(self.unmeasured)}"
+        if not self.converged:
+            return "the fit did not converge"
+        return "some constants trade off exactly in these runs" if self.flatness < _DEGENERATE else ""
 
     @property
     def r2(self) -> float:
@@ -128,11 +148,23 @@ def fit_form(
         if not form.base:
             raise DataError(f"law '{name}' has no five-term law inside, so no base can be given")
         fixed[: form.base] = True
-        thetas[:, : form.base] = form.theta_of(base, dict.fromkeys(form.names[5:], 1.0))[: form.base]  # type: ignore[attr-defined]
+        held = form.theta_of(base, dict.fromkeys(form.names[5:], 1.0))[: form.base]  # type: ignore[attr-defined]
+        _check_held(name, base, form.constants(np.append(held, form.low[5:])[None]))
+        thetas[:, : form.base] = held
     if len(losses) < (~fixed).sum() + 1:
         raise DataError(f"{len(losses)} runs: law '{name}' has {(~fixed).sum()} constants to fit; add runs")
     y = np.exp(np.log(losses)) if minimized.raw else np.log(losses)
     return _followed(name, model, _spread(thetas, model, y, w, starts), fixed, minimized, losses, y, w)
+
+
+def _check_held(name: str, base: LossLaw, held: Mapping[str, Any]) -> None:
+    """Raises DataError where the search on these runs cannot hold the base as it was given."""
+    moved = [n for n in ("E", "A", "B", "alpha", "beta") if not np.isclose(held[n][0], getattr(base, n), rtol=1e-6)]
+    if moved:
+        raise DataError(
+            f"law '{name}': {', '.join(moved)} of the base, {base}, lies outside the search on these runs; give the "
+            "constants of a law that was fitted to such losses, N and D"
+        )
 
 
 def _spread(
@@ -184,6 +216,8 @@ def _followed(
     bounds = tuple(
         form.names[i] for i in np.flatnonzero(~fixed) if min(theta[i] - form.low[i], form.high[i] - theta[i]) < 1e-6
     )
+    gram = _gram(model, theta, fixed, w)
+    felt = np.sqrt(np.diag(gram))
     fit = FormFit(
         name=name,
         constants=constants,
@@ -196,7 +230,8 @@ def _followed(
         basins=tuple((float(values[row]), _named(form, ends[row])) for row in distinct),
         converged=bool(done[best]),
         at_bounds=bounds,
-        flatness=_flatness(model, theta, fixed, w),
+        unmeasured=tuple(form.names[i] for i in np.flatnonzero(~fixed)[felt <= _UNFELT * felt.max()]),
+        flatness=_flatness(gram),
         residuals=np.log(losses) - form.log_law(theta[None], model.x)[0],
         notes=(),
         model=model,
@@ -222,11 +257,15 @@ def _distinct(values: np.ndarray, done: np.ndarray) -> list[int]:
     return found
 
 
-def _flatness(model: FormModel, theta: np.ndarray, fixed: np.ndarray, w: np.ndarray) -> float:
+def _gram(model: FormModel, theta: np.ndarray, fixed: np.ndarray, w: np.ndarray) -> Float[np.ndarray, "free free"]:
+    """J'J of the fitted parameters."""
     y = model.value(theta[None])
-    gram = model.derivatives(theta[None], y, w[None], 1.0)[2][0][~fixed][:, ~fixed]
+    return np.asarray(model.derivatives(theta[None], y, w[None], 1.0)[2][0][~fixed][:, ~fixed])
+
+
+def _flatness(gram: Float[np.ndarray, "free free"]) -> float:
     scale = np.sqrt(np.diag(gram))
-    if np.any(scale <= 1e-9 * scale.max()):
+    if np.any(scale <= _UNFELT * scale.max()):
         return 0.0
     return float(np.linalg.eigvalsh(gram / np.outer(scale, scale))[0])
 
@@ -235,6 +274,8 @@ def _notes(fit: FormFit) -> tuple[str, ...]:
     notes = []
     if fit.at_bounds:
         notes.append(f"{', '.join(fit.at_bounds)} ended on the border of the search: not measured by these runs")
+    if fit.unmeasured:
+        notes.append(f"no run depends on {', '.join(fit.unmeasured)}: not measured by these runs")
     if len(fit.basins) > 1 and fit.basins[1][0] < _NEAR * fit.objective:
         value, constants = fit.basins[1]
         extras = [n for n in fit.constants if n not in fit.held]
