@@ -271,3 +271,27 @@ def test_law_without_replicates_has_no_interval() -> None:
     found = Candidate(name="x", law=law, own=True, convention="").of(lambda one: one.loss_at(1e18))
     assert (found.low, found.high, found.method) == (None, None, "no replicates given")
     assert from_published(get_law("soda")).of(lambda one: base_of(one).loss_at(1e18)).low is None
+
+
+def test_runs_of_which_some_are_not_named_are_still_resampled_by_run() -> None:
+    """Four checkpoints per run, one row without a name: single rows would make every interval half as wide."""
+    rng = np.random.default_rng(0)
+    C = np.repeat(np.geomspace(1e18, 1e20, 5), 8)
+    N = SPEECH.optimum(C).params_opt * np.tile(np.geomspace(1 / 8, 8, 8), 5)
+    loss = SPEECH.predict(N, C / 6 / N) * np.exp(0.005 * rng.standard_normal(40))
+    many = [np.repeat(x, 4) for x in (N, C / 6 / N, loss)]
+    names = [f"run {i // 4}" for i in range(160)]
+    widths = []
+    for last in ("run 39", ""):
+        (law,), _ = from_table(run_table(*many, extras={"run": [*names[:-1], last]}), replicates=200)
+        found = law.of(lambda x: x.exp_params)
+        widths.append(found.high - found.low)
+    assert widths[1] == pytest.approx(widths[0], rel=0.3)
+
+
+def test_a_law_with_further_constants_says_that_they_are_not_planned_with(tmp_path) -> None:
+    law = {"E": 1.7, "A": 14.0, "B": 40.0, "alpha": 0.25, "beta": 0.24}
+    path = tmp_path / "laws.json"
+    path.write_text(json.dumps({"laws": [{"name": "w", "law": law, "law_name": "warm-compute", "status": "fitted"}]}))
+    (found,), _ = own_laws(path)
+    assert "warm-compute" in found.caveat

@@ -244,3 +244,17 @@ def test_command_takes_law_and_noise_of_a_fit(tmp_path: Path) -> None:
     missing = CliRunner().invoke(cli, [*call, "--arm", "warm"])
     assert missing.exit_code == 2
     assert "no law 'warm'; name one with --arm: textless" in missing.output
+
+
+def test_a_law_that_was_not_measured_is_no_truth_to_simulate(tmp_path: Path) -> None:
+    law = {"E": 1.73, "A": 13.9, "B": 39.8, "alpha": 0.25, "beta": 0.24}
+    for entry, message in (
+        ({"law": law, "status": "not_identified"}, "not_identified"),
+        ({"law": law | {"E": None}}, "E: None is not a finite number"),
+        ("text", "holds no law"),
+    ):
+        path = tmp_path / "laws.json"
+        path.write_text(json.dumps({"laws": [entry]}))
+        result = CliRunner().invoke(cli, ["power", "--from", str(path)])
+        assert result.exit_code == 2
+        assert message in result.output

@@ -117,8 +117,7 @@ def power(
 def _law(text: str | None, file: Path | None, arm: str | None) -> tuple[LossLaw, float | None]:
     """The law, and the noise that its own runs showed."""
     from speechscale.errors import DataError
-    from speechscale.files import read_json
-    from speechscale.scaling.laws import LossLaw
+    from speechscale.scaling.planning.candidates import own_laws
     from speechscale.scaling.published import law_of
 
     if (text is None) == (file is None):
@@ -126,13 +125,14 @@ def _law(text: str | None, file: Path | None, arm: str | None) -> tuple[LossLaw,
     if text is not None:
         return law_of(text), None
     assert file is not None
-    content = read_json(file, "laws", "write it with `speechscale fit TABLE --json FILE`")
-    laws = {str(one.get("name", "")): one for one in content.get("laws", []) if one.get("law")}
+    found, left_out = own_laws(file)
+    laws = {one.name: one for one in found}
     if arm is None and len(laws) == 1:
         arm = next(iter(laws))
     if arm not in laws:
-        raise DataError(f"{file}: no law '{arm or ''}'; name one with --arm: {', '.join(laws) or 'it holds none'}")
-    return LossLaw(**laws[arm]["law"]), (laws[arm].get("fit") or {}).get("residual_sd")
+        without = f"; without a law: {'; '.join(left_out)}" if left_out else ""
+        raise DataError(f"{file}: no law '{arm or ''}'; name one with --arm: {', '.join(laws)}{without}")
+    return laws[arm].base, laws[arm].noise
 
 
 def _grid(law: LossLaw, budgets: str, sizes: str, spread: float, redo: Path | None, options: dict[str, Any]) -> Grid:
@@ -143,7 +143,7 @@ def _grid(law: LossLaw, budgets: str, sizes: str, spread: float, redo: Path | No
         return table_grid(table_from(options, redo))
     if "," in sizes:
         return crossed_grid([read_quantity(x) for x in sizes.split(",")], _budget_list(budgets))
-    if not sizes.isdigit():
+    if not sizes.isdecimal():
         raise click.UsageError(f"--sizes {sizes}: give a number of sizes, or parameters separated by commas")
     return spread_grid(law, _budget_range(budgets), int(sizes), spread=spread)
 
@@ -152,7 +152,7 @@ def _budget_range(text: str) -> tuple[float, float, int]:
     from speechscale.scaling.tables.quantities import read_quantity
 
     low, *rest = text.split(":")
-    if len(rest) != 2 or not rest[1].isdigit():
+    if len(rest) != 2 or not rest[1].isdecimal():
         raise click.UsageError(f"--budgets {text}: expected LOW:HIGH:COUNT, e.g. 1e18:1e20:5")
     return read_quantity(low), read_quantity(rest[0]), int(rest[1])
 

@@ -50,7 +50,7 @@ def believe(candidate: Candidate, C: float, params_opt: Estimate, *, units: str 
     said: list[str] = []
     alike = _alike(candidate, units or SPEECH_UNITS, units is not None, modality, said)
     factor = _range(candidate, C, said)
-    refused = _refusal(candidate, params_opt, factor) if factor is not None and factor > FAR else ""
+    refused = _refusal(params_opt, factor) if factor is not None and factor > FAR else ""
     below = candidate.range_flops is not None and candidate.range_flops[0] > C
     inside = factor is not None and factor <= 1 and not below
     if refused:
@@ -103,7 +103,7 @@ def _range(candidate: Candidate, C: float, said: list[str]) -> float | None:
     return factor
 
 
-def _refusal(candidate: Candidate, params_opt: Estimate, factor: float) -> str:
+def _refusal(params_opt: Estimate, factor: float) -> str:
     if params_opt.low is None or params_opt.high is None:
         return f"no point estimate at {factor:.3g} times its highest compute: no uncertainty was measured"
     width = params_opt.high / params_opt.low if params_opt.low > 0 else inf

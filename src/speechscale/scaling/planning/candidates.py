@@ -39,6 +39,7 @@ class Candidate:
         own: fitted by the user. modality: None where the user's law did not say. units: "" likewise.
         flops_name: how N counts so that C = 6 N D; a convention of `model.flops`.
         tokens_per_unit: see `PublishedLaw`. why_no_interval: of a law without replicates.
+        noise: standard deviation of log losses around an own fit, None where the file does not say.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Candidate:
     verified: str = "read"
     caveat: str = ""
     why_no_interval: str = "no replicates given"
+    noise: float | None = None
 
     @property
     def base(self) -> LossLaw:
@@ -126,6 +128,7 @@ def from_table(
     """
     from speechscale.scaling.fitting.bootstrap import bootstrap_law
     from speechscale.scaling.fitting.fit import fit_loss_law
+    from speechscale.scaling.tables.budgets import runs_of
 
     found, left_out = [], []
     for name, arm in table.each_arm():
@@ -133,17 +136,15 @@ def from_table(
             runs = arm.with_loss()
             assert runs.loss is not None
             fit = fit_loss_law(runs.params, runs.tokens, runs.loss)
-            if fit.at_bounds:
-                raise DataError(f"{', '.join(fit.at_bounds)} ended on the border of the search: not measured")
+            if fit.trouble:
+                raise DataError(f"{fit.trouble}: not measured")
         except DataError as error:
             left_out.append(f"arm '{name or table.name}': {error}")
             continue
-        labels = runs.words("run")
-        clusters = labels if len(set(labels)) < len(labels) and all(labels) else None
         words = set(runs.words("tokenizer"))
         made = from_bootstrap(
             name or table.name,
-            bootstrap_law(fit, replicates=replicates, seed=seed, clusters=clusters),
+            bootstrap_law(fit, replicates=replicates, seed=seed, clusters=runs_of(runs)),
             range_flops=(float(runs.flops.min()), float(runs.flops.max())),
             units=words.pop() if len(words) == 1 else "",
             flops_name=_flops_name(table.flops_name),
@@ -208,9 +209,23 @@ def from_record(entry: Any, where: str) -> Candidate:
         units=str(entry.get("tokenizer") or ""),
         flops_name=_flops_name(str(entry.get("flops_name") or "")),
         verified="own",
-        caveat=f"{dropped} replicates without an optimum left out" if dropped else "",
+        caveat="; ".join(_caveats(entry, dropped, bool(repeats))),
+        noise=_noise(entry),
         why_no_interval="the file holds fewer than 20 replicates that have an optimum",
     )
+
+
+def _caveats(entry: Mapping[str, Any], dropped: int, repeats: bool) -> list[str]:
+    said = [f"{dropped} replicates without an optimum left out"] if dropped else []
+    form = entry.get("law_name") or "chinchilla"
+    if form != "chinchilla" and not repeats:
+        said.append(f"only the five constants of the form '{form}' are planned with: a run from scratch on speech")
+    return said
+
+
+def _noise(entry: Mapping[str, Any]) -> float | None:
+    value = (entry.get("fit") or {}).get("residual_sd") if isinstance(entry.get("fit") or {}, Mapping) else None
+    return float(value) if isinstance(value, int | float) and np.isfinite(value) and value > 0 else None
 
 
 def _law(constants: Mapping[str, Any]) -> Law:
