@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from speechscale.cli import cli
 from speechscale.cli.fit import LAWS, OBJECTIVES
+from speechscale.report.laws_formats import _tex_number
 from speechscale.scaling.fitting.forms import FORMS
 from speechscale.scaling.fitting.newton import KINDS
 from speechscale.scaling.laws import LossLaw
@@ -157,3 +158,29 @@ def test_forms_and_refusals(table: Path) -> None:
     code, text = run(table, "--base", "cuervo-speach", "--law", "repeat")
     assert code == 2
     assert "cuervo-speech" in text
+
+
+def test_the_paper_table_takes_numbers_without_an_end(table: Path, tmp_path: Path) -> None:
+    """Kaplan's Nc and Dc may be infinite in replicates; an arm that is not fitted must not word the caption."""
+    assert [_tex_number(x) for x in (float("inf"), 9999.96, 9.9996e5, 0.0123)] == [
+        r"$\infty$",
+        r"$1\times 10^{4}$",
+        r"$1\times 10^{6}$",
+        "0.0123",
+    ]
+    frame = pd.read_csv(table)
+    alone = pd.concat([frame.iloc[:1].assign(arm="alone"), frame])
+    alone.to_csv(tmp_path / "three.csv", index=False)
+    code, text = run(tmp_path / "three.csv", "--group", "arm", "--replicates", 100, "--latex", tmp_path / "t.tex")
+    assert code == 0, text
+    written = (tmp_path / "t.tex").read_text()
+    assert "not fitted" in written
+    assert "objective log-huber" in written
+    assert "intervals ()" not in written
+
+
+@pytest.mark.parametrize("flops", ["-1e20", "0"])
+def test_a_compute_that_is_none_is_refused(table: Path, flops: str) -> None:
+    code, text = run(table, "--group", "arm", "--at", flops)
+    assert code == 2
+    assert flops in text

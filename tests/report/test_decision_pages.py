@@ -81,3 +81,19 @@ def test_a_power_page_has_every_quantity() -> None:
     exponent = found.expected["exp_params"]
     assert list(figure.data[0].x) == pytest.approx([exponent.low - exponent.truth, exponent.high - exponent.truth])
     assert "40 runs" in power_page(found, power_text(found))
+
+
+def test_a_law_without_a_slope_has_no_picture() -> None:
+    """Losses that rise with compute: the law needs no compute at all, or all of it."""
+    worse = [sweep(name, 1.0, seed) for seed, name in enumerate(("a", "b"))]
+    turned = [run_table(t.params, t.tokens, 6 - t.loss, name=t.name) for t in worse if t.loss is not None]
+    found = compare_runs(*turned, replicates=100)
+    assert found.multiplier is not None
+    assert multiplier_figure(found) is None
+    assert found.sentence.split(";")[0][:20] in comparison_page(found, comparison_text(found))
+
+
+def test_a_law_that_gives_no_point_is_not_drawn_with_one() -> None:
+    found = plan(from_flops(1e26), laws=["cuervo-speech"])
+    assert found.laws[0].belief.refused
+    assert "plan-0" not in plan_page(found, plan_text(found)).split("</script>", 1)[1]

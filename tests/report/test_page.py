@@ -121,3 +121,8 @@ def test_page_is_self_contained_and_escapes_what_it_shows(runs: pd.DataFrame, tm
     assert not re.search(r"""(?:src|href)\s*=\s*["'](?!data:|#)""", body)
     assert "For the same speech loss" in page
     assert page.count("data:audio/wav;base64,") == 1
+
+
+def test_numbers_that_round_up_to_the_next_unit_and_those_that_are_none() -> None:
+    assert [short_count(x) for x in (9.996e8, 9.999e5, 999.7, 9.99e8)] == ["1B", "1M", "1k", "999M"]
+    assert [short_flops(x) for x in (9.999e18, float("inf"))] == ["1e19", "inf"]

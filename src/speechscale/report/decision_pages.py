@@ -17,6 +17,7 @@ from speechscale.report.html_parts import figure_div, page
 from speechscale.report.numbers import short_count
 from speechscale.scaling.comparing.comparison import Comparison
 from speechscale.scaling.comparing.law_multiplier import LawMultiplier
+from speechscale.scaling.laws import FLOPS_PER_PARAM_TOKEN
 from speechscale.scaling.planning.candidates import loss_of
 from speechscale.scaling.planning.plan import LawPlan, Plan
 from speechscale.scaling.planning.power import Power
@@ -44,9 +45,9 @@ def comparison_page(found: Comparison, text: str) -> str:
 
 
 def plan_page(found: Plan, text: str) -> str:
-    """A heat map of the predicted loss over N and D for the most believable law, and all that was said."""
+    """A heat map of the predicted loss over N and D for the most believable laws with a point; all that was said."""
     parts = [f"<p><b>{escape(sentence)}</b></p>" for sentence in found.verdict]
-    for index, law in enumerate(found.laws[:2]):
+    for index, law in enumerate([law for law in found.laws if not law.belief.refused][:2]):
         parts.append(f"<h2>{escape(law.candidate.name)}, mixture {escape(law.mixture.name)}</h2>")
         parts.append(figure_div(plan_figure(law, found.budget.flops), f"plan-{index}"))
     return page("Plan", [*parts, "<h2>In full</h2>", _terminal(text)])
@@ -64,6 +65,10 @@ def _terminal(text: str) -> str:
 def multiplier_figure(found: Comparison) -> go.Figure | None:
     """Left both laws at their optimum; right compute of B over A at matched loss, with intervals."""
     if found.laws is None or found.multiplier is None:
+        return None
+    if not all(
+        0 < flops < np.inf for flops in found.multiplier.flops_a
+    ):  # a law without a slope needs no or all compute
         return None
     figure = make_subplots(cols=2, horizontal_spacing=0.1, subplot_titles=("lowest loss", "compute for the same loss"))
     flops = np.geomspace(found.multiplier.flops_a[0] / 3, found.multiplier.flops_a[1] * 10, 80)
@@ -121,7 +126,9 @@ def plan_figure(law: LawPlan, flops: float) -> go.Figure:
         )
     )
     line = {"color": "white", "width": 2}
-    figure.add_trace(go.Scatter(x=sizes, y=flops / 6 / sizes, mode="lines", line=line, name="this budget"))
+    figure.add_trace(
+        go.Scatter(x=sizes, y=flops / FLOPS_PER_PARAM_TOKEN / sizes, mode="lines", line=line, name="this budget")
+    )
     cells = [law.unconstrained, *([law.constrained] if law.constrained is not None else [])]
     figure.add_trace(
         go.Scatter(

@@ -119,12 +119,13 @@ def latex(fitted: Sequence[Fitted]) -> str:
 
 
 def _caption(fitted: Sequence[Fitted]) -> str:
-    first = fitted[0]
+    first = next((one for one in fitted if one.fit is not None), fitted[0])
     objective = first.fit.minimized.kind if first.fit is not None else "none"
+    methods = "; ".join(dict.fromkeys(tex(one.interval_method) for one in fitted if one.interval_method))
     counts = "; ".join(f"{tex(one.name)}: {one.runs} runs" for one in fitted)
     said = (
         f"Law {tex(first.law_name)}, objective {tex(objective)}, {tex(first.convention)}. {counts}. "
-        f"Below: 95\\,\\% intervals ({tex(first.interval_method)})."
+        f"Below: 95\\,\\% intervals ({methods or 'none'})."
     )
     if any(one.status == "not_identified" for one in fitted):
         said += r" $^{\dagger}$not identified by these runs: do not quote."
@@ -137,10 +138,12 @@ def tex(text: str) -> str:
 
 
 def _tex_number(value: float) -> str:
-    if value == 0 or 1e-3 <= abs(value) < 1e4:
+    if not math.isfinite(value):
+        return r"$\infty$" if value > 0 else r"$-\infty$"
+    if value == 0 or 1e-3 <= abs(value) < 9999.5:
         return f"{value:.4g}"
-    exponent = math.floor(math.log10(abs(value)))
-    return rf"${value / 10**exponent:.3g}\times 10^{{{exponent}}}$"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return rf"${float(mantissa):g}\times 10^{{{int(exponent)}}}$"
 
 
 def _tex_ends(found: Estimate) -> str:

@@ -9,13 +9,15 @@ def short_flops(value: float) -> str:
     """Example: 4e11 -> '4e11', 2.13e18 -> '2.13e18', 500 -> '500'"""
     if value < 1e4:
         return f"{value:.3g}"
-    exponent = math.floor(math.log10(value))
-    return f"{value / 10**exponent:.3g}e{exponent}"
+    if not math.isfinite(value):
+        return f"{value:g}"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
 
 
 def short_count(value: float) -> str:
     """Example: 203520 -> '204k', 7.6e9 -> '7.6B', 12 -> '12'"""
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
+        if abs(value) >= 0.9995 * size and math.isfinite(value):  # 999.6 million is 1B, not 1e+03M
             return f"{value / size:.3g}{unit}"
     return f"{value:.0f}"

@@ -104,10 +104,10 @@ def _interval(found: Estimate) -> str:
 
 
 def _short(value: float) -> str:
-    if value >= 1e15:
+    if value >= 0.9995e15:
         return f"{value:.2e}"
     for scale, letter in _SCALES:
-        if value >= scale:
+        if value >= 0.9995 * scale:  # 999.6 million is 1B, not 1e+03M
             return f"{value / scale:.3g}{letter}"
     return f"{value:.3g}"
 
