@@ -101,3 +101,9 @@ def test_unclear_choices_are_explained(folder: Path, arguments, message) -> None
     result = compare(folder / arguments[0], *COLUMNS, *arguments[1:])
     assert result.exit_code == 2
     assert message in " ".join(result.output.split())
+
+
+def test_tables_of_several_arms_are_not_pooled(folder: Path) -> None:
+    found = compare(folder / "all.csv", folder / "warm.csv", *COLUMNS)
+    assert found.exit_code == 2
+    assert "all.csv has several groups (cold, warm, third)" in found.output

@@ -106,6 +106,12 @@ def _pair(
     if names and len(names) != 2:
         raise click.UsageError(f"--arms {arms}: name two groups, e.g. textless,interleaved")
     if other is not None:
+        if not names and (several := [side for side in (table, other) if len(side.arms) > 1]):
+            arms_found = ", ".join(name or "(no name)" for name in several[0].arms)
+            raise click.UsageError(
+                f"{several[0].name} has several groups ({arms_found}), which are not one arm; use --arms A,B, one of "
+                "each table"
+            )
         pair = [side.arm(name) for side, name in zip((table, other), names, strict=True)] if names else [table, other]
         shown = names or [table.name, other.name]
     elif names:
