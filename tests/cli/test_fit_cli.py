@@ -106,7 +106,7 @@ def test_the_csv_has_every_number_with_its_interval(written: tuple[Path, str]) -
 
 def test_the_paper_table_is_escaped_latex(written: tuple[Path, str]) -> None:
     text = (written[0] / "law.tex").read_text()
-    assert r"text\_less <b>" in text
+    assert r"text\_less \textless{}b\textgreater{}" in text
     assert r"inter \& leaved" in text
     assert r"\toprule" in text
     assert text.count(r" \\") == 1 + 2 * 2

@@ -85,12 +85,14 @@ def test_tables_leave_unmeasured_cells_empty(runs: pd.DataFrame) -> None:
     assert "text loss" not in run_table(runs)["header"], "a column without numbers is not shown"
 
 
-@pytest.mark.parametrize(("value", "text"), [(4e11, "4e11"), (2.13e18, "2.13e18"), (500.0, "500")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(4e11, "4e11"), (2.13e18, "2.13e18"), (500.0, "500"), (9.9999999e19, "1e20"), (9996.0, "1e4")]
+)
 def test_short_flops(value: float, text: str) -> None:
     assert short_flops(value) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(203_520, "204k"), (7.6e9, "7.6B"), (12, "12")])
+@pytest.mark.parametrize(("value", "text"), [(203_520, "204k"), (7.6e9, "7.6B"), (12, "12"), (999.6e6, "1B")])
 def test_short_count(value: float, text: str) -> None:
     assert short_count(value) == text
 

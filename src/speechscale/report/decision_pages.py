@@ -74,7 +74,7 @@ def multiplier_figure(found: Comparison) -> go.Figure | None:
     flops = np.geomspace(found.multiplier.flops_a[0] / 3, found.multiplier.flops_a[1] * 10, 80)
     for index, (name, law) in enumerate(zip((found.a, found.b), found.laws, strict=True)):
         line = {"color": PALETTE[index], "width": 2}
-        trace = go.Scatter(x=flops, y=law.loss_at(flops), mode="lines", line=line, name=name)
+        trace = go.Scatter(x=flops, y=law.loss_at(flops), mode="lines", line=line, name=escape(name, quote=False))
         figure.add_trace(trace, row=1, col=1)
     for low in found.multiplier.flops_a:
         figure.add_vline(x=low, line={"dash": "dot", "width": 1}, row=1, col=1)
@@ -104,7 +104,7 @@ def _ratio_trace(figure: go.Figure, multiplier: LawMultiplier, name: str, color:
         error_y={"array": high - value, "arrayminus": value - low, "thickness": 1, "width": 2},
         mode="markers",
         marker={"color": color, "symbol": symbols, "size": 7},
-        name=name,
+        name=escape(name, quote=False),
     )
     figure.add_trace(trace, row=1, col=2)
 

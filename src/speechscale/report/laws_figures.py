@@ -7,6 +7,7 @@ The one decision worth knowing: what lies beyond the measured compute is dashed,
 from __future__ import annotations
 
 from collections.abc import Mapping
+from html import escape
 
 import numpy as np
 import plotly.graph_objects as go
@@ -16,7 +17,7 @@ from speechscale.report.figures import PALETTE, styled
 from speechscale.report.numbers import short_count, short_flops
 from speechscale.scaling.fitted import Fitted
 from speechscale.scaling.fitting.fit import Fit
-from speechscale.scaling.intervals import LEVEL
+from speechscale.scaling.intervals import LEVEL, Estimate
 from speechscale.scaling.laws import FLOPS_PER_PARAM_TOKEN, LossLaw
 from speechscale.scaling.optima.approaches import Approach
 from speechscale.scaling.tables.budgets import budget_compute, budgets_of
@@ -137,9 +138,20 @@ def isoflop_curves(fitted: Fitted) -> go.Figure | None:
             figure.add_trace(go.Scatter(x=sizes, y=losses, mode="lines", line=line, showlegend=False, hoverinfo="skip"))
         if point is not None and point.params_opt is not None:
             figure.add_vline(x=point.params_opt.value, line={"color": color, "dash": "dot", "width": 1})
-    figure.update_xaxes(title="parameters N (dotted: best size by Akima)", type="log")
+            _best_interval(figure, point.params_opt, float(table.loss[rows].min()), color)
+    figure.update_xaxes(title="parameters N (dotted: best size by Akima; bar: its 95 % interval)", type="log")
     figure.update_yaxes(title="loss (nats per token)")
     return styled(figure, 440)
+
+
+def _best_interval(figure: go.Figure, size: Estimate, height: float, color: str) -> None:
+    if size.low is None or size.high is None:
+        return
+    error = {"array": [size.high - size.value], "arrayminus": [size.value - size.low], "thickness": 1.5, "color": color}
+    marker = {"symbol": "diamond-open", "size": 8, "color": color}
+    figure.add_trace(
+        go.Scatter(x=[size.value], y=[height], error_x=error, mode="markers", marker=marker, showlegend=False)
+    )
 
 
 def approaches_figure(fitted: Fitted) -> go.Figure | None:
@@ -207,19 +219,27 @@ def profiles_figure(fitted: Fitted) -> go.Figure | None:
 
 
 def residuals_figure(fitted: Fitted) -> go.Figure | None:
-    """Log residuals against compute and size, and their distribution."""
+    """Log residuals against what the law predicts, compute, size and tokens, and their distribution."""
     if fitted.fit is None:
         return None
     table = fitted.table.with_loss()
     residuals = 100 * fitted.fit.residuals
-    figure = make_subplots(cols=3, shared_yaxes=True, subplot_titles=("against C", "against N", "how many"))
+    assert table.loss is not None
+    places = {
+        "against predicted loss": table.loss * np.exp(-fitted.fit.residuals),
+        "against C": table.flops,
+        "against N": table.params,
+        "against D": table.tokens,
+    }
+    figure = make_subplots(cols=5, shared_yaxes=True, subplot_titles=(*places, "how many"))
     marker = {"color": PALETTE[0], "size": 5, "opacity": 0.7}
-    for column, x in ((1, table.flops), (2, table.params)):
+    for column, x in enumerate(places.values(), start=1):
         figure.add_trace(
             go.Scatter(x=x, y=residuals, mode="markers", marker=marker, showlegend=False), row=1, col=column
         )
-        figure.update_xaxes(type="log", row=1, col=column)
-    figure.add_trace(go.Histogram(y=residuals, marker={"color": PALETTE[0]}, showlegend=False, nbinsy=30), row=1, col=3)
+        step = 1 if x.max() > 10 * x.min() else None  # panels are narrow: whole decades only
+        figure.update_xaxes(type="log", dtick=step, row=1, col=column)
+    figure.add_trace(go.Histogram(y=residuals, marker={"color": PALETTE[0]}, showlegend=False, nbinsy=30), row=1, col=5)
     figure.update_yaxes(title="loss above the law (%)", col=1)
     return styled(figure, 320)
 
@@ -253,5 +273,5 @@ def metric_figure(fitted: Fitted, metric: str) -> go.Figure | None:
         figure.add_hline(y=100 * law.chance, line={"dash": "dot", "width": 1}, row=1, col=column)
         title = "compute C (FLOPs)" if of == "compute" else "loss (nats per token)"
         figure.update_xaxes(title=title, type="log" if of == "compute" else "linear", row=1, col=column)
-    figure.update_yaxes(title=f"{metric} (%)", col=1)
+    figure.update_yaxes(title=f"{escape(metric, quote=False)} (%)", col=1)
     return styled(figure, 420)

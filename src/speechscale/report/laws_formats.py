@@ -24,7 +24,13 @@ _LATEX = {
     "A": "$A$",
     "B": "$B$",
 }
-_ESCAPES = {"\\": r"\textbackslash{}", **{c: f"\\{c}" for c in "&%$#_{}"}, "~": r"\textasciitilde{}", "^": r"\^{}"}
+_ESCAPES = {"\\": r"\textbackslash{}", **{c: f"\\{c}" for c in "&%$#_{}"}, "~": r"\textasciitilde{}", "^": r"\^{}"} | {
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "[": "{[}",
+    "\n": " ",
+}
 
 
 def markdown(fitted: Sequence[Fitted]) -> str:
@@ -49,6 +55,7 @@ def _markdown(section: Section, mark: str) -> str:
 
 
 def _md(text: str) -> str:
+    text = text.replace("\n", " ")
     for mark in "\\`*_|<[":
         text = text.replace(mark, f"\\{mark}")
     return text
@@ -119,13 +126,16 @@ def latex(fitted: Sequence[Fitted]) -> str:
 
 
 def _caption(fitted: Sequence[Fitted]) -> str:
-    first = next((one for one in fitted if one.fit is not None), fitted[0])
-    objective = first.fit.minimized.kind if first.fit is not None else "none"
-    methods = "; ".join(dict.fromkeys(tex(one.interval_method) for one in fitted if one.interval_method))
-    counts = "; ".join(f"{tex(one.name)}: {one.runs} runs" for one in fitted)
+    counts = "; ".join(f"{tex(one.name)}: {one.runs} run{'' if one.runs == 1 else 's'}" for one in fitted)
+    with_law = [one for one in fitted if one.fit is not None]
+    if not with_law:
+        return f"No law was fitted. {tex(fitted[0].convention)}. {counts}."
+    first, fit = with_law[0], with_law[0].fit
+    assert fit is not None
+    methods = "; ".join(dict.fromkeys(tex(one.interval_method) for one in with_law))
     said = (
-        f"Law {tex(first.law_name)}, objective {tex(objective)}, {tex(first.convention)}. {counts}. "
-        f"Below: 95\\,\\% intervals ({methods or 'none'})."
+        f"Law {tex(first.law_name)}, objective {tex(fit.minimized.kind)}, {tex(first.convention)}. {counts}. "
+        f"Below: 95\\,\\% intervals ({methods})."
     )
     if any(one.status == "not_identified" for one in fitted):
         said += r" $^{\dagger}$not identified by these runs: do not quote."
@@ -141,9 +151,9 @@ def _tex_number(value: float) -> str:
     if not math.isfinite(value):
         return r"$\infty$" if value > 0 else r"$-\infty$"
     if value == 0 or 1e-3 <= abs(value) < 9999.5:
-        return f"{value:.4g}"
-    mantissa, exponent = f"{value:.2e}".split("e")
-    return rf"${float(mantissa):g}\times 10^{{{int(exponent)}}}$"
+        return f"{value:.4g}" if value >= 0 else f"${value:.4g}$"
+    digits, exponent = f"{value:.2e}".split("e")
+    return rf"${float(digits):.3g}\times 10^{{{int(exponent)}}}$"
 
 
 def _tex_ends(found: Estimate) -> str:

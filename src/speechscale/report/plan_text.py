@@ -10,12 +10,12 @@ import textwrap
 from collections.abc import Sequence
 from math import isinf
 
+from speechscale.report.numbers import short_count
 from speechscale.scaling.intervals import Estimate
 from speechscale.scaling.planning.cells import Cell
 from speechscale.scaling.planning.plan import LawPlan, Plan
 
 _HEAD = ("model", "N", "D", "hours heard", "epochs", "loss", "over best", "worth")
-_SCALES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 _ROW = "    "
 _WIDTH = 118
@@ -81,16 +81,16 @@ def _law_lines(row: LawPlan) -> list[str]:
 def _range_of(found: Estimate) -> str:
     if found.low is None or found.high is None:
         return ""
-    return f"; N_opt lies between {_short(found.low)} and {_short(found.high)}"
+    return f"; N_opt lies between {short_count(found.low)} and {short_count(found.high)}"
 
 
 def _cells(cell: Cell, mark: str) -> tuple[str, ...]:
     epochs = cell.most_epochs
     return (
         cell.name + mark + ("" if cell.allowed else "!"),
-        _short(cell.params.value) + _interval(cell.params),
-        _short(cell.tokens.value) + _interval(cell.tokens),
-        "-" if cell.hours is None else f"{_short(cell.hours)}",
+        short_count(cell.params.value) + _interval(cell.params),
+        short_count(cell.tokens.value) + _interval(cell.tokens),
+        "-" if cell.hours is None else f"{short_count(cell.hours)}",
         "-" if epochs is None else "none" if isinf(epochs) else f"{epochs:.3g}",
         f"{cell.loss.value:.4f}"
         + ("" if cell.loss.low is None or cell.loss.high is None else f" [{cell.loss.low:.4f}, {cell.loss.high:.4f}]"),
@@ -100,16 +100,7 @@ def _cells(cell: Cell, mark: str) -> tuple[str, ...]:
 
 
 def _interval(found: Estimate) -> str:
-    return "" if found.low is None or found.high is None else f" [{_short(found.low)}, {_short(found.high)}]"
-
-
-def _short(value: float) -> str:
-    if value >= 0.9995e15:
-        return f"{value:.2e}"
-    for scale, letter in _SCALES:
-        if value >= 0.9995 * scale:  # 999.6 million is 1B, not 1e+03M
-            return f"{value / scale:.3g}{letter}"
-    return f"{value:.3g}"
+    return "" if found.low is None or found.high is None else f" [{short_count(found.low)}, {short_count(found.high)}]"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
