@@ -11,9 +11,10 @@ import pytest
 from speechscale.errors import DataError
 from speechscale.scaling.fitting.fit import fit_loss_law
 from speechscale.scaling.fitting.form_bootstrap import bootstrap_form
+from speechscale.scaling.fitting.form_fit import FormFit
 from speechscale.scaling.fitting.form_model import FormModel
 from speechscale.scaling.fitting.forms import FORMS
-from speechscale.scaling.fitting.general import FormFit, fit_form
+from speechscale.scaling.fitting.general import fit_form
 from speechscale.scaling.fitting.profiles import profile, profiles
 from speechscale.scaling.laws import LossLaw
 from speechscale.scaling.repeat import RepeatLaw

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from speechscale.errors import DataError
-from speechscale.scaling.fitting.fit import log_huber
+from speechscale.scaling.fitting.newton import Objective
 from speechscale.scaling.published import LAWS, SIMS_AT_2E20, SIMS_ENVELOPE, get_law, law_of
 
 
@@ -43,9 +43,11 @@ def test_scores_on_epochs_points(shared) -> None:
     table = pd.read_csv(shared / "scaling_data/epoch_chinchilla/svg_extracted_data.csv")
     table = table[table["loss"] < np.sort(table["loss"])[-5]]
     N, C, loss = (table[c].to_numpy() for c in ("Model Size", "Training FLOP", "loss"))
-    scores = {name: log_huber(get_law(name).law, N, C / 6 / N, loss) for name in LAWS if "epoch" in name}
+    scores = {
+        name: Objective().score(get_law(name).law.predict(N, C / 6 / N), loss) for name in LAWS if "epoch" in name
+    }
     assert min(scores, key=scores.__getitem__) == "epoch-log-huber"
-    unrounded = log_huber(get_law("hoffmann-unrounded").law, N, C / 6 / N, loss)
+    unrounded = Objective().score(get_law("hoffmann-unrounded").law.predict(N, C / 6 / N), loss)
     assert unrounded == pytest.approx(0.0012312, abs=5e-8)
 
 

@@ -87,7 +87,7 @@ def _law(fitted: Fitted) -> Section:
         return Section(title="Law", key="law", said=(f"Not fitted: {reason}",))
     fit, said = fitted.fit, []
     if fitted.status == "not_identified":
-        said.append(f"Do not quote these constants: {fit.trouble}.")
+        said.append(f"Do not quote these constants: {fitted.reason}.")
     agree = f"{fit.starts_agree} of {fit.starts if hasattr(fit, 'starts') else len(fit.start_objectives)} starts agree"
     ended = "converged" if fit.converged else "NOT converged"
     said.append(

@@ -8,28 +8,28 @@ arms are still wanted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from speechscale.errors import DataError
 from speechscale.scaling.checks import check_fit, check_table
-from speechscale.scaling.fitted import STORED, At, Dropped, Fitted, Scored
+from speechscale.scaling.fit_findings import by_budget, drops, predictions, scored
+from speechscale.scaling.fitted import STORED, Fitted
 from speechscale.scaling.fitting.bootstrap import SMALL_TABLE, LawBootstrap, bootstrap_law
 from speechscale.scaling.fitting.fit import Fit, fit_loss_law
 from speechscale.scaling.fitting.form_bootstrap import FormBootstrap, bootstrap_form
+from speechscale.scaling.fitting.form_fit import FormFit
 from speechscale.scaling.fitting.forms import FORMS
 from speechscale.scaling.fitting.general import fit_form
 from speechscale.scaling.fitting.newton import Kind
 from speechscale.scaling.fitting.profiles import profiles
-from speechscale.scaling.intervals import Estimate
 from speechscale.scaling.laws import LossLaw
 from speechscale.scaling.links.metric_links import metric_law
 from speechscale.scaling.optima.approaches import approaches
 from speechscale.scaling.optima.envelope_law import envelope_law
-from speechscale.scaling.optima.held_out import held_out
-from speechscale.scaling.published import LAWS
+from speechscale.scaling.optima.held_out import HeldOut, held_out
 from speechscale.scaling.tables.budgets import budgets_of, runs_of
 from speechscale.scaling.tables.columns import columns_of
 from speechscale.scaling.tables.run_table import RunTable
@@ -42,12 +42,23 @@ BYS: dict[By, str] = {
     "size": "whole model sizes are resampled",
     "residual": "losses are drawn around the law from its residuals",
 }
-MIN_CLUSTERS = 5
-"""Fewer budgets resampled as wholes say nothing of the exponents."""
-EXPONENTS = ("exp_params", "exp_tokens", "alpha", "beta")
-_DROPPED_SHARES = (0.0, 0.01, 0.02, 0.04)
+ENOUGH_CONVERGED = 0.9
+"""Share of replicates below which a law is not identified."""
 _MOST_REFITS = 4e6
 """Runs times replicates: a table of 100,000 runs gets 100 replicates, which is about half a minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    law: str
+    objective: Kind
+    delta: float
+    by: By
+    replicates: int
+    seed: int
+    targets: tuple[float, ...]
+    base: LossLaw | None
+    hold_out: bool
 
 
 def fit_runs(
@@ -87,15 +98,12 @@ def fit_runs(
     if strange:
         raise DataError(f"compute {strange[0]:g} to predict at: must be finite and above 0 FLOPs")
     replicates = min(replicates, max(100, int(_MOST_REFITS / len(table))))
+    options = _Options(law, objective, delta, by, replicates, seed, tuple(targets_flops), base, hold_out)
     found = []
     for name, arm in table.each_arm():
         plain = _start(arm, name, law)
         try:
-            fitted = (
-                _chinchilla(plain, arm.with_loss(), objective, delta, by, replicates, seed, targets_flops, hold_out)
-                if law == "chinchilla"
-                else _form(plain, arm.with_loss(), law, objective, delta, by, replicates, seed, base, hold_out)
-            )
+            fitted = (_chinchilla if law == "chinchilla" else _form)(plain, arm.with_loss(), options)
         except DataError as error:
             if arm.loss is None and not arm.metrics:
                 raise
@@ -139,19 +147,10 @@ def _start(table: RunTable, name: str, law: str) -> Fitted:
     )
 
 
-def _chinchilla(
-    plain: Fitted,
-    table: RunTable,
-    objective: Kind,
-    delta: float,
-    by: By,
-    replicates: int,
-    seed: int,
-    targets: Sequence[float],
-    hold_out: bool,
-) -> Fitted:
+def _chinchilla(plain: Fitted, table: RunTable, options: _Options) -> Fitted:
     assert table.loss is not None
-    fit = fit_loss_law(table.params, table.tokens, table.loss, objective=objective, delta=delta)
+    replicates, seed, by = options.replicates, options.seed, options.by
+    fit = fit_loss_law(table.params, table.tokens, table.loss, objective=options.objective, delta=options.delta)
     labels = cluster_labels(table, by)
     small = by == "run" and labels is None and len(table) < SMALL_TABLE
     boot = bootstrap_law(
@@ -162,68 +161,73 @@ def _chinchilla(
         clusters=labels,
     )
     every = approaches(table, replicates=replicates, seed=seed, fit=fit, boot=boot)
-    held = held_out(table, replicates=replicates, seed=seed, objective=objective, delta=delta) if hold_out else None
+    held = _held_out(table, options)
     return replace(
-        plain,
-        status="not_identified" if fit.trouble else "fitted",
-        reason="; ".join(fit.notes),
-        fit=fit,
-        runs=len(table),
+        _common(plain, table, fit, boot.converged),
         constants=boot.constants(),
-        by_cluster=_by_budget(fit, table, replicates, seed) if by == "run" else {},
+        by_cluster=by_budget(fit, table, replicates, seed) if by == "run" else {},
         interval_method=_method(boot, by, small, labels),
-        replicates_converged=boot.converged,
         replicates={n: getattr(boot.law, n)[:STORED] for n in ("E", "A", "B", "alpha", "beta")},
-        at=_predictions(boot, table, targets),
-        profiles=profiles(fit),
-        drops=_drops(table, objective, delta),
-        published=_scored(fit, table),
+        at=predictions(boot, table, options.targets),
+        drops=drops(fit, table),
+        published=scored(fit, table),
         approaches=every,
         envelope=envelope_law(table, fit, replicates=replicates, seed=seed),
         held_out=held,
         cautions=(
             *check_table(table),
-            *check_fit(table, fit, boot=boot, approaches=every, held_out=held, targets_flops=targets),
+            *check_fit(table, fit, boot=boot, approaches=every, held_out=held, targets_flops=options.targets),
         ),
     )
 
 
-def _form(
-    plain: Fitted,
-    table: RunTable,
-    law: str,
-    objective: Kind,
-    delta: float,
-    by: By,
-    replicates: int,
-    seed: int,
-    base: LossLaw | None,
-    hold_out: bool,
-) -> Fitted:
-    assert table.loss is not None
-    if by == "residual":
+def _form(plain: Fitted, table: RunTable, options: _Options) -> Fitted:
+    law = options.law
+    if options.by == "residual":
         raise DataError(
             f"law '{law}': residuals are resampled for the law chinchilla only; use --by run, budget or size"
         )
     columns = columns_of(table, FORMS[law].columns)
-    fit = fit_form(law, columns, table.loss, objective=objective, delta=delta, base=base)
-    labels = cluster_labels(table, by)
-    boot = bootstrap_form(fit, replicates=replicates, seed=seed, clusters=labels)
+    fit = fit_form(law, columns, table.loss, objective=options.objective, delta=options.delta, base=options.base)
+    labels = cluster_labels(table, options.by)
+    boot = bootstrap_form(fit, replicates=options.replicates, seed=options.seed, clusters=labels)
+    return replace(
+        _common(plain, table, fit, boot.converged),
+        constants=boot.estimates(),
+        interval_method=f"{options.replicates} replicates: {BYS[options.by]}{_open_ends(boot)}",
+        replicates={name: values[:STORED] for name, values in boot.constants.items()},
+        held_out=_held_out(table, options),
+        cautions=tuple(c for c in check_table(table) if (law, c.name) != ("repeat", "repeated-data")),
+    )
+
+
+def _common(plain: Fitted, table: RunTable, fit: Fit | FormFit, converged: float) -> Fitted:
+    """What every law says of its point fit, and whether its constants may be quoted."""
+    trouble = fit.trouble
+    if not trouble and converged < ENOUGH_CONVERGED:
+        trouble = f"only {converged:.0%} of the replicates converged, so its intervals are of a flat valley"
     return replace(
         plain,
-        status="not_identified" if fit.trouble else "fitted",
-        reason="; ".join(fit.notes),
+        status="not_identified" if trouble else "fitted",
+        reason=trouble,
         fit=fit,
         runs=len(table),
-        constants=boot.estimates(),
-        interval_method=f"{replicates} replicates: {BYS[by]}{_open_ends(boot)}",
-        replicates_converged=boot.converged,
-        replicates={name: values[:STORED] for name, values in boot.constants.items()},
+        replicates_converged=converged,
         profiles=profiles(fit),
-        held_out=held_out(table, replicates=replicates, seed=seed, objective=objective, delta=delta, law=law, base=base)
-        if hold_out
-        else None,
-        cautions=tuple(c for c in check_table(table) if (law, c.name) != ("repeat", "repeated-data")),
+    )
+
+
+def _held_out(table: RunTable, options: _Options) -> HeldOut | None:
+    if not options.hold_out:
+        return None
+    return held_out(
+        table,
+        replicates=options.replicates,
+        seed=options.seed,
+        objective=options.objective,
+        delta=options.delta,
+        law=options.law,
+        base=options.base,
     )
 
 
@@ -241,56 +245,3 @@ def _method(boot: LawBootstrap, by: By, small: bool, labels: list[Any] | None) -
         return f"{count} replicates: {BYS['residual']} (fewer than {SMALL_TABLE} runs)"
     text = f"{count} replicates: {BYS[by]}"
     return f"{text}, {len(set(labels))} clusters" if labels else text
-
-
-def _by_budget(fit: Fit, table: RunTable, replicates: int, seed: int) -> dict[str, Estimate]:
-    """The exponents with whole budgets resampled, where there are enough of them."""
-    labels = budgets_of(table)
-    if labels is None or len(set(labels)) < MIN_CLUSTERS:
-        return {}
-    boot = bootstrap_law(fit, replicates=replicates, seed=seed, by="clusters", clusters=list(labels))
-    return {name: boot.of(lambda law, name=name: getattr(law, name)) for name in EXPONENTS}  # type: ignore[misc]
-
-
-def _predictions(boot: LawBootstrap, table: RunTable, targets: Sequence[float]) -> tuple[At, ...]:
-    """The law at the lowest and highest measured compute, ten times beyond, and wherever asked."""
-    low, high = float(table.flops.min()), float(table.flops.max())
-    if boot.fit.at_bounds:
-        return ()
-    found = []
-    for flops in sorted({low, high, 10 * high, *map(float, targets)}):
-        params, tokens, loss = (
-            boot.of(lambda law, key=key, flops=flops: getattr(law.optimum(flops), key))  # type: ignore[misc]
-            for key in ("params_opt", "tokens_opt", "loss")
-        )
-        found.append(At(flops=flops, params_opt=params, tokens_opt=tokens, loss=loss, extrapolation=flops / high))
-    return tuple(found)
-
-
-def _drops(table: RunTable, objective: Kind, delta: float) -> tuple[Dropped, ...]:
-    """Fits without the highest losses: the rule of outliers can move the answer more than its interval says."""
-    assert table.loss is not None
-    order, found = np.argsort(-table.loss, kind="stable"), []
-    for left_out in sorted({round(share * len(table)) for share in _DROPPED_SHARES} | {1}):
-        keep = np.ones(len(table), bool)
-        keep[order[:left_out]] = False
-        try:
-            law = fit_loss_law(
-                table.params[keep], table.tokens[keep], table.loss[keep], objective=objective, delta=delta
-            ).law
-        except DataError:
-            continue
-        found.append(Dropped(left_out=left_out, law=law, exp_params=float(law.exp_params)))
-    return tuple(found)
-
-
-def _scored(fit: Fit, table: RunTable) -> tuple[Scored, ...]:
-    """Every published law of this table's kind of loss under this fit's objective, nearest first."""
-    assert table.loss is not None
-    found = []
-    for published in LAWS.values():
-        predicted = published.law.predict(table.params, table.tokens)
-        residual = table.loss - predicted if fit.minimized.raw else np.log(table.loss / predicted)
-        value = float(fit.minimized.of_residuals(residual).sum())
-        found.append(Scored(name=published.name, objective=value, ratio=value / max(fit.objective, 1e-300)))
-    return tuple(sorted(found, key=lambda scored: scored.objective))

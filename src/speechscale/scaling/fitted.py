@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from speechscale.scaling.checks import Caution
 from speechscale.scaling.fitting.fit import Fit
-from speechscale.scaling.fitting.general import FormFit
+from speechscale.scaling.fitting.form_fit import FormFit
 from speechscale.scaling.fitting.profiles import Profile
 from speechscale.scaling.intervals import Estimate
 from speechscale.scaling.laws import LossLaw
@@ -64,8 +64,7 @@ class Fitted:
     """The law of one arm.
 
     Args:
-        status: "not_identified": a constant ended on its bound or the fit did not converge: do not quote it.
-        reason: of "not_fitted", else notes.
+        status: "not_identified": do not quote its constants. reason: why, "" of "fitted".
         constants: with intervals, E A B alpha beta exp_params exp_tokens or those of the form.
         by_cluster: the exponents again, whole budgets resampled; wider intervals are the ones to believe.
         replicates: constants of up to STORED replicates. fit: the point fit, None unless there is one.

@@ -65,8 +65,7 @@ def check_against(
     table = table.with_loss()
     assert table.loss is not None
     fit = fit_loss_law(table.params, table.tokens, table.loss, delta=delta)
-    residual = np.log(table.loss / law.predict(table.params, table.tokens))
-    reached = float(fit.minimized.of_residuals(residual).sum())
+    reached = fit.minimized.score(law.predict(table.params, table.tokens), table.loss)
     excess = reached / max(fit.objective, 1e-15) - 1
     if excess < STOPPED_SHORT:
         return None

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from speechscale.errors import DataError
-from speechscale.scaling.fitting.newton import Kind, Objective, descend, huber, refine
+from speechscale.scaling.fitting.newton import Kind, Objective, descend, refine
 from speechscale.scaling.fitting.solve import Frame, SumModel, flatness, log_terms, make_frame, projection_starts
 from speechscale.scaling.laws import LossLaw
 
@@ -185,11 +185,6 @@ def refit(
         theta[rows[better]], objective[rows[better]] = again[better], value[better]
         converged[rows[better]] = done[better]
     return fit.frame.law(theta), converged
-
-
-def log_huber(law: LossLaw, N: np.ndarray, D: np.ndarray, loss: np.ndarray, *, delta: float = 1e-3) -> float:
-    """Score any law on a table: the sum of Huber losses of log loss minus log law."""
-    return float(huber(np.log(loss) - np.log(law.predict(N, D)), delta).sum())
 
 
 def _checked_runs(N: np.ndarray, D: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

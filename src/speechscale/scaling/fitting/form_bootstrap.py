@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from speechscale.scaling.fitting.columns import Columns, Theta
-from speechscale.scaling.fitting.general import FormFit
+from speechscale.scaling.fitting.form_fit import FormFit
 from speechscale.scaling.fitting.newton import refine
 from speechscale.scaling.intervals import Estimate, estimate, run_weights
 

@@ -59,6 +59,11 @@ class Objective:
         """What the solver's sum is divided by: a Huber loss of a tiny threshold is that much times |residual|."""
         return _ABSOLUTE if self.kind == "lad" else 1.0
 
+    def score(self, predicted: Float[np.ndarray, " runs"], loss: Float[np.ndarray, " runs"]) -> float:
+        """The sum that any law's predictions have on these losses."""
+        residual = loss - predicted if self.raw else np.log(loss / predicted)
+        return float(self.of_residuals(residual).sum())
+
     def of_residuals(self, residual: Float[np.ndarray, "*runs"]) -> Float[np.ndarray, "*runs"]:
         """What each residual adds to the sum."""
         if self.kind == "lad":
@@ -159,14 +164,14 @@ def descend(
     """Refine through the objective's stages, easier problems first and not to their end.
 
     Args:
-        patient: take up to MOST_STEPS if the best row did not converge; for point fits.
+        patient: rows that did not converge go on for up to MOST_STEPS; for point fits and profiles.
     """
     *easier, last = objective.stages
     for stage, delta in enumerate(easier, start=1):
         tolerance = 1e-3 if stage < len(easier) else 1e-5
         theta, _, _ = refine(theta, model, y, w, delta, tolerance=tolerance, held=held)
     theta, value, done = refine(theta, model, y, w, last, held=held)
-    if patient and not done[value.argmin()]:
+    if patient and not done.all():
         # In a flat valley with narrow thresholds the way leads over many kinks, each a step of its own.
         rows = np.flatnonzero(~done)
         theta[rows], value[rows], done[rows] = refine(

@@ -14,8 +14,8 @@ from jaxtyping import Float
 
 from speechscale.errors import DataError
 from speechscale.scaling.fitting.fit import Fit
+from speechscale.scaling.fitting.form_fit import FormFit
 from speechscale.scaling.fitting.forms import WithExtras
-from speechscale.scaling.fitting.general import FormFit
 from speechscale.scaling.fitting.newton import Model, descend
 
 POINTS = 31
@@ -118,15 +118,28 @@ def _rise(fit: Fit | FormFit) -> float:
 
 
 def _along(fit: Fit | FormFit, fixed: np.ndarray, index: int, values: np.ndarray) -> Float[np.ndarray, " points"]:
-    """The best objective with the parameter held at each of the values."""
-    theta = np.tile(fit.theta, (len(values), 1))
-    theta[:, index] = values
-    held = fixed.copy()
-    held[index] = True
+    """The best objective with the parameter held at each of the values, ascending or descending.
+
+    Every point is solved from the fit, then from what its neighbors found: one start would leave teeth where a valley
+    branches.
+    """
     model: Model = fit.model
     y = np.broadcast_to(fit.targets, (len(values), fit.runs))
-    _, objective, _ = descend(theta, model, y, np.ones_like(y), fit.minimized, held=held)
-    return objective / fit.minimized.unit
+    held = fixed.copy()
+    held[index] = True
+
+    def solved(start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        start = start.copy()
+        start[:, index] = values
+        ends, objective, _ = descend(start, model, y, np.ones_like(y), fit.minimized, held=held, patient=True)
+        return ends, objective
+
+    theta, best = solved(np.tile(fit.theta, (len(values), 1)))
+    for neighbor in (np.r_[0, np.arange(len(values) - 1)], np.r_[np.arange(1, len(values)), len(values) - 1]):
+        again, objective = solved(theta[neighbor])
+        better = objective < best
+        theta[better], best[better] = again[better], objective[better]
+    return best / fit.minimized.unit
 
 
 def _reach(fit: Fit | FormFit, fixed: np.ndarray, index: int, at: float, limit: float, rise: float) -> float:

@@ -18,7 +18,8 @@ from jaxtyping import Float
 
 from speechscale.scaling.fitting.columns import Columns, Theta
 from speechscale.scaling.fitting.fit import Fit
-from speechscale.scaling.fitting.general import FormFit, fit_form
+from speechscale.scaling.fitting.form_fit import FormFit
+from speechscale.scaling.fitting.general import fit_form
 from speechscale.scaling.fitting.newton import refine
 from speechscale.scaling.intervals import Estimate, estimate
 from speechscale.scaling.model_choice import MARGIN, aicc
