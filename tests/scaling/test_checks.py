@@ -112,6 +112,12 @@ def test_a_sound_sweep_raises_nothing() -> None:
     assert "warmup-too-long" in unknowns(sweep())
 
 
+def test_few_runs_counts_runs_not_checkpoints() -> None:
+    few = {c.name: c for c in check_table(with_extras(run=["a", "a", "b", "c"]))}["few-runs"]
+    assert (few.severity, few.numbers["runs"]) == ("warn", 3)
+    assert "24 rows" in few.message
+
+
 def test_severities() -> None:
     assert {c.name: c.severity for c in check_table(with_extras(epochs=[1.0, 2.0]))}["repeated-data"] == "note"
     assert {c.name: c.severity for c in check_table(with_extras(epochs=[1.0, 5.0]))}["repeated-data"] == "warn"

@@ -66,10 +66,6 @@ def multiplier_figure(found: Comparison) -> go.Figure | None:
     """Left both laws at their optimum; right compute of B over A at matched loss, with intervals."""
     if found.laws is None or found.multiplier is None:
         return None
-    if not all(
-        0 < flops < np.inf for flops in found.multiplier.flops_a
-    ):  # a law without a slope needs no or all compute
-        return None
     figure = make_subplots(cols=2, horizontal_spacing=0.1, subplot_titles=("lowest loss", "compute for the same loss"))
     flops = np.geomspace(found.multiplier.flops_a[0] / 3, found.multiplier.flops_a[1] * 10, 80)
     for index, (name, law) in enumerate(zip((found.a, found.b), found.laws, strict=True)):

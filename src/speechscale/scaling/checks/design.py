@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from speechscale.scaling.checks.caution import Caution, caution
+from speechscale.scaling.checks.caution import Caution, Severity, caution
 from speechscale.scaling.fitting.bootstrap import SMALL_TABLE
 from speechscale.scaling.fitting.fit import MIN_RUNS
-from speechscale.scaling.tables.budgets import budgets_of
+from speechscale.scaling.tables.budgets import budgets_of, runs_of
 from speechscale.scaling.tables.run_table import RunTable
 
 SEPARATE = 1.2
@@ -23,13 +23,17 @@ MAX_CORRELATION = 0.9
 
 
 def few_runs(table: RunTable) -> Caution | None:
-    """Fewer than 20 runs; fewer than six cannot be fitted."""
-    if len(table) < MIN_RUNS:
-        text = f"{len(table)} runs: a law of five constants needs {MIN_RUNS}"
-        return caution("few-runs", "refuse", text, numbers={"runs": len(table)})
-    if len(table) < SMALL_TABLE:
-        text = f"{len(table)} runs: intervals come from residuals and are only as good as the law"
-        return caution("few-runs", "note", text, numbers={"runs": len(table)})
+    """Fewer than 20 runs (checkpoints of one run count once); fewer than six cannot be fitted."""
+    names = runs_of(table)
+    runs = len(table) if names is None else len(set(names))
+    of = f"{runs} runs" if names is None else f"{runs} runs ({len(table)} rows, checkpoints counted)"
+    if runs < MIN_RUNS:
+        text = f"{of}: a law of five constants needs {MIN_RUNS}"
+        severity: Severity = "refuse" if len(table) < MIN_RUNS else "warn"
+        return caution("few-runs", severity, text, numbers={"runs": runs})
+    if runs < SMALL_TABLE:
+        source = "residuals and are only as good as the law" if names is None else f"resamples of {runs} runs: narrow"
+        return caution("few-runs", "note", f"{of}: intervals come from {source}", numbers={"runs": runs})
     return None
 
 

@@ -87,13 +87,16 @@ def compare_losses(found: Comparison, a: RunTable, b: RunTable, options: Options
 
 
 def _fitted(table: RunTable, options: Options) -> Fit:
-    """Raises DataError naming the table if it holds too little for a law."""
+    """Raises DataError naming the table if it holds too little for a law, or its runs do not determine one."""
     try:
-        return fit_loss_law(
+        fit = fit_loss_law(
             table.params, table.tokens, np.asarray(table.loss), objective=options.objective, delta=options.delta
         )
     except DataError as error:
         raise DataError(f"{table.name}: {error}") from error
+    if fit.trouble:
+        raise DataError(f"{table.name}: {fit.trouble}, so its constants and what follows from them are not measured")
+    return fit
 
 
 def _add_laws(

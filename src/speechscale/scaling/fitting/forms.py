@@ -7,6 +7,7 @@ so that adding a law means writing its formula once.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +40,7 @@ class Extra:
         return np.exp(value) if self.log else value
 
 
-class WithExtras:
+class WithExtras(ABC):
     """L = E + A/N'^alpha + B/D'^beta, where N' and D' depend on further columns through further constants.
 
     theta = (log A', alpha, log B', beta, log E, extras ...), A' and B' centered at the table's mean log N and log D.
@@ -55,8 +56,9 @@ class WithExtras:
         self.low = np.append(self.frame.low, [e.inner(e.low) for e in self.extras])
         self.high = np.append(self.frame.high, [e.inner(e.high) for e in self.extras])
 
+    @abstractmethod
     def predict(self, law: LossLaw, extras: Mapping[str, Any], x: Columns) -> Any:
-        raise NotImplementedError
+        """Losses; one row per replicate."""
 
     def split(self, theta: Theta, shape: tuple[int, ...]) -> tuple[LossLaw, dict[str, Any]]:
         """The five-term law and the extras, each (replicates, 1) or (replicates,)."""
@@ -90,9 +92,9 @@ class WithExtras:
         ]
         return np.clip(np.append(five, [e.inner(extras[e.name]) for e in self.extras]), self.low, self.high)
 
+    @abstractmethod
     def effective(self, law: LossLaw | None, extras: Mapping[str, float], x: Columns) -> tuple[np.ndarray, np.ndarray]:
         """N' and D' for given extras; `law` is None before anything is known of it."""
-        raise NotImplementedError
 
     def starts(self, x: Columns, loss: np.ndarray, w: np.ndarray) -> Theta:
         """For each node of the extras' grid the five-term law of (N', D') by projection; the best nodes."""

@@ -9,6 +9,7 @@ Source: Cuervo & Marxer 2024, equation 7 (power); Gadre et al. 2024, equation 5 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from itertools import product
 from typing import Any
 
@@ -21,7 +22,7 @@ from speechscale.scaling.fitting.columns import Columns, Theta
 _LOWEST = 1e-9  # a metric below it has no logarithm
 
 
-class _Curve:
+class _Curve(ABC):
     """A curve in x = log C or L, centered on the runs. theta: see `names`."""
 
     base = 0
@@ -37,12 +38,17 @@ class _Curve:
     def place(self, x: Columns) -> Float[np.ndarray, " runs"]:
         return np.log(x["C"]) if self.columns == ("C",) else x["L"]
 
+    @abstractmethod
     def box(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        raise NotImplementedError
+        """Where theta is looked for: lowest, highest."""
 
+    @abstractmethod
     def curve(self, theta: Any, away: Any) -> Any:
         """The metric at a distance from the center, in spreads."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def constants(self, theta: Theta) -> dict[str, Float[np.ndarray, " replicates"]]:
+        """The constants of the formula, by name."""
 
     def log_law(self, theta: Theta, x: Columns) -> Float[np.ndarray, "replicates runs"]:
         away = (self.place(x) - self.center) / self.spread

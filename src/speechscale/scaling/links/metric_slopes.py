@@ -17,6 +17,7 @@ import numpy as np
 from speechscale.errors import DataError
 from speechscale.scaling.intervals import LEVEL, Estimate, estimate, run_weights
 from speechscale.scaling.laws import PowerLaw
+from speechscale.scaling.lines import fit_lines
 from speechscale.scaling.tables.budgets import budget_compute, budgets_of, runs_of
 from speechscale.scaling.tables.run_table import RunTable
 
@@ -128,13 +129,9 @@ def _best(budgets: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.n
 
 def _weighted_laws(C: np.ndarray, values: np.ndarray, counts: np.ndarray) -> PowerLaw:
     """Fit a power law per replicate; NaN with fewer than three computes."""
-    x, y = np.log(C) - np.log(C).mean(), np.log(values)
-    total, sx = counts.sum(axis=1), counts @ x
-    sxx, sy, sxy = counts @ (x * x), (counts * y).sum(axis=1), (counts * y * x).sum(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        gamma = (total * sxy - sx * sy) / (total * sxx - sx**2)
-        log_k = (sy - gamma * sx) / total - gamma * np.log(C).mean()
-        few = (counts > 0).sum(axis=1) < 3
+    gamma, log_k, _ = fit_lines(np.log(C), np.log(values), counts)
+    few = (counts > 0).sum(axis=1) < 3
+    with np.errstate(over="ignore"):
         return PowerLaw(k=np.where(few, np.nan, np.exp(log_k)), gamma=np.where(few, np.nan, gamma))
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from scipy.special import stdtr, stdtrit
 
 from speechscale.scaling.intervals import LEVEL, Estimate, estimate, run_weights
+from speechscale.scaling.lines import fit_lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,13 +104,9 @@ def slope_p(points: Points) -> float:
 def drawn_lines(points: Points, replicates: int, seed: int) -> Float[np.ndarray, "replicates 2"]:
     """Slope and intercept of resamples of whole runs; those of one loss only, which have no slope, are drawn anew."""
     drawn = run_weights(points.run_count, 2 * replicates, seed)[:, points.runs] * points.weights
-    total = drawn.sum(1)
-    x, y = drawn @ points.loss / total, drawn @ points.accuracy / total
-    sxx = drawn @ points.loss**2 / total - x**2
-    sxy = drawn @ (points.loss * points.accuracy) / total - x * y
-    usable = np.flatnonzero(sxx > 1e-9 * np.ptp(points.loss) ** 2)[:replicates]
-    slope = sxy[usable] / sxx[usable]
-    return np.stack([slope, y[usable] - slope * x[usable]], axis=1)
+    slopes, heights, widths = fit_lines(points.loss, points.accuracy, drawn)
+    usable = np.flatnonzero(widths > 1e-9 * np.ptp(points.loss) ** 2)[:replicates]
+    return np.stack([slopes[usable], heights[usable]], axis=1)
 
 
 def widening(runs: int) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from speechscale.scaling.intervals import Estimate, estimate
+from speechscale.scaling.lines import fit_lines
 
 MIN_BUDGETS = 3
 MOST_REFUSED = 0.2
@@ -76,15 +77,9 @@ def _weighted_line(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Slope and value at 0 of each row's weighted line; NaN entries are left out; False where fewer than 3 remain."""
     there = np.isfinite(rows)
-    w = np.where(there, weights, 0.0)
-    y = np.where(there, rows, 0.0)
     enough = there.sum(axis=1) >= MIN_BUDGETS
-    total = np.maximum(w.sum(axis=1), 1e-300)
-    mean_x, mean_y = w @ x / total, (w * y).sum(axis=1) / total
-    away = x - mean_x[:, None]
-    width = (w * away**2).sum(axis=1)
-    slope = np.where(enough, (w * away * y).sum(axis=1) / np.where(enough & (width > 0), width, 1.0), np.nan)
-    return slope, mean_y - slope * mean_x, enough
+    slope, level, _ = fit_lines(x, np.where(there, rows, 0.0), np.where(there, weights, 0.0))
+    return np.where(enough, slope, np.nan), np.where(enough, level, np.nan), enough
 
 
 def _scatter(x: np.ndarray, y: np.ndarray, weights: np.ndarray, slope: float, level: float, drawn: np.ndarray) -> float:

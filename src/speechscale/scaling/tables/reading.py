@@ -9,99 +9,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from speechscale.errors import DataError
 from speechscale.files import complete_file
 from speechscale.scaling.laws import FLOPS_PER_PARAM_TOKEN
 from speechscale.scaling.tables.conventions import Counted, find_convention
 from speechscale.scaling.tables.exports import read_raw
-from speechscale.scaling.tables.quantities import heading_unit, read_column, read_unit
+from speechscale.scaling.tables.quantities import read_column, read_unit
+from speechscale.scaling.tables.reader import WHAT, Reader
 from speechscale.scaling.tables.recognize import Choice, choose_columns
 from speechscale.scaling.tables.run_table import TEXT_ROLES, Role, RunTable, Skipped
-from speechscale.scaling.tables.table_files import RawTable
 from speechscale.settings import nearest
 
-MILLIONS_LIKELY = {"N": (1e4, "M"), "D": (1e5, "B"), "C": (1e6, "1e18")}
-"""A column without a unit whose largest number is below this is refused: nobody trains 124 parameters."""
-PLAIN = ("params_total", "params_non_embedding", "tokens_seen")
-"""Columns of our own studies, which may be as small as they like."""
-UNSCALED = ("loss", "loss_se")
-"""A heading gives these, and metrics, no unit: "loss_B" is the loss of something called B."""
-_WHAT = {"N": "parameters", "D": "tokens", "C": "FLOPs"}
 _MOST_RATIO = 5.0
 """C and 6 N D may differ by convention up to this factor; beyond it a unit is wrong."""
 _SAME = 0.02
-
-
-@dataclass(slots=True)
-class _Reader:
-    """One file while it is read: where it came from, what is said about it, why rows go."""
-
-    path: str
-    raw: RawTable
-    units: Mapping[str, float]
-    echoes: list[str]
-    reasons: dict[int, str] = field(default_factory=dict)
-    used_units: set[str] = field(default_factory=set)
-
-    def drop(self, bad: Bool[np.ndarray, " rows"], reason: Any) -> None:
-        """Note why rows go; the first reason of a row stays."""
-        for position in np.flatnonzero(bad):
-            self.reasons.setdefault(int(position), reason(int(position)) if callable(reason) else reason)
-
-    def cells(self, column: str) -> list[str]:
-        return list(self.raw.frame[column])
-
-    def numbers(self, column: str, name: str) -> Float[np.ndarray, " rows"]:
-        """A column as numbers in its unit; NaN where a cell is empty.
-
-        Raises:
-            DataError: a cell that is not a number; a unit given twice.
-        """
-        cells = self.cells(column)
-        unit, said = self._unit(column, name)
-        values, own, bad = read_column(cells)
-        if bad:
-            raise DataError(
-                f"{self.path}, row {self.raw.rows[bad[0]]}, column '{column}': '{cells[bad[0]]}' is not a number with "
-                f"one reading ({len(bad)} such cells); write e.g. 20.7M, 3e18 or 20,710,912, or leave it empty"
-            )
-        if own and unit is not None:
-            raise DataError(
-                f"{self.path}, column '{column}': cells name a unit and so does {said}; leave one of them out"
-            )
-        if unit is not None or own:
-            position = int(np.argmax(np.isfinite(values)))
-            value = values[position] * (unit or 1.0)
-            self.echoes.append(f"column '{column}': {cells[position]} read as {value:.4g} {_WHAT.get(name, name)}")
-        elif name in MILLIONS_LIKELY and column not in PLAIN:
-            self._refuse_unitless(column, name, values)
-        return values if unit is None else values * unit
-
-    def _unit(self, column: str, name: str) -> tuple[float | None, str]:
-        for key in (name, column):
-            if key in self.units:
-                self.used_units.add(key)
-                return self.units[key], f"--unit {key}"
-        if name in UNSCALED or (name == column and name not in _WHAT):
-            return None, ""
-        text = heading_unit(column)[1]
-        return (None, "") if text is None else (read_unit(text), "its heading")
-
-    def _refuse_unitless(self, column: str, name: str, values: np.ndarray) -> None:
-        limit, unit = MILLIONS_LIKELY[name]
-        good = values[np.isfinite(values)]
-        if len(good) and good.max() <= limit:
-            raise DataError(
-                f"{self.path}, column '{column}': {_WHAT[name]} from {good.min():g} to {good.max():g} and no unit; "
-                f"say which, e.g. --unit {name}={unit} (--unit {name}=1 if they are meant as they stand)"
-            )
 
 
 def read_runs(
@@ -150,7 +77,7 @@ def read_runs(
         columns=columns or {},
     )
     scales = {name: read_unit(text) for name, text in (units or {}).items()}
-    reader = _Reader(str(path), raw, scales, [*raw.notes, *chosen.notes])
+    reader = Reader(str(path), raw, scales, [*raw.notes, *chosen.notes])
     params, tokens, convention, flops_name = _sizes(reader, chosen, flops)
     with np.errstate(all="ignore"):
         flops_of = FLOPS_PER_PARAM_TOKEN * params * tokens
@@ -164,7 +91,7 @@ def read_runs(
     unused = sorted(set(scales) - reader.used_units)
     if unused:
         raise DataError(
-            f"{path}: --unit {unused[0]}=...: no numeric column in use has this name{nearest(unused[0], list(_WHAT))}"
+            f"{path}: --unit {unused[0]}=...: no numeric column in use has this name{nearest(unused[0], list(WHAT))}"
         )
     keep = np.array([position not in reader.reasons for position in range(len(raw.frame))])
     skipped = [*raw.skipped, *((raw.rows[position], why) for position, why in reader.reasons.items())]
@@ -202,14 +129,14 @@ def write_skips(path: Path, table: RunTable) -> None:
             stream.writelines(lines)
 
 
-def _groups(reader: _Reader, chosen: Choice) -> list[str]:
+def _groups(reader: Reader, chosen: Choice) -> list[str]:
     """Labels of the arms; a study's parts stand before them where there are several."""
     groups = reader.cells(chosen.group) if chosen.group else [""] * len(reader.raw.frame)
     parts = reader.cells(chosen.second_group) if chosen.second_group else []
     return [f"{part}: {name}" for part, name in zip(parts, groups, strict=True)] if len(set(parts)) > 1 else groups
 
 
-def _sizes(reader: _Reader, chosen: Choice, flops: str | None) -> tuple[np.ndarray, np.ndarray, str, str]:
+def _sizes(reader: Reader, chosen: Choice, flops: str | None) -> tuple[np.ndarray, np.ndarray, str, str]:
     """N and D such that C = 6 N D, and what that C counts."""
     counted = None if flops is None else find_convention(flops, list(reader.raw.frame.columns), reader.path)
     if counted is not None and chosen.d is None:
@@ -240,7 +167,7 @@ def _sizes(reader: _Reader, chosen: Choice, flops: str | None) -> tuple[np.ndarr
     return params, tokens, f"{'N' if missing != 'N' else 'C'} of column '{column}', {how}", known
 
 
-def _counted(reader: _Reader, found: Mapping[str, np.ndarray], counted: Counted) -> tuple[np.ndarray, np.ndarray, str]:
+def _counted(reader: Reader, found: Mapping[str, np.ndarray], counted: Counted) -> tuple[np.ndarray, np.ndarray, str]:
     with np.errstate(all="ignore"):
         params = found["C"] / FLOPS_PER_PARAM_TOKEN / found["D"] if counted.is_flops else found["N"]
     reader.echoes.append(f"{counted.name}: C counts {counted.words}; read from '{counted.column}', N = C / (6 D)")
@@ -248,7 +175,7 @@ def _counted(reader: _Reader, found: Mapping[str, np.ndarray], counted: Counted)
 
 
 def _all_three(
-    reader: _Reader, found: Mapping[str, np.ndarray], c: str, n: str
+    reader: Reader, found: Mapping[str, np.ndarray], c: str, n: str
 ) -> tuple[np.ndarray, np.ndarray, str, str]:
     with np.errstate(all="ignore"):
         ratio = found["C"] / (FLOPS_PER_PARAM_TOKEN * found["N"] * found["D"])
@@ -268,7 +195,7 @@ def _all_three(
     return params, found["D"], f"C of column '{c}' ({middle:.3g} x 6 N D of '{n}'), N = C / (6 D)", c
 
 
-def _positive(reader: _Reader, column: str, name: str) -> Float[np.ndarray, " rows"]:
+def _positive(reader: Reader, column: str, name: str) -> Float[np.ndarray, " rows"]:
     values, cells = reader.numbers(column, name), reader.cells(column)
     reader.drop(
         ~np.isfinite(values) | (values <= 0),
@@ -277,7 +204,7 @@ def _positive(reader: _Reader, column: str, name: str) -> Float[np.ndarray, " ro
     return values
 
 
-def _losses(reader: _Reader, column: str | None) -> Float[np.ndarray, " rows"] | None:
+def _losses(reader: Reader, column: str | None) -> Float[np.ndarray, " rows"] | None:
     if column is None:
         return None
     values, cells = reader.numbers(column, "loss"), reader.cells(column)
@@ -288,7 +215,7 @@ def _losses(reader: _Reader, column: str | None) -> Float[np.ndarray, " rows"] |
     return values
 
 
-def _drop_highest(reader: _Reader, losses: np.ndarray | None, count: int) -> None:
+def _drop_highest(reader: Reader, losses: np.ndarray | None, count: int) -> None:
     """Keep losses below the K-th highest of the usable rows: the rule of Epoch's notebook."""
     if losses is None:
         raise DataError(f"{reader.path}: --drop-highest {count} needs losses; name their column with --loss")
@@ -303,7 +230,7 @@ def _drop_highest(reader: _Reader, losses: np.ndarray | None, count: int) -> Non
         )
 
 
-def _metric(reader: _Reader, column: str, percent: bool | str) -> Float[np.ndarray, " rows"]:
+def _metric(reader: Reader, column: str, percent: bool | str) -> Float[np.ndarray, " rows"]:
     values, unit = reader.numbers(column, column), 1.0
     good = np.isfinite(values)
     highest, lowest = (values[good].max(), values[good].min()) if good.any() else (0.0, 0.0)
@@ -319,7 +246,7 @@ def _metric(reader: _Reader, column: str, percent: bool | str) -> Float[np.ndarr
     return np.where(good, values, np.nan) / unit
 
 
-def _charge_alike(reader: _Reader, chosen: Choice, extras: dict[Role, Any], flops: np.ndarray) -> None:
+def _charge_alike(reader: Reader, chosen: Choice, extras: dict[Role, Any], flops: np.ndarray) -> None:
     """A study counts its TextLM exactly: charge it as its share of the run's own exact compute, however C counts."""
     if chosen.extras.get("text_lm_flops") != "flops_text_lm_exact" or "flops_exact" not in reader.raw.frame:
         return
@@ -330,7 +257,7 @@ def _charge_alike(reader: _Reader, chosen: Choice, extras: dict[Role, Any], flop
     reader.echoes.append("flops_text_lm_exact is charged as its share of flops_exact, so that it counts as C does")
 
 
-def _extra(reader: _Reader, role: Role, column: str) -> np.ndarray:
+def _extra(reader: Reader, role: Role, column: str) -> np.ndarray:
     if role in TEXT_ROLES:
         return np.array([str(cell) for cell in reader.cells(column)], dtype=object)
     truths = {"true": "1", "yes": "1", "false": "0", "no": "0"}
