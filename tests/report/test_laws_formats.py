@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speechscale.report.laws_formats import csv, latex, markdown, tex
+from speechscale.report.laws_csv import HEAD, csv
+from speechscale.report.laws_formats import latex, markdown, tex
 from speechscale.scaling.fit_table import fit_runs
 from speechscale.scaling.fitted import Fitted
 from speechscale.scaling.intervals import Estimate
@@ -45,6 +46,44 @@ def test_every_constant_and_interval_is_in_the_csv(fitted: tuple[Fitted, ...]) -
     assert not [row for row in rows if row["arm"] == "tiny"], "an arm without a law has no numbers"
 
 
+def test_what_weakens_a_law_is_in_the_csv_too(fitted: tuple[Fitted, ...]) -> None:
+    """Profiles, left-out runs, fits without the highest losses and the best size of each budget."""
+    one = fitted[0]
+    rows = list(csv_module.DictReader(csv(fitted).splitlines()))
+    assert tuple(rows[0]) == HEAD
+    for profile in one.profiles:
+        (row,) = [row for row in rows if row["quantity"] == f"{profile.name}, profile"]
+        ends = [profile.low, profile.high]
+        assert [row["low"], row["high"]] == ["" if end is None else repr(end) for end in ends]
+        assert row["method"].count("open") == ends.count(None)
+    assert one.held_out is not None
+    for kind, wanted in (
+        ("predicted", [(run.flops, run.params, run.predicted.value) for run in one.held_out.runs]),
+        ("seen", [(run.flops, run.params, run.seen) for run in one.held_out.runs]),
+    ):
+        found = [row for row in rows if row["quantity"] == f"loss of a left-out run, {kind}"]
+        assert [tuple(float(row[name]) for name in ("at_flops", "at_params", "value")) for row in found] == wanted
+        assert wanted
+    without = {drop.left_out: drop.exp_params for drop in one.drops if drop.left_out}
+    found = {row["quantity"]: float(row["value"]) for row in rows if row["quantity"].startswith("exp_params without")}
+    assert found == {f"exp_params without the {n} highest losses": a for n, a in without.items()}
+    assert found
+    assert one.approaches is not None
+    best = [point for point in one.approaches.of("akima").points if point.params_opt is not None]
+    akima = [row for row in rows if row["quantity"] == "params_opt by akima"]
+    assert [float(row["at_flops"]) for row in akima] == [point.flops for point in best]
+    keys = [(row["arm"], row["quantity"], row["at_flops"], row["at_params"]) for row in rows]
+    assert len(set(keys)) == len(keys), "a number has one row"
+
+
+def test_an_end_that_the_search_did_not_reach_is_said(fitted: tuple[Fitted, ...]) -> None:
+    open_end = dataclasses.replace(fitted[0].profiles[0], high=None)
+    text = csv([dataclasses.replace(fitted[0], profiles=(open_end,))])
+    (row,) = [row for row in csv_module.DictReader(text.splitlines()) if row["quantity"].endswith(", profile")]
+    assert (row["high"], row["level"]) == ("", "0.95")
+    assert f"open above {open_end.values[-1]:.3g}" in row["method"]
+
+
 def test_a_number_without_an_interval_has_empty_ends_and_says_why(fitted: tuple[Fitted, ...]) -> None:
     bare = dataclasses.replace(
         fitted[0],
@@ -52,7 +91,7 @@ def test_a_number_without_an_interval_has_empty_ends_and_says_why(fitted: tuple[
         by_cluster={},
     )
     (row,) = [row for row in csv_module.DictReader(csv([bare]).splitlines()) if row["quantity"] == "E"]
-    assert (row["low"], row["high"], row["method"]) == ("", "", "held where it was")
+    assert [row[name] for name in ("low", "high", "level", "method")] == ["", "", "", "held where it was"]
     assert "(none)" in latex([bare])
     assert "1.5 (held where it was)" in markdown([bare])
     assert "None" not in latex([bare]) + csv([bare]) + markdown([bare])

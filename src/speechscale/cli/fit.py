@@ -38,7 +38,7 @@ OBJECTIVES = ("log-huber", "lad", "mse", "raw-huber", "raw-mse")
 )
 @click.option("--json", "json_file", type=_FILE, help="Everything, with replicates: for plan, power and compare.")
 @click.option("--markdown", "markdown_file", type=_FILE, help="The report as Markdown.")
-@click.option("--csv", "csv_file", type=_FILE, help="One row per arm and number.")
+@click.option("--csv", "csv_file", type=_FILE, help="One row per arm and estimate, its interval and method.")
 @click.option("--latex", "latex_file", type=_FILE, help="A table for a paper.")
 @click.option("--html", "page", type=_FILE, help="A page with pictures.")
 @click.option("--skips", "skips_file", type=_FILE, help="Rows that were left out, with reasons, as JSON lines.")
@@ -69,7 +69,8 @@ def fit(
     """
     from speechscale.files import complete_file, write_json
     from speechscale.report.html_parts import write_page
-    from speechscale.report.laws_formats import csv, latex, markdown
+    from speechscale.report.laws_csv import csv
+    from speechscale.report.laws_formats import latex, markdown
     from speechscale.report.laws_page import fit_page
     from speechscale.report.laws_text import fit_text
     from speechscale.scaling.fit_table import fit_runs

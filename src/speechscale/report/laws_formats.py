@@ -1,15 +1,13 @@
-"""Fitted laws as Markdown, CSV, and a LaTeX table for a paper.
+"""Fitted laws as Markdown and as a LaTeX table for a paper.
 
-Enters: `Fitted`s. Leaves: text. The one decision worth knowing: the CSV has every number once, with its interval, level
-and method; the LaTeX table has what a paper prints, and its caption says how N and C were counted.
+Enters: `Fitted`s. Leaves: text. The one decision worth knowing: the LaTeX table has what a paper prints, and its
+caption says how N and C were counted and which intervals stand below; everything else is in the Markdown.
 """
 
 from __future__ import annotations
 
-import csv as csv_module
-import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from speechscale.report.laws_sections import Section, read_section, sections
 from speechscale.scaling.fitted import Fitted
@@ -59,41 +57,6 @@ def _md(text: str) -> str:
     for mark in "\\`*_|<[":
         text = text.replace(mark, f"\\{mark}")
     return text
-
-
-def csv(fitted: Sequence[Fitted]) -> str:
-    """One row per arm and number: arm, law, status, quantity, at_flops, value, low, high, level, method."""
-    text = io.StringIO()
-    writer = csv_module.writer(text, lineterminator="\n")
-    writer.writerow(["arm", "law", "status", "quantity", "at_flops", "value", "low", "high", "level", "method"])
-    for one in fitted:
-        for quantity, flops, found in _numbers(one):
-            ends = ["" if end is None else repr(end) for end in (found.low, found.high)]
-            head = [one.name, one.law_name, one.status, quantity, "" if flops is None else repr(flops)]
-            writer.writerow([*head, repr(found.value), *ends, found.level, found.method])
-    return text.getvalue()
-
-
-def _numbers(one: Fitted) -> Iterator[tuple[str, float | None, Estimate]]:
-    for name, found in one.constants.items():
-        yield name, None, found
-    for name, found in one.by_cluster.items():
-        yield f"{name}, budgets resampled", None, found
-    for at in one.at:
-        yield from (("params_opt", at.flops, at.params_opt), ("tokens_opt", at.flops, at.tokens_opt))
-        yield "loss", at.flops, at.loss
-    for approach in one.approaches.approaches if one.approaches is not None else ():
-        if approach.exp_params is not None:
-            yield f"exp_params by {approach.name}", None, approach.exp_params
-    for form in one.envelope.forms if one.envelope is not None else ():
-        for name, found in form.constants.items():
-            yield f"{name} of the lowest loss, {form.name}", None, found
-    for law in one.metrics:
-        if law.exponent is not None:
-            yield f"gamma of {law.metric}, best runs", None, law.exponent.gamma
-        for fit in law.fits:
-            for name, found in fit.constants.items():
-                yield f"{name} of {law.metric}, {fit.curve} of {fit.of}", None, found
 
 
 def latex(fitted: Sequence[Fitted]) -> str:
