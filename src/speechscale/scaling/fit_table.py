@@ -17,7 +17,7 @@ from speechscale.errors import DataError
 from speechscale.scaling.checks import check_fit, check_table
 from speechscale.scaling.fit_findings import by_budget, drops, predictions, scored
 from speechscale.scaling.fitted import STORED, Fitted
-from speechscale.scaling.fitting.bootstrap import SMALL_TABLE, LawBootstrap, bootstrap_law
+from speechscale.scaling.fitting.bootstrap import SMALL_TABLE, LawBootstrap, bootstrap_law, unsettled
 from speechscale.scaling.fitting.fit import Fit, fit_loss_law
 from speechscale.scaling.fitting.form_bootstrap import FormBootstrap, bootstrap_form
 from speechscale.scaling.fitting.form_fit import FormFit
@@ -42,8 +42,6 @@ BYS: dict[By, str] = {
     "size": "whole model sizes are resampled",
     "residual": "losses are drawn around the law from its residuals",
 }
-ENOUGH_CONVERGED = 0.9
-"""Share of replicates below which a law is not identified."""
 _MOST_REFITS = 4e6
 """Runs times replicates: a table of 100,000 runs gets 100 replicates, which is about half a minute."""
 
@@ -203,9 +201,7 @@ def _form(plain: Fitted, table: RunTable, options: _Options) -> Fitted:
 
 def _common(plain: Fitted, table: RunTable, fit: Fit | FormFit, converged: float) -> Fitted:
     """What every law says of its point fit, and whether its constants may be quoted."""
-    trouble = fit.trouble
-    if not trouble and converged < ENOUGH_CONVERGED:
-        trouble = f"only {converged:.0%} of the replicates converged, so its intervals are of a flat valley"
+    trouble = fit.trouble or unsettled(converged)
     return replace(
         plain,
         status="not_identified" if trouble else "fitted",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from speechscale.scaling.analysis.multiplier import Multiplier, show_interval
+from speechscale.scaling.analysis.multiplier_words import ruling, where
 from speechscale.scaling.analysis.runs import DIRECTIONS, Part, is_true
 from speechscale.scaling.analysis.transfer import CHANCE, Transfer
 from speechscale.scaling.optima.isoflop import IsoFlop
@@ -34,15 +35,15 @@ def loss_sentences(
     """Word the compute multipliers of one arm, both checkpoints and both accounts."""
     hours = hours_of(part)
     at = "" if hours is None else f", at {hours:.2g} unique hours of speech"
-    said = [f"For the same speech loss (final checkpoint) {_needs(final)}{at}{_where(final)}: {_ruling(final)}."]
+    said = [f"For the same speech loss (final checkpoint) {_needs(final)}{at}{where(final)}: {ruling(final)}."]
     if final.status == "too_few_points":
         return [*said, *_gap_sentences(final, best)]
     if best is not None:
         both = "Both stopped early (best checkpoint, chosen on a split of its own)"
-        said.append(f"{both}, {_needs(best)}{_where(best)}: {_ruling(best)}.")
+        said.append(f"{both}, {_needs(best)}{where(best)}: {ruling(best)}.")
     for name, plain, charged in (("final", final, final_charged), ("early-stopped", best, best_charged)):
         if plain is not None and charged is not None and charged.message != plain.message:
-            said.append(f"Counting also the compute of the TextLM ({name}), {_needs(charged)}: {_ruling(charged)}.")
+            said.append(f"Counting also the compute of the TextLM ({name}), {_needs(charged)}: {ruling(charged)}.")
     turn = _turn(final)
     return [*said, *([turn] if turn else []), *_gap_sentences(final, best)]
 
@@ -54,34 +55,6 @@ def _needs(m: Multiplier) -> str:
     if m.status == "no_overlap":
         return f"{names[0]} needs {m.bound} {m.bound_value:.3g} times {names[1]}"
     return f"the {m.arm} arm cannot be compared with the {m.baseline} arm"
-
-
-def _where(m: Multiplier) -> str:
-    if m.loss_range is None or m.baseline_flops is None:
-        return ""
-    high, low = m.loss_range
-    return (
-        f" (measured for losses {high:.3g} to {low:.3g} nats per unit, "
-        f"{m.baseline_flops[0]:.2g} to {m.baseline_flops[1]:.2g} FLOPs of {m.baseline})"
-    )
-
-
-def _ruling(m: Multiplier) -> str:
-    if m.status == "too_few_points":
-        return f"cannot tell, {m.message}"
-    if not m.noise_measured:
-        return "cannot tell, the noise of these runs was not measured"
-    if m.status == "no_overlap":
-        assert m.bound_value is not None
-        if m.bound == "less than" and m.bound_value < 1:
-            return f"{m.arm} is cheaper; every loss of it lies below every loss of {m.baseline}"
-        if m.bound == "more than" and m.bound_value > 1:
-            return f"{m.arm} is dearer; every loss of it lies above every loss of {m.baseline}"
-        return "cannot tell which is cheaper, the bound does not exclude 1"
-    assert m.value is not None
-    if not m.value.excludes(1.0):
-        return "cannot tell which is cheaper, the interval spans 1"
-    return f"{m.arm} is cheaper" if m.value.value < 1 else f"{m.arm} is dearer"
 
 
 def _turn(m: Multiplier) -> str:

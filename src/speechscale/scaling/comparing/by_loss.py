@@ -18,11 +18,11 @@ from speechscale.scaling.analysis.multiplier import Multiplier, compute_multipli
 from speechscale.scaling.comparing.comparison import Comparison, Difference
 from speechscale.scaling.comparing.law_multiplier import Arm, law_multiplier
 from speechscale.scaling.comparing.reach import Charge, kappa, make_charge, text_lm_flops
-from speechscale.scaling.comparing.resampling import By, checkpoints, fit_notes, resamplings, unlike_inventories
+from speechscale.scaling.comparing.resampling import By, Ways, checkpoints, fit_notes, resamplings, unlike_inventories
 from speechscale.scaling.comparing.sentences import methods_disagree
 from speechscale.scaling.comparing.shared_exponents import equal_exponents
-from speechscale.scaling.fitting.bootstrap import LawBootstrap, bootstrap_law
-from speechscale.scaling.fitting.fit import Fit, fit_loss_law
+from speechscale.scaling.fitting.bootstrap import LawBootstrap, bootstrap_law, unsettled
+from speechscale.scaling.fitting.fit import Fit, fit_loss_law, strange_losses
 from speechscale.scaling.fitting.newton import Kind
 from speechscale.scaling.intervals import estimate
 from speechscale.scaling.laws import LossLaw
@@ -57,14 +57,10 @@ Boots = dict[str, LawBootstrap]
 
 def compare_losses(found: Comparison, a: RunTable, b: RunTable, options: Options) -> Comparison:
     """Add what the losses say; tables too small for a law still have their measured envelopes."""
-    fits: list[Fit] = []
-    boots: list[Boots] = []
-    try:
-        fits = [_fitted(table, options) for table in (a, b)]
-    except DataError as error:
-        found = replace(found, refused=(*found.refused, f"laws: {error}"))
-    if fits:
-        found, boots = _add_laws(found, a, b, fits, options)
+    for table in (a, b):
+        if strange := strange_losses(np.asarray(table.loss)):
+            return replace(found, refused=(*found.refused, f"laws and loss multipliers: {table.name}: {strange}"))
+    found, fits, boots = _laws(found, a, b, options)
     unlike = (
         unlike_inventories(a, b) if options.unlike_units is None else "they were declared unlike" * options.unlike_units
     )
@@ -86,6 +82,25 @@ def compare_losses(found: Comparison, a: RunTable, b: RunTable, options: Options
     return replace(found, notes=(*found.notes, *methods_disagree(found)))
 
 
+def _laws(found: Comparison, a: RunTable, b: RunTable, options: Options) -> tuple[Comparison, list[Fit], list[Boots]]:
+    """Add both laws; neither where one is not identified, with the reasons of both."""
+    fits, boots, reasons = [], [], []
+    for table in (a, b):
+        try:
+            fits.append(_fitted(table, options))
+        except DataError as error:
+            reasons.append(str(error))
+    if not reasons:
+        ways = resamplings(a, b, options.by)
+        boots = _boots(fits, ways, options)
+        # as `fit` rules: by the first way, which is that of single runs where they are resampled
+        shares = [next(iter(of.values())).converged for of in boots]
+        reasons = [f"{t.name}: {why}" for t, x in zip((a, b), shares, strict=True) if (why := unsettled(x))]
+    if reasons:
+        return replace(found, no_law="; ".join(reasons)), [], []
+    return _add_laws(found, a, b, fits, boots, ways, options), fits, boots
+
+
 def _fitted(table: RunTable, options: Options) -> Fit:
     """Raises DataError naming the table if it holds too little for a law, or its runs do not determine one."""
     try:
@@ -95,16 +110,13 @@ def _fitted(table: RunTable, options: Options) -> Fit:
     except DataError as error:
         raise DataError(f"{table.name}: {error}") from error
     if fit.trouble:
-        raise DataError(f"{table.name}: {fit.trouble}, so its constants and what follows from them are not measured")
+        raise DataError(f"{table.name}: {fit.trouble}, so its constants were not measured")
     return fit
 
 
-def _add_laws(
-    found: Comparison, a: RunTable, b: RunTable, fits: list[Fit], options: Options
-) -> tuple[Comparison, list[Boots]]:
-    """Resample both laws, compare and test their exponents."""
-    ways = resamplings(a, b, options.by)
-    boots: list[Boots] = [
+def _boots(fits: list[Fit], ways: Ways, options: Options) -> list[Boots]:
+    """Resample each law in every way."""
+    return [
         {
             way: bootstrap_law(
                 fit,
@@ -117,8 +129,14 @@ def _add_laws(
         }
         for j, fit in enumerate(fits)
     ]
+
+
+def _add_laws(
+    found: Comparison, a: RunTable, b: RunTable, fits: list[Fit], boots: list[Boots], ways: Ways, options: Options
+) -> Comparison:
+    """Compare both laws, and test their exponents."""
     test = options.test_replicates
-    found = replace(
+    return replace(
         found,
         fits=(fits[0], fits[1]),
         equal=equal_exponents(*fits, replicates=test, seed=options.seeds[4], clusters=checkpoints(a, b))
@@ -127,7 +145,6 @@ def _add_laws(
         exponents=_exponents(fits, boots),
         notes=(*found.notes, *fit_notes(a, b, fits, boots, ways, options.by)),
     )
-    return found, boots
 
 
 def _arm(table: RunTable, fit: Fit, boots: Boots, charge: Charge | None) -> Arm:

@@ -72,7 +72,8 @@ def compare_runs(
         )
     found = _by_metrics(found, a, b, metrics, replicates, seeds)
     if found.fits is None and found.envelope is None and not found.metrics:
-        raise DataError(f"{a.name} and {b.name} cannot be compared: {'; '.join(found.refused)}")
+        reasons = [*([found.no_law] if found.no_law else []), *found.refused]
+        raise DataError(f"{a.name} and {b.name} cannot be compared: {'; '.join(reasons)}")
     return replace(found, sentence=answer(found))
 
 
@@ -81,7 +82,11 @@ def _by_metrics(
 ) -> Comparison:
     """Add each metric; one that cannot be compared is refused with its reason."""
     rows, refused = [], []
-    for metric in wanted or [name for name in a.metrics if name in b.metrics]:
+    shared = [name for name in a.metrics if name in b.metrics]
+    unscored = [name for name in shared if not all(np.isfinite(table.metrics[name]).any() for table in (a, b))]
+    if unscored and not wanted:
+        refused.append(f"no scores in both arms: {', '.join(unscored)}")
+    for metric in wanted or [name for name in shared if name not in unscored]:
         try:
             pair = [
                 metric_exponent(table, metric, replicates=replicates, seed=seed)

@@ -39,6 +39,7 @@ class Comparison:
         exponents: see `Difference`. equal: test of common alpha and beta. fits: point fits of both.
         multiplier, charged: by the laws, without and with the TextLM of a warm start.
         envelope, envelope_charged: by the envelopes of measured budgets, without a law.
+        no_law: why no law is quoted, of each arm that is why; "" where both are, or where there are no losses.
         metrics: by each metric. sentence: the answer. refused: what is not compared, and why. notes: what weakens it.
     """
 
@@ -46,6 +47,7 @@ class Comparison:
     b: str
     runs: tuple[int, int]
     sentence: str
+    no_law: str = ""
     exponents: tuple[Difference, ...] = ()
     equal: EqualExponents | None = None
     multiplier: LawMultiplier | None = None

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from speechscale.scaling.analysis.multiplier import Multiplier, show_interval
+from speechscale.scaling.analysis.multiplier_words import ruling, where
 from speechscale.scaling.comparing.law_multiplier import LawMultiplier, Support
 from speechscale.scaling.comparing.metric_comparison import MetricComparison
 from speechscale.scaling.intervals import Estimate
@@ -27,7 +29,10 @@ def answer(found: Comparison) -> str:
         if found.charged is not None:
             parts.append(f"with the TextLM's training charged {_factor(found.charged.value)} times")
     elif found.envelope is not None and found.envelope.status != "too_few_points":
-        parts.append(f"by the measured envelopes, {found.envelope.message}")
+        parts.append(envelope_sentence(found.envelope))
+        charged = found.envelope_charged
+        if charged is not None and charged.status != "too_few_points":
+            parts.append(f"with the TextLM's training charged {_share(charged)} times: {ruling(charged)}")
     elif found.metrics and found.metrics[0].multiplier is not None:
         parts.append(metric_sentence(found, found.metrics[0]))
     elif found.fits is None:
@@ -37,6 +42,21 @@ def answer(found: Comparison) -> str:
     if found.equal is not None:
         parts.append(found.equal.message)
     return "; ".join(parts)
+
+
+def envelope_sentence(m: Multiplier) -> str:
+    """Word the multiplier of the measured envelopes, which no law stands behind."""
+    return (
+        f"by the measured envelopes {m.arm} needs {_share(m)} times the compute of {m.baseline} for the same loss"
+        f"{where(m)}: {ruling(m)}"
+    )
+
+
+def _share(m: Multiplier) -> str:
+    """Example: "1.81 [1.19, 2.21 or more]", "less than 0.4" """
+    if m.value is None:
+        return f"{m.bound} {m.bound_value:.3g}"
+    return f"{m.value.value:.3g}{show_interval(m.value, m.open_low, m.open_high)}"
 
 
 def multiplier_sentence(m: LawMultiplier) -> str:
@@ -73,7 +93,7 @@ def _stretch(part: Support) -> str:
 def metric_sentence(found: Comparison, row: MetricComparison) -> str:
     """Word the multiplier at matched metric."""
     if row.multiplier is None or row.flops_a is None:
-        return f"{row.metric}: {row.reason}"
+        return row.reason
     low, high = row.flops_a
     text = (
         f"{found.b} needs {_factor(row.multiplier)} times the compute of {found.a} for the same {row.metric}, between "
@@ -108,6 +128,8 @@ def comparison_text(found: Comparison) -> str:
 def _lines(found: Comparison) -> Iterator[str]:
     yield f"A = {found.a} ({found.runs[0]} runs), B = {found.b} ({found.runs[1]} runs)"
     yield found.sentence
+    if found.no_law:
+        yield f"no law is quoted: {found.no_law}"
     if found.exponents:
         yield ""
         yield f"{'exponent':<12}{'A':<26}{'B':<26}B - A"
@@ -117,8 +139,9 @@ def _lines(found: Comparison) -> Iterator[str]:
     for title, m in (("compute multiplier", found.multiplier), ("the same, TextLM charged", found.charged)):
         if m is not None:
             yield from _multiplier_lines(title, m)
+    leads = found.multiplier is None and found.envelope is not None and found.envelope.status != "too_few_points"
     for title, envelope in (("measured envelopes", found.envelope), ("TextLM charged", found.envelope_charged)):
-        if envelope is not None:
+        if envelope is not None and not leads:
             yield f"{title}, no law: {envelope.message}"
     for metric in found.metrics:
         yield ""

@@ -21,7 +21,16 @@ from speechscale.scaling.laws import LossLaw
 
 SMALL_TABLE = 20
 """Below this many runs a resample often lacks a whole size, so "auto" resamples residuals instead of runs."""
+ENOUGH_CONVERGED = 0.9
+"""Share of replicates below which a law is not identified."""
 CONSTANTS = ("E", "A", "B", "alpha", "beta", "exp_params", "exp_tokens")
+
+
+def unsettled(converged: float) -> str:
+    """Why intervals must not be quoted, "" if enough replicates converged. Example: unsettled(0.97) -> "" """
+    if converged >= ENOUGH_CONVERGED:
+        return ""
+    return f"only {converged:.0%} of the replicates converged, so its intervals are of a flat valley"
 
 
 def residual_losses(fit: Fit, replicates: int, seed: int) -> Float[np.ndarray, "replicates runs"]:

@@ -187,6 +187,17 @@ def refit(
     return fit.frame.law(theta), converged
 
 
+def strange_losses(loss: Float[np.ndarray, " runs"]) -> str:
+    """Say which losses cannot be nats per token, "" if all can. Example: strange_losses(np.array([2.1, 2.0])) -> "" """
+    strange = np.flatnonzero((loss < LOSSES[0]) | (loss > LOSSES[1]))
+    if not len(strange):
+        return ""
+    return (
+        f"loss of run {strange[0]} is {loss[strange[0]]:.3g} ({len(strange)} such runs): no loss in nats per token "
+        f"lies outside {LOSSES[0]:g} to {LOSSES[1]:g}; check which column it is"
+    )
+
+
 def _checked_runs(N: np.ndarray, D: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     N, D, loss = np.asarray(N, float), np.asarray(D, float), np.asarray(loss, float)
     if not (N.ndim == 1 and N.shape == D.shape == loss.shape):
@@ -198,12 +209,8 @@ def _checked_runs(N: np.ndarray, D: np.ndarray, loss: np.ndarray) -> tuple[np.nd
                 f"{name} of run {bad[0]} is {values[bad[0]]} ({len(bad)} such runs): must be finite and above 0; "
                 "drop diverged runs first and say how many"
             )
-    strange = np.flatnonzero((loss < LOSSES[0]) | (loss > LOSSES[1]))
-    if len(strange):
-        raise DataError(
-            f"loss of run {strange[0]} is {loss[strange[0]]:.3g} ({len(strange)} such runs): no loss in nats per token "
-            f"lies outside {LOSSES[0]:g} to {LOSSES[1]:g}; check which column it is"
-        )
+    if strange := strange_losses(loss):
+        raise DataError(strange)
     if len(loss) < MIN_RUNS:
         raise DataError(f"{len(loss)} runs: a law of five constants needs at least {MIN_RUNS}; add runs")
     for name, values in (("sizes", N), ("token counts", D)):
