@@ -274,6 +274,22 @@ def test_the_command(tmp_path: Path) -> None:
     assert runner.invoke(cli, ["check", str(tmp_path / "t.csv"), "--unit", "N"]).exit_code == 2
 
 
+@pytest.mark.parametrize("more", [(), ("--no-fit",)])
+def test_the_command_adds_up_exponents_that_were_fitted_apart(tmp_path: Path, more: tuple[str, ...]) -> None:
+    """A table's own a and b add up by construction; those of a paper need not."""
+    table = sweep()
+    rows = [f"{n},{d},{loss}" for n, d, loss in zip(table.params, table.tokens, table.loss, strict=True)]
+    (tmp_path / "t.csv").write_text("\n".join(["N,D,loss", *rows]) + "\n")
+    common = ["check", str(tmp_path / "t.csv"), *more, "--exponents"]
+    runner = CliRunner()
+    assert "ab-sum: a + b = 0.367 + 0.579 = 0.946" in runner.invoke(cli, [*common, ".367,.579"]).output
+    assert "ab-sum" not in runner.invoke(cli, [*common, ".49, .51"]).output
+    for wrong in (".367", ".3,.3,.3", "a,b", "nan,1"):
+        found = runner.invoke(cli, [*common, wrong])
+        assert found.exit_code == 2
+        assert "give two numbers" in found.output
+
+
 def test_the_documentation_names_every_check() -> None:
     text = (Path(__file__).parents[2] / "docs/checks.md").read_text(encoding="utf-8")
     for name, reference in REFERENCES.items():

@@ -23,6 +23,9 @@ REPLICATES = 200
 @click.option("--no-fit", is_flag=True, help="Look at the table only.")
 @click.option("--at", "targets", multiple=True, metavar="FLOPS", help="A compute you will predict. May be repeated.")
 @click.option("--law", metavar="NAME", help="Hold a published law to the optimum of these runs, e.g. hoffmann.")
+@click.option(
+    "--exponents", metavar="A,B", help="Of N_opt and D_opt, fitted apart, e.g. .367,.579 of a paper: do they add up?"
+)
 @click.option("--strict", is_flag=True, help="Exit with 1 where a caution is more than a note.")
 @click.option("--json", "json_file", type=_FILE, help="Write the cautions as JSON.")
 @click.option("--skips", "skips_file", type=_FILE, help="Rows that were left out, with reasons, as JSON lines.")
@@ -30,6 +33,7 @@ def check(
     no_fit: bool,
     targets: tuple[str, ...],
     law: str | None,
+    exponents: str | None,
     strict: bool,
     json_file: Path | None,
     skips_file: Path | None,
@@ -44,7 +48,7 @@ def check(
     from dataclasses import asdict
 
     from speechscale.files import write_json
-    from speechscale.scaling.checks import check_table
+    from speechscale.scaling.checks import check_exponents, check_table
     from speechscale.scaling.checks.training import unknowns
     from speechscale.scaling.tables.quantities import read_compute
     from speechscale.scaling.tables.reading import write_skips
@@ -52,6 +56,8 @@ def check(
     table = table_from(options)
     flops = [read_compute(text) for text in targets]
     found = list(check_table(table))
+    if exponents is not None and (apart := check_exponents(*_pair(exponents))) is not None:
+        found.append(apart)
     if table.loss is not None and not no_fit:
         found += _of_laws(table, flops, law)
     for one in found:
@@ -70,6 +76,23 @@ def check(
         click.echo(f"written: {skips_file}")
     if strict and any(one.severity != "note" for one in found):
         click.get_current_context().exit(1)
+
+
+def _pair(text: str) -> tuple[float, float]:
+    """Read "A,B".
+
+    Raises:
+        click.UsageError: these are not two finite numbers.
+    """
+    from math import isfinite
+
+    try:
+        a, b = (float(part) for part in text.split(","))
+    except ValueError:
+        a = b = float("nan")
+    if not (isfinite(a) and isfinite(b)):
+        raise click.UsageError(f"--exponents {text}: give two numbers, e.g. .367,.579")
+    return a, b
 
 
 def _of_laws(table: RunTable, flops: list[float], law: str | None) -> list[Caution]:

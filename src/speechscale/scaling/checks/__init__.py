@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from speechscale.scaling.checks import design, fits, training
 from speechscale.scaling.checks.caution import REFERENCES, Caution, Severity
-from speechscale.scaling.checks.fits import FitCase, check_against
+from speechscale.scaling.checks.fits import FitCase, check_against, check_exponents
 from speechscale.scaling.fitting.bootstrap import LawBootstrap
 from speechscale.scaling.fitting.fit import Fit
 from speechscale.scaling.optima.approaches import Approaches
@@ -109,6 +109,7 @@ __all__ = [
     "TABLE_CHECKS",
     "Caution",
     "check_against",
+    "check_exponents",
     "check_fit",
     "check_table",
 ]

@@ -166,16 +166,21 @@ def seed_noise_only_intervals(case: FitCase) -> Caution | None:
     return caution("seed-noise-only-intervals", "note", text)
 
 
-def ab_sum(case: FitCase) -> Caution | None:
-    """Exponents of N and D fitted separately do not add up to 1."""
-    if case.exponents is None:
-        return None
-    total = sum(case.exponents)
+def check_exponents(a: float, b: float) -> Caution | None:
+    """Ask whether exponents of N_opt and D_opt that were fitted apart add up to 1, as C = 6 N D wants.
+
+    Example: check_exponents(0.367, 0.579).message -> "a + b = 0.367 + 0.579 = 0.946, not 1: ..."
+    """
+    total = a + b
     if abs(total - 1) <= AB_SUM:
         return None
-    a, b = case.exponents
     text = f"a + b = {a:.3f} + {b:.3f} = {total:.3f}, not 1: C is not 6 N D of these N and D, or one fit is off"
     return caution("ab-sum", "warn", text, numbers={"a": a, "b": b})
+
+
+def ab_sum(case: FitCase) -> Caution | None:
+    """Exponents of N and D fitted separately do not add up to 1."""
+    return None if case.exponents is None else check_exponents(*case.exponents)
 
 
 def extrapolation_beyond_10x(case: FitCase) -> Caution | None:
