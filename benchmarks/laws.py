@@ -4,8 +4,9 @@ fit        a point fit of L(N, D), ours beside scipy BFGS from Hoffmann's consta
            the PyPI package chinchilla where --peer-python names an interpreter that has it
 bootstrap  4,000 resamples, ours beside one scipy BFGS each (40 timed, extrapolated), and the share that converged
 compare    two arms of 100 runs, 2,000 replicates by run and by budget
-power      a planned grid of 5 budgets x 8 sizes, 100 sweeps x 300 replicates
-coverage   how often the printed 95 % interval holds the truth, three laws, --sweeps simulated sweeps each
+power      expected widths, coverage and seconds of nine planned grids, --sweeps sweeps x 300 replicates: one Markdown
+           row per law, grid and noise
+coverage   how often the printed 95 % interval holds the truth on the same nine, --sweeps simulated sweeps each
 import     `import speechscale.scaling`, without torch
 
 Times are processor seconds (run it with OMP_NUM_THREADS=1), medians of --repeats; load is printed. --table FILE takes
@@ -15,6 +16,7 @@ runs with columns N, D, loss (e.g. the 240 points of Epoch AI); without it 240 r
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -34,9 +36,8 @@ from speechscale.scaling.comparing.compare_runs import compare_runs
 from speechscale.scaling.fitting.bootstrap import bootstrap_law
 from speechscale.scaling.fitting.fit import Fit, fit_loss_law, refit
 from speechscale.scaling.intervals import run_weights
-from speechscale.scaling.laws import LossLaw
+from speechscale.scaling.laws import FLOPS_PER_PARAM_TOKEN, LossLaw
 from speechscale.scaling.planning.power import power
-from speechscale.scaling.planning.power_text import verdict
 from speechscale.scaling.tables.run_table import run_table
 
 Runs = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -44,6 +45,8 @@ TEXT = LossLaw(E=1.81722, A=477.826, B=2143.42, alpha=0.347310, beta=0.367172)
 AUDIO = LossLaw(E=3.169, A=216e3, B=4750.0, alpha=0.684, beta=0.439)
 TEXTLESS = LossLaw(E=1.73, A=13.9, B=39.8, alpha=0.25, beta=0.24)
 LAWS = {"text (Epoch)": TEXT, "audio + text (SODA)": AUDIO, "textless speech (Cuervo)": TEXTLESS}
+GRIDS = ((5, 8, 0.005), (9, 12, 0.005), (5, 8, 0.02))
+"""Budgets between 1e18 and 1e20 FLOPs, sizes per budget, standard deviation of log loss."""
 HOFFMANN = np.array([6.0073404, 6.0179186, 0.5267228, 0.33917084, 0.2849083])
 """log A, log B, log E, alpha, beta, unrounded."""
 
@@ -61,7 +64,7 @@ def timed(work: Callable[[], Any], repeats: int) -> tuple[float, Any]:
 def simulated(law: LossLaw, budgets: int, sizes: int, noise: float, seed: int) -> Runs:
     C = np.repeat(np.geomspace(1e18, 1e20, budgets), sizes)
     N = law.optimum(C).params_opt * np.tile(np.geomspace(1 / 8, 8, sizes), budgets)
-    D = C / 6 / N
+    D = C / FLOPS_PER_PARAM_TOKEN / N
     return N, D, law.predict(N, D) * np.exp(noise * np.random.default_rng(seed).standard_normal(len(C)))
 
 
@@ -136,14 +139,25 @@ def compare(options: argparse.Namespace) -> None:
 
 
 def plan_power(options: argparse.Namespace) -> None:
-    for name, law in LAWS.items():
-        seconds, found = timed(lambda law=law: power(law, sweeps=100, replicates=300, seed=options.seed), 1)
-        print(f"power, {name}, 5 x 8 grid, 100 sweeps x 300 replicates: {seconds:.1f} s; {verdict(found)}")
+    print(
+        "| law | grid, noise | width of a | N_opt | coverage of a, N_opt, E, alpha, beta | not identified | seconds |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for (name, law), (budgets, sizes, noise) in itertools.product(LAWS.items(), GRIDS):
+        grid = {"budgets": (1e18, 1e20, budgets), "sizes": sizes, "noise": noise, "sweeps": options.sweeps}
+        seconds, found = timed(lambda law=law, grid=grid: power(law, seed=options.seed, **grid), 1)
+        get = found.expected
+        held = ", ".join(f"{get[key].coverage:.2f}" for key in ("exp_params", "params_opt", "E", "alpha", "beta"))
+        print(
+            f"| {name} | {budgets} x {sizes}, {noise:.1%} | {get['exp_params'].width:.3f} | "
+            f"x{get['params_opt'].width:.3g} | {held} | {found.unidentified:.0%} | {seconds:.1f} |",
+            flush=True,
+        )
 
 
 def coverage(options: argparse.Namespace) -> None:
     """Of a, alpha and the loss at ten times the highest budget, by run."""
-    for noise, (budgets, sizes) in ((0.005, (5, 8)), (0.005, (9, 12)), (0.02, (5, 8))):
+    for budgets, sizes, noise in GRIDS:
         for name, law in LAWS.items():
             held = np.zeros(3)
             for sweep in range(options.sweeps):
