@@ -101,3 +101,17 @@ def test_best_sizes_carry_their_intervals_and_budgets_read_well(fitted: Fitted) 
     drawn = [(b.x[0] - b.error_x.arrayminus[0], b.x[0] + b.error_x.array[0]) for b in bars]
     assert np.array(drawn) == pytest.approx(np.array(ends))
     assert [trace.name for trace in figure.data if trace.name][-1] == "1e20"
+
+
+def test_of_many_budgets_some_are_drawn_and_the_axis_says_so() -> None:
+    """Would catch a figure that is silently left out, or that hides the cheapest or the largest budget."""
+    few, many = (fit_runs(sweep("x", budgets=n, sizes=5), replicates=100, hold_out=False)[0] for n in (12, 30))
+    all_of_them, some = isoflop_curves(few), isoflop_curves(many)
+    assert all_of_them is not None
+    assert some is not None
+    assert "drawn" not in all_of_them.layout.xaxis.title.text
+    assert "12 of 30 budgets drawn" in some.layout.xaxis.title.text
+    names = [trace.name for trace in some.data if trace.name]
+    assert len(names) == 12
+    assert names[0].startswith("1e18")
+    assert names[-1].startswith("1e20")

@@ -26,6 +26,7 @@ _POINTS = 60
 _BEYOND = 10.0
 _BAND = "rgba(59,111,182,0.18)"
 _MOST_BUDGETS = 12
+"""Of the iso-FLOP figure; of more, some are drawn and the axis says how many."""
 
 
 def law_figures(fitted: Fitted) -> dict[str, go.Figure]:
@@ -116,12 +117,13 @@ def isoflop_curves(fitted: Fitted) -> go.Figure | None:
     if table.loss is None or fitted.approaches is None:
         return None
     budgets = budgets_of(table)
-    if budgets is None or len(np.unique(budgets)) > _MOST_BUDGETS:
+    if budgets is None:
         return None
     figure = go.Figure()
     best = {point.flops: point for point in fitted.approaches.of("akima").points}
-    computes = budget_compute(table.flops, budgets)
-    for index, (budget, flops) in enumerate(zip(np.unique(budgets), map(float, computes), strict=True)):
+    each = list(zip(np.unique(budgets), map(float, budget_compute(table.flops, budgets)), strict=True))
+    drawn = _spread_out(len(each), _MOST_BUDGETS)
+    for index, (budget, flops) in enumerate(each[place] for place in drawn):
         color = PALETTE[index % len(PALETTE)]
         rows = np.flatnonzero(budgets == budget)
         rows = rows[np.argsort(table.params[rows])]
@@ -139,9 +141,15 @@ def isoflop_curves(fitted: Fitted) -> go.Figure | None:
         if point is not None and point.params_opt is not None:
             figure.add_vline(x=point.params_opt.value, line={"color": color, "dash": "dot", "width": 1})
             _best_interval(figure, point.params_opt, float(table.loss[rows].min()), color)
-    figure.update_xaxes(title="parameters N (dotted: best size by Akima; bar: its 95 % interval)", type="log")
+    some = f"; {len(drawn)} of {len(each)} budgets drawn" if len(drawn) < len(each) else ""
+    figure.update_xaxes(title=f"parameters N (dotted: best size by Akima; bar: its 95 % interval{some})", type="log")
     figure.update_yaxes(title="loss (nats per token)")
     return styled(figure, 440)
+
+
+def _spread_out(count: int, most: int) -> list[int]:
+    """At most `most` of `count` places, the first and the last among them. Example: _spread_out(5, 3) -> [0, 2, 4]"""
+    return sorted({round(x) for x in np.linspace(0, count - 1, min(count, most)).tolist()})
 
 
 def _best_interval(figure: go.Figure, size: Estimate, height: float, color: str) -> None:
