@@ -1,4 +1,5 @@
-"""Catches a weight that is lost, renamed wrongly or rounded on the way from a slamkit checkpoint to ours and back."""
+"""Catches a weight that is lost, renamed wrongly or rounded on the way from a slamkit checkpoint to ours and back, and
+ids that mean something else to slamkit after an export."""
 
 from __future__ import annotations
 
@@ -6,117 +7,216 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
 from speechscale.cli import cli
 from speechscale.errors import DataError
-from speechscale.model.interop import INDEX, export_slamkit, import_slamkit
-from speechscale.model.shape import Size
-from speechscale.model.slm import load_model, new_model, save_model
+from speechscale.model.interop import Wanted, export_slamkit, import_model
+from speechscale.model.slm import load_model, save_model
+from speechscale.tokens.subwords import Subwords
+from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
+from tests.model.peers import slamkit, small, state_of
 
 IDS = torch.arange(20).reshape(2, 10)
+UNITS = 20
+FAMILIES = [("qwen2", True), ("qwen2", False), ("llama", True), ("llama", False), ("gpt_neox", False), ("phi", False)]
 
 
-def small(family: Any, tied: bool) -> Any:
-    size = Size(name="t", layers=2, dim=32, heads=4, kv_heads=4, ffn=128, family=family, tied=tied)
-    return new_model(size, 502, 64, seed=0)
+def logits(model: object, ids: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return model(ids).logits  # type: ignore[operator, no-any-return]
 
 
-def peer(model: Any, folder: Path, shards: int = 2) -> Path:
-    """A checkpoint as slamkit's description has it, written without the code under test."""
-    folder.mkdir()
-    tied = model.config.tie_word_embeddings
-    state = {"lm." + k: v.clone() for k, v in model.state_dict().items() if not (tied and k == "lm_head.weight")}
-    base = model.config.to_dict() | {"vocab_size": 999}
-    outer = {"model_type": "speech_language_model", "base_model_name": "x/y", "base_config": base, "vocab_size": 502}
-    (folder / "config.json").write_text(json.dumps(outer))
-    table = {}
-    for index in range(shards):
-        name = f"model-{index + 1:05}-of-{shards:05}.safetensors"
-        part = {key: state[key] for key in list(state)[index::shards]}
-        save_file(part, folder / name, metadata={"format": "pt"})
-        table |= dict.fromkeys(part, name)
-    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": table}))
-    return folder
+def run(*arguments: object) -> str:
+    done = CliRunner().invoke(cli, ["model", *map(str, arguments)])
+    assert done.exit_code == 0, done.output
+    return done.output
 
 
-FAMILIES = [("qwen2", True), ("qwen2", False), ("llama", True), ("llama", False), ("gpt_neox", False)]
+def files_equal(one: Path, other: Path) -> bool:
+    names = sorted(file.name for file in one.glob("*.safetensors"))
+    assert names == sorted(file.name for file in other.glob("*.safetensors"))
+    pairs = [(load_file(one / name), load_file(other / name)) for name in names]
+    return all(a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a) for a, b in pairs)
 
 
 @pytest.mark.parametrize(("family", "tied"), FAMILIES)
 def test_logits_are_equal_there_and_back(tmp_path: Path, family: str, tied: bool) -> None:
-    model = small(family, tied).eval()
-    import_slamkit(peer(model, tmp_path / "peer"), tmp_path / "stock")
-    export_slamkit(tmp_path / "stock", tmp_path / "back", "x/y")
-    import_slamkit(tmp_path / "back", tmp_path / "again")
-    with torch.no_grad():
-        want = model(IDS).logits
-        for folder in ("stock", "again"):
-            assert torch.equal(load_model(tmp_path / folder).eval()(IDS).logits, want)
-    for file in (tmp_path / "peer").glob("*.safetensors"):
-        there, back = load_file(file), load_file(tmp_path / "back" / file.name)
-        assert there.keys() == back.keys()
-        assert all(torch.equal(there[k], back[k]) for k in there)
+    model = small(502, family, tied)
+    import_model(slamkit(model, tmp_path / "peer"), tmp_path / "stock")
+    export_slamkit(tmp_path / "stock", tmp_path / "back", "x/y", ids_are_theirs=True)
+    import_model(tmp_path / "back", tmp_path / "again")
+    want = logits(model, IDS)
+    for folder in ("stock", "again"):
+        assert torch.equal(logits(load_model(tmp_path / folder).eval(), IDS), want)
+    assert files_equal(tmp_path / "peer", tmp_path / "back")
 
 
 def test_bf16_stays_bf16(tmp_path: Path) -> None:
-    folder = peer(small("qwen2", True).bfloat16(), tmp_path / "peer")
-    import_slamkit(folder, tmp_path / "stock")
+    folder = slamkit(small(502, "qwen2").bfloat16(), tmp_path / "peer")
+    import_model(folder, tmp_path / "stock")
     for file in folder.glob("*.safetensors"):
-        there, stock = load_file(file), load_file(tmp_path / "stock" / file.name)
-        assert {weight.dtype for weight in stock.values()} == {torch.bfloat16}
-        assert all(torch.equal(there["lm." + name], stock[name]) for name in stock)
+        there, here = load_file(file), load_file(tmp_path / "stock" / file.name)
+        assert {weight.dtype for weight in here.values()} == {torch.bfloat16}
+        assert all(torch.equal(there["lm." + name], here[name]) for name in here)
 
 
-def test_our_own_folder_becomes_a_checkpoint(tmp_path: Path) -> None:
-    model = small("llama", True).eval()
+# -- our order of ids into theirs
+
+
+@pytest.mark.parametrize(("family", "tied"), FAMILIES)
+def test_units_alone_get_the_peers_ids(tmp_path: Path, family: str, tied: bool) -> None:
+    """Ours: <eos> 0, unit i at i + 1. Theirs: PAD 0, S 1, unit i at i + 2; one off, all would be wrong."""
+    model, vocabulary = small(UNITS + 1, family, tied), Vocabulary.textless(UNITS)
     save_model(model, tmp_path / "ours")
+    vocabulary.save(tmp_path / "ours")
     export_slamkit(tmp_path / "ours", tmp_path / "peer", "x/y")
-    import_slamkit(tmp_path / "peer", tmp_path / "stock")
+    outer = json.loads((tmp_path / "peer" / "config.json").read_text())
+    assert outer["vocab_size"] == outer["base_config"]["vocab_size"] == UNITS + 2
+    for values in (outer, outer["base_config"]):
+        assert [values[f"{name}_token_id"] for name in ("pad", "bos", "eos")] == [0, 1, 1]
+    # Theirs, without our import: weights under `lm.` into the class of the base model.
+    theirs = small(UNITS + 2, family, tied, seed=1)
+    state = {name.removeprefix("lm."): w for name, w in load_file(tmp_path / "peer" / "model.safetensors").items()}
+    state = {name.replace("embed_out", "lm_head"): w for name, w in state.items()}
+    missing = theirs.load_state_dict(state, strict=False).missing_keys
+    assert set(missing) <= set(theirs._tied_weights_keys or ())
+    units = np.array([3, 19, 0, 7, 7, 12])
+    got = logits(theirs, torch.tensor([[1, *(units + 2)]]))
+    want = logits(model, torch.tensor([[0, *vocabulary.unit_ids(units)]]))
+    assert torch.equal(got[..., 1:], want)
+    # PAD: never the largest, and rarer than one in all.
+    assert torch.all(got[..., 0] < want.max(-1).values)
+    assert torch.all(got.softmax(-1)[..., 0] <= 1 / (UNITS + 2) * (1 + 1e-5))
+
+
+def test_zeros_for_pad_would_win_where_logits_are_negative(tmp_path: Path) -> None:
+    """A head whose rows all point away from the hidden states: a row of zeros would take nearly all the probability."""
+    model = small(UNITS + 1, "llama", tied=False)
     with torch.no_grad():
-        assert torch.equal(load_model(tmp_path / "stock").eval()(IDS).logits, model(IDS).logits)
+        states = model.model(torch.arange(10)[None]).last_hidden_state
+        model.lm_head.weight -= 5 * states.mean((0, 1)) / states.mean((0, 1)).norm()
+    save_model(model, tmp_path / "ours")
+    Vocabulary.textless(UNITS).save(tmp_path / "ours")
+    export_slamkit(tmp_path / "ours", tmp_path / "peer", "x/y")
+    state = load_file(tmp_path / "peer" / "model.safetensors")
+    here = logits(model, torch.arange(10)[None])[0, -1]
+    pad = state["lm.lm_head.weight"][0] @ model.model(torch.arange(10)[None]).last_hidden_state[0, -1]
+    assert here.max() < 0
+    assert pad < here.max()
+    assert not state["lm.model.embed_tokens.weight"][0].any()
 
 
-def test_faults_are_named_and_leave_nothing(tmp_path: Path) -> None:
-    folder = peer(small("llama", True), tmp_path / "peer")
-    second = folder / "model-00002-of-00002.safetensors"
-    good = second.read_bytes()
-    second.write_bytes(good[:-100])
-    with pytest.raises(DataError, match="00002-of-00002"):
-        import_slamkit(folder, tmp_path / "out")
-    second.write_bytes(good)
-    weights = load_file(second)
-    lost = sorted(weights)[0]
-    save_file({key: weights[key] for key in weights if key != lost}, second)
-    with pytest.raises(DataError, match=lost.removeprefix("lm.")):
-        import_slamkit(folder, tmp_path / "out")
-    (folder / INDEX).write_text(json.dumps({"weight_map": {"a": "../x.safetensors"}}))
-    with pytest.raises(DataError, match="no safetensors file of this folder"):
-        import_slamkit(folder, tmp_path / "out")
-    (folder / INDEX).unlink()
-    (folder / "pytorch_model.bin").write_bytes(b"x")
-    with pytest.raises(DataError, match="pickled"):
-        import_slamkit(folder, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("text", [True, False])
+def test_exported_and_imported_again_it_is_the_same_model(tmp_path: Path, tied: bool, text: bool) -> None:
+    tokenizer = build_text_tokenizer(["the cat sat on the mat"], "bpe", 300)
+    vocabulary = Vocabulary.joint(tokenizer, UNITS) if text else Vocabulary.textless(UNITS)
+    save_model(small(vocabulary.size, "qwen2", tied), tmp_path / "ours")
+    vocabulary.save(tmp_path / "ours")
+    run("export", tmp_path / "ours", tmp_path / "peer", "--base-name", "x/y")
+    # A model with text brings its tokenizer along; one of units alone needs the number.
+    run("import", tmp_path / "peer", tmp_path / "again", *([] if text else ["--units", UNITS]))
+    assert files_equal(tmp_path / "ours", tmp_path / "again")
+    assert Vocabulary.load(tmp_path / "again") == vocabulary
+    if text:
+        stock = AutoTokenizer.from_pretrained(tmp_path / "peer")
+        ids = stock("<speech><Un3><Un7><text>", add_special_tokens=False)["input_ids"]
+        size = vocabulary.text_size
+        assert ids == [size + UNITS, size + 3, size + 7, size + UNITS + 1]
+
+
+def test_rotary_numbers_are_said_as_transformers_4_reads_them(tmp_path: Path) -> None:
+    """slamkit takes what it does not find in base_config from the base model's name: another base of the positions."""
+    model = small(502, "llama")
+    model.config.rope_parameters = {"rope_type": "default", "rope_theta": 123_456.0}
+    save_model(model, tmp_path / "ours")
+    export_slamkit(tmp_path / "ours", tmp_path / "peer", "x/y", ids_are_theirs=True)
+    values = json.loads((tmp_path / "peer" / "config.json").read_text())["base_config"]
+    assert values["rope_theta"] == 123_456.0
+    assert values["rope_scaling"] is None
+    import_model(tmp_path / "peer", tmp_path / "again")
+    assert load_model(tmp_path / "again").config.rope_parameters["rope_theta"] == 123_456.0
+
+
+def test_old_names_of_rotary_numbers_are_read(tmp_path: Path) -> None:
+    """SIMS-Llama was written by transformers 4: rope_theta and rope_scaling beside each other."""
+    scaling = {
+        "factor": 32.0,
+        "high_freq_factor": 4.0,
+        "low_freq_factor": 1.0,
+        "original_max_position_embeddings": 32,
+        "rope_type": "llama3",
+    }
+    folder = slamkit(small(502), tmp_path / "peer")
+    values = json.loads((folder / "config.json").read_text())
+    del values["base_config"]["rope_parameters"]
+    values["base_config"] |= {"rope_theta": 500_000.0, "rope_scaling": scaling, "torch_dtype": "float32"}
+    (folder / "config.json").write_text(json.dumps(values))
+    import_model(folder, tmp_path / "out")
+    found = load_model(tmp_path / "out").config.rope_parameters
+    assert found == scaling | {"rope_theta": 500_000.0}
+
+
+def test_vocabularies_that_slamkit_cannot_have_are_refused(tmp_path: Path) -> None:
+    tokenizer = build_text_tokenizer(["the cat sat on the mat"], "bpe", 300)
+    pieces = Subwords(kind="bpe", num_units=UNITS, pieces=((1, 2),), merges=((1, 2),))
+    cases = [
+        (Vocabulary.textless(UNITS, subwords=pieces), "merged subwords"),
+        (Vocabulary.text_only(tokenizer), "text alone"),
+        (Vocabulary.textless(UNITS, spelling="spiritlm"), "spelled 'spiritlm'"),
+        (Vocabulary.textless(UNITS + 1), "ids; give the vocabulary it was trained with"),
+        (None, "--ids-are-theirs"),
+    ]
+    for number, (vocabulary, message) in enumerate(cases):
+        folder = tmp_path / str(number)
+        rows = vocabulary.size if vocabulary is not None and vocabulary.num_units <= UNITS else UNITS + 1
+        save_model(small(rows), folder)
+        if vocabulary is not None:
+            vocabulary.save(folder)
+        with pytest.raises(DataError, match=message):
+            export_slamkit(folder, tmp_path / "out", "x/y")
+    lock = tmp_path / "2" / "vocabulary.json"
+    lock.write_text(lock.read_text().replace('"eos_id": 0', '"eos_id": 1'))
+    with pytest.raises(DataError, match=r"vocabulary.json: does not fit"):
+        export_slamkit(tmp_path / "2", tmp_path / "out", "x/y")
+    assert not list(tmp_path.glob("*out*"))
+
+
+# -- the rest of the way in
 
 
 def test_a_missing_base_config_has_to_be_given(tmp_path: Path) -> None:
-    model = small("qwen2", True)
-    folder = peer(model, tmp_path / "peer")
+    model = small(502, "qwen2")
+    folder = slamkit(model, tmp_path / "peer")
     values = json.loads((folder / "config.json").read_text())
     base = values.pop("base_config")
     (folder / "config.json").write_text(json.dumps(values))
     with pytest.raises(DataError, match="--base-config"):
-        import_slamkit(folder, tmp_path / "out")
+        import_model(folder, tmp_path / "out")
     (tmp_path / "base.json").write_text(json.dumps(base))
-    import_slamkit(folder, tmp_path / "out", tmp_path / "base.json")
-    with torch.no_grad():
-        assert torch.equal(load_model(tmp_path / "out").eval()(IDS).logits, model.eval()(IDS).logits)
+    import_model(folder, tmp_path / "out", wanted=Wanted(base_config=tmp_path / "base.json"))
+    assert torch.equal(logits(load_model(tmp_path / "out").eval(), IDS), logits(model, IDS))
+
+
+def test_code_and_paths_of_others_do_not_come_along(tmp_path: Path) -> None:
+    """An auto_map in the written config would let a later load with trust_remote_code run code of the checkpoint."""
+    folder = slamkit(small(502), tmp_path / "peer")
+    values = json.loads((folder / "config.json").read_text())
+    values["base_config"] |= {"auto_map": {"AutoModelForCausalLM": "evil.Model"}, "_name_or_path": "/home/somebody/x"}
+    (folder / "config.json").write_text(json.dumps(values))
+    (folder / "evil.py").write_text("raise SystemExit(3)")
+    import_model(folder, tmp_path / "out")
+    written = "".join(file.read_text() for file in (tmp_path / "out").glob("*.json"))
+    assert "evil" not in written
+    assert "somebody" not in written
+    assert not list((tmp_path / "out").glob("*.py"))
 
 
 STOCK = """
@@ -128,22 +228,27 @@ print(*model.generate(ids, max_new_tokens=12, do_sample=False, pad_token_id=0, e
 """
 
 
-def test_the_commands_and_stock_transformers_in_a_fresh_process(tmp_path: Path) -> None:
-    """The exported weights must go on as ours do where nothing of this package is loaded."""
-    model = small("qwen2", True).eval()
-    source = peer(model, tmp_path / "peer")
-    for arguments in (
-        ["model", "import", source, tmp_path / "stock"],
-        ["model", "export", tmp_path / "stock", tmp_path / "back", "--base-name", "x/y"],
-    ):
-        done = CliRunner().invoke(cli, list(map(str, arguments)))
-        assert done.exit_code == 0, done.output
-    assert json.loads((tmp_path / "back" / "config.json").read_text())["model_type"] == "speech_language_model"
+def test_stock_transformers_in_a_fresh_process(tmp_path: Path) -> None:
+    """The imported weights must go on as the peer's do where nothing of this package is loaded."""
+    model = small(502, "qwen2")
+    source = slamkit(model, tmp_path / "peer")
+    shown = run("import", source, tmp_path / "stock")
+    assert "ids are the checkpoint's own" in shown
+    assert "--units" in shown
     again = CliRunner().invoke(cli, ["model", "import", str(source), str(tmp_path / "stock")])
     assert again.exit_code == 2
     assert "exists; give a new folder" in again.output
     ids = torch.arange(8)[None]
     want = model.generate(ids, max_new_tokens=12, do_sample=False, pad_token_id=0, eos_token_id=501)[0].tolist()
-    shown = subprocess.run([sys.executable, "-c", STOCK, str(tmp_path / "stock")], capture_output=True, text=True)
-    assert shown.returncode == 0, shown.stderr
-    assert list(map(int, shown.stdout.split())) == want
+    fresh = subprocess.run([sys.executable, "-c", STOCK, str(tmp_path / "stock")], capture_output=True, text=True)
+    assert fresh.returncode == 0, fresh.stderr
+    assert list(map(int, fresh.stdout.split())) == want
+
+
+def test_the_record_names_what_was_left_out(tmp_path: Path) -> None:
+    folder = slamkit(small(UNITS + 2), tmp_path / "peer")
+    run("import", folder, tmp_path / "out", "--units", UNITS)
+    record = json.loads((tmp_path / "out" / "import.json").read_text())
+    assert record["source"] == {"name": "peer", "commit": None}
+    assert any("PAD (0)" in note for note in record["notes"])
+    assert state_of(load_model(tmp_path / "out"))["model.embed_tokens.weight"].shape[0] == UNITS + 1

@@ -45,7 +45,7 @@ COMMANDS = {
         "convert": "units_convert:convert",
         "import-kmeans": "units_convert:import_kmeans",
     },
-    "model": {"import": "model:import_model", "export": "model:export_model"},
+    "model": {"import": "model_import:import_model", "export": "model:export_model"},
     "tokens": {
         "build": "tokens_build:build",
         "show": "tokens_show:show",
@@ -65,7 +65,7 @@ GROUP_HELP = {
     "units": "Speech units: fit a tokenizer, encode a corpus, judge and convert units.",
     "train": "Train: `speechscale train CONFIG` is `speechscale train run CONFIG`; plot runs; write Slurm scripts.",
     "eval": "Evaluate: prepare benchmarks, score models, compare them; text retention, generation, analysis.",
-    "model": "Models: checkpoints of slamkit into stock folders, and back.",
+    "model": "Models: checkpoints of others into stock folders with our vocabulary, and back to slamkit.",
     "tokens": "Token stores: build them from units and texts, look into them, pack them into rows.",
 }
 

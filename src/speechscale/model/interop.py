@@ -1,175 +1,195 @@
-"""Checkpoints of type `speech_language_model` (slamkit, SIMS, Slam) into stock folders, and back.
+"""Checkpoints of others, looked at and brought here as stock folders with our vocabulary.
 
-Enters: a local folder with config.json and safetensors, one file or shards with an index. Leaves: a folder of the other
-layout, weights bit for bit in the dtype they had. The one decision worth knowing: nothing is looked up by the name of
-the base model; its config is the one inside the checkpoint, or the one that the caller gives.
+Enters: a folder or OWNER/NAME on the hub. Leaves: a folder that stock transformers loads, with tokenizer.json and the
+lock vocabulary.json where the ids are known. The one decision worth knowing: what lies there is told by config.json and
+the tokenizer alone, never by names, and no code of the checkpoint runs.
+
+    model_type speech_language_model   slamkit, SIMS, Slam        interop_slamkit
+    model_type slm                     Cuervo and Marxer's suite  interop_cuervo
+    stock, units in the tokenizer      Spirit-LM, SpeechGPT, ...  interop_spelled
+    stock, "offset" in the config      TWIST                      here
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM
-
 from speechscale.errors import DataError
-from speechscale.files import read_json, write_json
-from speechscale.model.anatomy import require_known
+from speechscale.files import read_json
+from speechscale.model.anatomy import FAMILIES
+from speechscale.model.interop_cuervo import CUERVO_TYPE, ids_cuervo, plan_cuervo
+from speechscale.model.interop_hub import Snapshot, fetch
+from speechscale.model.interop_slamkit import PEER_TYPE, export_slamkit, ids_slamkit, plan_slamkit
+from speechscale.model.interop_spelled import has_tokenizer, ids_spelled
+from speechscale.model.interop_stock import Ids, Plan, stock_config, units_alone, write_stock
+from speechscale.model.interop_weights import PICKLES, REMEDY, SAFE_WAY, open_weights
+from speechscale.tokens.text_tokenizer import HUB_NAME
+from speechscale.tokens.vocabulary import Vocabulary
+from speechscale.tokens.vocabulary_files import LOCK_FILE
 
-PEER_TYPE = "speech_language_model"
-PREFIX = "lm."
-"""What slamkit puts before the name of every weight of the model it wraps."""
-INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
-REMEDY = "copy the checkpoint again"
-
-
-def import_slamkit(source: Path | str, out: Path | str, base_config: Path | str | None = None) -> None:
-    """Write the stock model inside a `speech_language_model` checkpoint; no network, no code from the folder.
-
-    One shard is in memory at a time. The vocabulary is not written: ids stay those of the checkpoint.
-
-    Example: `import_slamkit("SIMS-7B", "sims7b")`, then `load_model("sims7b")`
-
-    Args:
-        source: folder of the checkpoint. out: a new folder.
-        base_config: config.json of the base model or its folder, for a checkpoint that does not hold it.
-
-    Raises:
-        DataError: another type, no config of the base model, pickled weights, a broken shard, weights that are missing
-            or of another shape than the config says; `out` exists.
-
-    Source: slamkit's public description of its checkpoints (UnitLMConfig: base_config, vocab_size).
-    """
-    source, out = Path(source), Path(out)
-    _require_new(out)
-    outer = read_json(source / "config.json", "checkpoint config", REMEDY)
-    if outer.get("model_type") != PEER_TYPE:
-        raise DataError(f"'{source}': model_type is '{outer.get('model_type')}'; this reads '{PEER_TYPE}'")
-    inner = _inner_config(source, outer, base_config)
-    _check_and_copy(source, out, inner, lambda name: name.removeprefix(PREFIX))
-    inner.save_pretrained(out)
+__all__ = ["Imported", "Wanted", "export_slamkit", "import_model"]
 
 
-def export_slamkit(source: Path | str, out: Path | str, base_model_name: str) -> None:
-    """Write a stock model folder as a `speech_language_model` checkpoint; the inverse of `import_slamkit`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What the caller knows that a checkpoint does not say.
 
     Args:
-        source: folder of `save_model`. base_model_name: slamkit looks a config up by this name, so it has to exist
-            where the checkpoint is used. Example: "Qwen/Qwen2.5-0.5B"
+        base_config: config.json of the base model or its folder (slamkit's older checkpoints).
+        units: how many speech units there are. tokenizer: of the base model, a folder or a name on the hub, for a
+            checkpoint with text that has no tokenizer of its own.
+        spelling: of the units in its tokenizer, where it is none of `SPELLINGS`.
+        eos: the token that ends a document; in TWIST's layout its id.
+    """
+
+    base_config: Path | str | None = None
+    units: int | None = None
+    tokenizer: Path | str | None = None
+    spelling: str | None = None
+    eos: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """What came of it.
+
+    Args:
+        layout: what the checkpoint was. commit: of the hub; None for a folder.
+        vocabulary: None where ids are the checkpoint's own. notes: what was left out or moved, a sentence each.
+    """
+
+    folder: Path
+    layout: str
+    commit: str | None
+    vocabulary: Vocabulary | None
+    notes: tuple[str, ...]
+
+
+def import_model(
+    source: Path | str, out: Path | str, *, revision: str | None = None, wanted: Wanted | None = None
+) -> Imported:
+    """Write the stock model of a checkpoint to a new folder.
+
+    Example: import_model("slprl/SIMS-7B", "sims7b", wanted=Wanted(units=500, tokenizer="Qwen/Qwen2.5-7B"))
+
+    Args:
+        source: folder of the checkpoint, or OWNER/NAME on the hub. out: a new folder.
+        revision: branch, tag or commit on the hub. wanted: what the checkpoint does not say.
 
     Raises:
-        DataError: as `import_slamkit`.
+        DataError: nothing to be had there, a layout that is not known, an argument it has no use for, pickled or
+            broken weights, weights that disagree with the config, ids that cannot be told; `out` exists. Nothing is
+            left behind then.
     """
-    source, out = Path(source), Path(out)
-    _require_new(out)
-    inner = _config(read_json(source / "config.json", "model config", "give a folder made by save_model"), str(source))
-    _check_and_copy(source, out, inner, lambda name: PREFIX + name)
-    outer = {
-        "model_type": PEER_TYPE,
-        "architectures": ["UnitLM"],
-        "base_model_name": base_model_name,
-        "base_config": inner.to_dict(),
-        "vocab_size": inner.vocab_size,
-        "tie_word_embeddings": inner.tie_word_embeddings,
-        "twist_init": False,
-    }
-    write_json(out / "config.json", outer)
-
-
-def _require_new(out: Path) -> None:
+    out, wanted = Path(out), wanted or Wanted()
     if out.exists():
         raise DataError(f"'{out}' exists; give a new folder")
+    found = _find(source, revision)
+    plan, ids = _look(found.folder, wanted)
+    origin = {"name": str(source) if found.commit else Path(source).resolve().name, "commit": found.commit}
+    notes = write_stock(open_weights(found.folder), plan, ids, out, origin)
+    return Imported(
+        folder=out,
+        layout=plan.layout,
+        commit=found.commit,
+        vocabulary=ids.vocabulary if ids is not None else None,
+        notes=tuple(notes),
+    )
 
 
-def _inner_config(source: Path, outer: dict[str, Any], base_config: Path | str | None) -> Any:
-    values = outer.get("base_config")
-    if base_config is not None:
-        path = Path(base_config)
-        values = read_json(path / "config.json" if path.is_dir() else path, "base config", "give its config.json")
-    if not isinstance(values, dict):
+@dataclass(frozen=True, slots=True)
+class _Found:
+    folder: Path
+    commit: str | None
+
+
+def _find(source: Path | str, revision: str | None) -> _Found:
+    path = Path(source)
+    if path.is_dir():
+        if revision is not None:
+            raise DataError(f"'{source}' is a folder here; --revision belongs to a name on the hub")
+        return _Found(path, None)
+    if any(path.match(pattern) for pattern in PICKLES):
+        raise DataError(f"'{source}' is a pickled file, and reading it can run code; {SAFE_WAY}")
+    if path.exists() or not HUB_NAME.fullmatch(str(source)):
+        raise DataError(f"'{source}': no such folder; give the folder of a checkpoint, or OWNER/NAME on the hub")
+    snapshot: Snapshot = fetch(str(source), revision)
+    return _Found(snapshot.folder, snapshot.commit)
+
+
+def _look(folder: Path, wanted: Wanted) -> tuple[Plan, Ids | None]:
+    """What lies there, and what its ids are."""
+    if (folder / LOCK_FILE).is_file():
+        Vocabulary.load(folder)
+        raise DataError(f"'{folder}' has our vocabulary ({LOCK_FILE}) already; use the folder as it is")
+    values = read_json(folder / "config.json", "checkpoint config", REMEDY)
+    kind = values.get("model_type")
+    if kind == PEER_TYPE:
+        plan = plan_slamkit(folder, wanted.base_config)
+        return plan, _ids_slamkit(folder, int(plan.config.vocab_size), wanted)
+    if wanted.base_config is not None:
+        raise DataError(f"'{folder}': model_type '{kind}' holds its own config; leave --base-config out")
+    if kind == CUERVO_TYPE:
+        _refuse(wanted, folder, "spelling", "eos", "tokenizer")
+        plan = plan_cuervo(folder)
+        return plan, ids_cuervo(plan.config, wanted.units)
+    if kind not in FAMILIES:
         raise DataError(
-            f"'{source}': config.json holds no base_config; give config.json of '{outer.get('base_model_name')}' "
-            "(--base-config)"
+            f"'{folder}': model_type is '{kind}'; this reads {PEER_TYPE}, {CUERVO_TYPE}, and stock models of the kinds "
+            f"{', '.join(FAMILIES)}"
         )
-    # slamkit cuts or grows the tables after the base config was read: the outer number is the one that holds.
-    return _config(values | {"vocab_size": outer.get("vocab_size", values.get("vocab_size"))}, str(source))
+    _refuse(wanted, folder, "tokenizer")
+    config = stock_config(values, str(folder))
+    return _stock(folder, config, wanted)
 
 
-def _config(values: dict[str, Any], what: str) -> Any:
-    values = dict(values)
-    kind = str(values.pop("model_type", None))
-    require_known(kind)
-    try:
-        config = AutoConfig.for_model(kind, **values)
-        config.architectures = [type(_empty(config)).__name__]
-    except (ValueError, TypeError, KeyError, AssertionError) as error:
-        raise DataError(f"'{what}': config of the model cannot be read ({error}); {REMEDY}") from error
-    return config
+def _stock(folder: Path, config: Any, wanted: Wanted) -> tuple[Plan, Ids]:
+    rows = int(config.vocab_size)
+    if has_tokenizer(folder):
+        ids = ids_spelled(folder, rows, spelling=wanted.spelling, units=wanted.units, eos=wanted.eos)
+        if ids is not None:
+            spelled = f"stock, units spelled {ids.vocabulary.spelling}"
+            return Plan(layout=spelled, config=config, stock_name=str), ids
+    offset = getattr(config, "offset", None)
+    if isinstance(offset, int):
+        _refuse(wanted, folder, "spelling")
+        return Plan(layout="stock, units from an offset (TWIST)", config=config, stock_name=str), _ids_twist(
+            config, offset, wanted, folder
+        )
+    raise DataError(
+        f"'{folder}': a stock model, and neither its tokenizer spells units ([Hu0], <0>, <Un0>) nor its config says "
+        "where they start (offset); name their spelling (--spelling), or give it to training as a TextLM as it is"
+    )
 
 
-def _empty(config: Any) -> Any:
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+def _ids_slamkit(folder: Path, rows: int, wanted: Wanted) -> Ids | None:
+    if wanted.tokenizer is None and has_tokenizer(folder):
+        ids = ids_spelled(folder, rows, spelling=wanted.spelling, units=wanted.units, eos=wanted.eos)
+        if ids is not None:
+            return ids
+    _refuse(wanted, folder, "spelling")
+    if wanted.units is None:
+        _refuse(wanted, folder, "tokenizer", "eos", why="needs --units, the number of speech units")
+        return None
+    return ids_slamkit(rows, wanted.units, wanted.tokenizer, wanted.eos, str(folder))
 
 
-def _shards(source: Path) -> list[str]:
-    if (source / INDEX).is_file():
-        table = read_json(source / INDEX, "index of shards", REMEDY).get("weight_map")
-        if not isinstance(table, dict) or not table:
-            raise DataError(f"'{source / INDEX}': no weight_map; {REMEDY}")
-        names = sorted({str(name) for name in table.values()})
-    elif (source / SINGLE).is_file():
-        names = [SINGLE]
-    elif any(source.glob("*.bin")):
+def _ids_twist(config: Any, offset: int, wanted: Wanted, folder: Path) -> Ids:
+    """Units from `offset` on; the end where the config has it."""
+    rows = int(config.vocab_size)
+    if wanted.units is None:
         raise DataError(
-            f"'{source}': weights are pickled (*.bin), and reading them can run code; convert them to safetensors on "
-            "a machine that holds nothing else, and give that folder"
+            f"'{folder}': units start at id {offset} of {rows}, and nothing says how many there are; give --units"
         )
-    else:
-        raise DataError(f"'{source}': neither {SINGLE} nor {INDEX}; {REMEDY}")
+    end = int(wanted.eos) if wanted.eos is not None and wanted.eos.isdigit() else config.eos_token_id
+    if not isinstance(end, int):
+        raise DataError(f"'{folder}': the config says no eos_token_id; give the id that ends an utterance (--eos)")
+    return units_alone(wanted.units, eos=end, first=offset, rows=rows, names={})
+
+
+def _refuse(wanted: Wanted, folder: Path, *names: str, why: str = "is of no use for this checkpoint") -> None:
     for name in names:
-        if Path(name).name != name or not name.endswith(".safetensors"):
-            raise DataError(f"'{source / INDEX}': shard '{name}' is no safetensors file of this folder; {REMEDY}")
-    return names
-
-
-def _check_and_copy(source: Path, out: Path, config: Any, rename: Callable[[str], str]) -> None:
-    """Check names and shapes of all shards by their headers first, so that a refusal leaves nothing behind."""
-    names = _shards(source)
-    model = _empty(config)
-    stock = {name: list(weight.shape) for name, weight in model.state_dict().items()}
-    optional = set(model._tied_weights_keys or ()) if config.tie_word_embeddings else set()
-    found: dict[str, str] = {}
-    for shard in names:
-        for name, shape in _header(source / shard).items():
-            plain = name.removeprefix(PREFIX)
-            if stock.get(plain) != shape:
-                raise DataError(
-                    f"'{source / shard}': '{name}' is {shape}, the config says {stock.get(plain)}; {REMEDY}"
-                )
-            found[plain] = shard
-    missing = sorted(set(stock) - set(found) - optional)
-    if missing:
-        raise DataError(f"'{source}': no weight '{missing[0]}' ({len(missing)} missing); {REMEDY}")
-    out.mkdir(parents=True)
-    total = 0
-    for shard in names:
-        with safe_open(source / shard, framework="pt") as opened:
-            weights = {rename(name): opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        total += sum(weight.nbytes for weight in weights.values())
-        save_file(weights, out / shard, metadata={"format": "pt"})
-    if names != [SINGLE]:
-        table = {rename(name): shard for name, shard in sorted(found.items())}
-        write_json(out / INDEX, {"metadata": {"total_size": total}, "weight_map": table})
-
-
-def _header(path: Path) -> dict[str, list[int]]:
-    try:
-        with safe_open(path, framework="pt") as opened:
-            return {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"shard '{path}' cannot be read ({error}); {REMEDY}") from error
+        if getattr(wanted, name) is not None:
+            raise DataError(f"'{folder}': --{name} {why}")
