@@ -9,7 +9,7 @@ from html import escape
 import numpy as np
 import pytest
 
-from speechscale.report.decision_pages import multiplier_figure
+from speechscale.report.decision_pages import comparison_page, gaps_figure, multiplier_figure
 from speechscale.report.laws_figures import isoflop_curves, law_figures, metric_figure, residuals_figure
 from speechscale.report.laws_page import fit_page
 from speechscale.report.laws_sections import interval, sections
@@ -115,3 +115,45 @@ def test_of_many_budgets_some_are_drawn_and_the_axis_says_so() -> None:
     assert len(names) == 12
     assert names[0].startswith("1e18")
     assert names[-1].startswith("1e20")
+
+
+def test_budgets_that_hold_no_sweep_are_not_drawn_in_place_of_those_that_do() -> None:
+    """Twenty lone runs between ten budgets of five sizes: the figure is of the ten, and a lone run is no edge."""
+    swept = sweep("x", budgets=10, sizes=5)
+    C = np.geomspace(1.3e18, 7e19, 20) * np.tile([1.0, 1.1], 10)
+    N = SPEECH.optimum(C).params_opt
+    lone = run_table(N, C / 6 / N, SPEECH.loss_at(C), metrics={METRIC: np.full(20, 0.6)})
+    both = [np.r_[getattr(swept, name), getattr(lone, name)] for name in ("params", "tokens", "loss")]
+    budgets = np.r_[np.repeat(np.geomspace(1e18, 1e20, 10), 5), C]
+    table = run_table(*both, name="x", extras={"budget_flops": budgets})
+    figure = isoflop_curves(fit_runs(table, replicates=100, hold_out=False)[0])
+    assert figure is not None
+    assert "10 of 30 budgets drawn" in figure.layout.xaxis.title.text
+    sizes = [len(trace.x) for trace in figure.data if trace.name]
+    assert sizes == [5] * 10
+    few = isoflop_curves(fit_runs(table.subset(np.arange(70) < 52), replicates=100, hold_out=False)[0])
+    assert few is not None
+    lone_names = [trace.name for trace in few.data if trace.name and len(trace.x) == 1]
+    assert len(lone_names) == 2
+    assert not any("edge" in name for name in lone_names)
+
+
+def test_a_comparison_without_laws_has_a_picture_of_what_was_measured() -> None:
+    C = np.geomspace(1e18, 1e20, 6)
+    extras = {"budget_flops": C, "loss_se": np.full(6, 0.01)}
+    N = np.sqrt(C / 120)
+    one, two = (
+        run_table(N, 20 * N, SPEECH.loss_at(C) + more, name=name, extras=extras)
+        for name, more in (("<b>A", 0.0), ("B", 0.1))
+    )
+    found = compare_runs(one, two, replicates=200)
+    assert found.no_law
+    assert multiplier_figure(found) is None
+    figure = gaps_figure(found)
+    assert figure is not None
+    (points,) = figure.data
+    assert np.asarray(points.x) == pytest.approx(C)
+    assert np.asarray(points.y) == pytest.approx(np.full(6, 0.1))
+    assert np.asarray(points.error_y.array) == pytest.approx(np.full(6, 0.0277), rel=0.4)
+    assert figure.layout.yaxis.title.text == "lowest loss, B minus &lt;b&gt;A"
+    assert "plotly" in comparison_page(found, "text")

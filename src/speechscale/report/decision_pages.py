@@ -36,8 +36,8 @@ _QUANTITIES = {
 
 
 def comparison_page(found: Comparison, text: str) -> str:
-    """Laws of both arms, and the multiplier at each matched loss."""
-    figure = multiplier_figure(found)
+    """Laws of both arms and the multiplier at each matched loss; without laws the gap at each common budget."""
+    figure = multiplier_figure(found) or gaps_figure(found)
     parts = [f"<p><b>{escape(found.sentence)}</b></p>"]
     if figure is not None:
         parts.append(figure_div(figure, "multiplier"))
@@ -85,6 +85,24 @@ def multiplier_figure(found: Comparison) -> go.Figure | None:
     figure = styled(figure, 450)
     figure.update_layout(legend={"orientation": "h", "y": -0.2})
     return figure
+
+
+def gaps_figure(found: Comparison) -> go.Figure | None:
+    """Lowest loss of B minus that of A at each common budget, with intervals; None where they share none."""
+    gaps = () if found.envelope is None else found.envelope.gaps
+    if not gaps:
+        return None
+    each = [gap.difference for gap in gaps]
+    value = np.array([d.value for d in each])
+    low, high = (np.array([getattr(d, end) for d in each], float) for end in ("low", "high"))  # None becomes NaN
+    bars = {"array": high - value, "arrayminus": value - low, "thickness": 1, "width": 4}
+    flops = [gap.budget_flops for gap in gaps]
+    figure = go.Figure(go.Scatter(x=flops, y=value, error_y=bars, mode="markers", marker={"color": PALETTE[2]}))
+    figure.add_hline(y=0, line={"dash": "dot", "width": 1})
+    figure.update_xaxes(title="budget (FLOPs)", type="log", tickformat=".2g")
+    names = (escape(name, quote=False) for name in (found.b, found.a))
+    figure.update_yaxes(title="lowest loss, {} minus {}".format(*names))
+    return styled(figure, 380)
 
 
 def _ratio_trace(figure: go.Figure, multiplier: LawMultiplier, name: str, color: str) -> None:

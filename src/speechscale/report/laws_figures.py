@@ -27,6 +27,7 @@ _BEYOND = 10.0
 _BAND = "rgba(59,111,182,0.18)"
 _MOST_BUDGETS = 12
 """Of the iso-FLOP figure; of more, some are drawn and the axis says how many."""
+_LEAST_SIZES = 3
 
 
 def law_figures(fitted: Fitted) -> dict[str, go.Figure]:
@@ -95,6 +96,7 @@ def law_figure(fitted: Fitted) -> go.Figure | None:
             "array": [high - run.predicted.value for run, (_, high) in zip(runs, ends, strict=True)],
             "arrayminus": [run.predicted.value - low for run, (low, _) in zip(runs, ends, strict=True)],
             "thickness": 1,
+            "color": PALETTE[1],
         }
         figure.add_trace(
             go.Scatter(
@@ -122,13 +124,13 @@ def isoflop_curves(fitted: Fitted) -> go.Figure | None:
     figure = go.Figure()
     best = {point.flops: point for point in fitted.approaches.of("akima").points}
     each = list(zip(np.unique(budgets), map(float, budget_compute(table.flops, budgets)), strict=True))
-    drawn = _spread_out(len(each), _MOST_BUDGETS)
-    for index, (budget, flops) in enumerate(each[place] for place in drawn):
+    drawn = _drawn([(budget, flops, len(np.unique(table.params[budgets == budget]))) for budget, flops in each])
+    for index, (budget, flops) in enumerate(drawn):
         color = PALETTE[index % len(PALETTE)]
         rows = np.flatnonzero(budgets == budget)
         rows = rows[np.argsort(table.params[rows])]
         point = best.get(flops)
-        edge = point is not None and point.status != "interior"
+        edge = point is not None and point.status.startswith("edge")
         name = f"{short_flops(flops)}{' (best size at the edge)' if edge else ''}"
         figure.add_trace(
             go.Scatter(x=table.params[rows], y=table.loss[rows], mode="markers", marker={"color": color}, name=name)
@@ -147,9 +149,12 @@ def isoflop_curves(fitted: Fitted) -> go.Figure | None:
     return styled(figure, 440)
 
 
-def _spread_out(count: int, most: int) -> list[int]:
-    """At most `most` of `count` places, the first and the last among them. Example: _spread_out(5, 3) -> [0, 2, 4]"""
-    return sorted({round(x) for x in np.linspace(0, count - 1, min(count, most)).tolist()})
+def _drawn(each: list[tuple[float, float, int]]) -> list[tuple[float, float]]:
+    """Choose at most twelve budgets (name, C) of (name, C, sizes): those with three sizes or more, evenly spread."""
+    swept = [one for one in each if one[2] >= _LEAST_SIZES] or each
+    places = np.linspace(0, len(swept) - 1, min(len(swept), _MOST_BUDGETS)).round().astype(int)
+    chosen = each if len(each) <= _MOST_BUDGETS else [swept[place] for place in places]
+    return [(name, flops) for name, flops, _ in chosen]
 
 
 def _best_interval(figure: go.Figure, size: Estimate, height: float, color: str) -> None:
@@ -245,8 +250,9 @@ def residuals_figure(fitted: Fitted) -> go.Figure | None:
         figure.add_trace(
             go.Scatter(x=x, y=residuals, mode="markers", marker=marker, showlegend=False), row=1, col=column
         )
-        step = 1 if x.max() > 10 * x.min() else None  # panels are narrow: whole decades only
-        figure.update_xaxes(type="log", dtick=step, row=1, col=column)
+        decades = np.log10(x.max() / x.min())  # panels are narrow: a few whole decades, or a few plain numbers
+        ticks = {"type": "log", "dtick": int(np.ceil(decades / 3))} if decades > 1 else {"type": "linear", "nticks": 4}
+        figure.update_xaxes(**ticks, tickangle=0, row=1, col=column)
     figure.add_trace(go.Histogram(y=residuals, marker={"color": PALETTE[0]}, showlegend=False, nbinsy=30), row=1, col=5)
     figure.update_yaxes(title="loss above the law (%)", col=1)
     return styled(figure, 320)
