@@ -351,6 +351,28 @@ def test_replicates_that_stop_short_and_losses_that_are_none_give_no_law(monkeyp
         compare_runs(one, wild, replicates=100)
 
 
+@pytest.mark.parametrize("crossed", [False, True], ids=["sizes of each budget", "sizes crossed with budgets"])
+def test_a_text_lm_that_does_not_follow_size_is_charged_by_the_envelopes_only(crossed: bool) -> None:
+    """TextLMs trained with a share of each budget: read off by size their cost would zigzag through the optima."""
+    C = np.repeat(np.geomspace(1e18, 1e20, 5), 8)
+    middle = np.full(40, 1e19) if crossed else C
+    N = SPEECH.optimum(middle).params_opt * np.tile(np.geomspace(1 / 8, 8, 8), 5)
+
+    def arm(name: str, seed: int, law: LossLaw, **extras: np.ndarray) -> RunTable:
+        noise = np.exp(0.005 * np.random.default_rng(seed).standard_normal(40))
+        return run_table(N, C / 6 / N, law.predict(N, C / 6 / N) * noise, name=name, extras=extras)
+
+    one, two = arm("A", 1, SPEECH), arm("B", 2, cheaper(SPEECH, 0.3), text_lm_flops=C)
+    found = compare_runs(one, two, replicates=200, test_replicates=0)
+    assert found.multiplier is not None
+    assert found.charged is None
+    assert any("B: the tokens of its TextLMs do not follow size" in reason for reason in found.refused)
+    assert found.envelope_charged.value.value == pytest.approx(2 * found.envelope.value.value, rel=0.1)
+    assert "times: B is cheaper (measured envelopes)" in found.sentence
+    fixed = arm("B", 2, cheaper(SPEECH, 0.3), text_lm_tokens=np.full(40, 1e9))
+    assert compare_runs(one, fixed, replicates=200, test_replicates=0).charged is not None
+
+
 def test_metrics_that_nobody_scored_take_one_line() -> None:
     one, two = (grid(SPEECH, name=n, seed=s, gamma=0.03) for n, s in (("A", 16), ("B", 17)))
     nothing = {f"acc_{i}": np.full(len(one), np.nan) for i in range(9)}

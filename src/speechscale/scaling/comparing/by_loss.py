@@ -17,7 +17,7 @@ from speechscale.errors import DataError
 from speechscale.scaling.analysis.multiplier import Multiplier, compute_multiplier
 from speechscale.scaling.comparing.comparison import Comparison, Difference
 from speechscale.scaling.comparing.law_multiplier import Arm, law_multiplier
-from speechscale.scaling.comparing.reach import Charge, kappa, make_charge, text_lm_flops
+from speechscale.scaling.comparing.reach import Charge, TextLMCharge, kappa, make_charge, text_lm_flops
 from speechscale.scaling.comparing.resampling import By, Ways, checkpoints, fit_notes, resamplings, unlike_inventories
 from speechscale.scaling.comparing.sentences import methods_disagree
 from speechscale.scaling.comparing.shared_exponents import equal_exponents
@@ -73,11 +73,13 @@ def compare_losses(found: Comparison, a: RunTable, b: RunTable, options: Options
     found = replace(found, envelope=plain, envelope_charged=full)
     if not fits:
         return found
+    unlike_tokens = [f"TextLM charged: {charge.trouble}" for charge in charges if charge is not None and charge.trouble]
     one, two = (_arm(*parts) for parts in zip((a, b), fits, boots, charges, strict=True))
     found = replace(
         found,
         multiplier=law_multiplier(one, two),
-        charged=law_multiplier(one, two, charged=True) if charged else None,
+        charged=law_multiplier(one, two, charged=True) if charged and not unlike_tokens else None,
+        refused=(*found.refused, *unlike_tokens),
     )
     return replace(found, notes=(*found.notes, *methods_disagree(found)))
 
@@ -173,7 +175,7 @@ def _exponents(fits: list[Fit], boots: list[Boots]) -> tuple[Difference, ...]:
     return tuple(rows)
 
 
-def _charges(a: RunTable, b: RunTable, wanted: bool | None) -> list[Any]:
+def _charges(a: RunTable, b: RunTable, wanted: bool | None) -> list[TextLMCharge | None]:
     if wanted is False:
         return [None, None]
     charges = [make_charge(table) for table in (a, b)]

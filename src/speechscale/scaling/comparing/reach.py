@@ -69,12 +69,23 @@ def log_charged(law: LossLaw, loss: Any, charge: Charge | None) -> Any:
     return np.where(np.isfinite(needed), np.logaddexp(needed, charge(log_params(law, needed))), np.inf)
 
 
+SCATTER = 1.5
+"""Factor between the TextLM's tokens of runs of one size beyond which size does not decide them."""
+_ZIGZAG = (8, 4.0)
+"""Sizes, and how many times their whole range the tokens may go up and down along them."""
+
+
 @dataclass(frozen=True, slots=True)
 class TextLMCharge:
-    """Training tokens of the TextLM by size, interpolated in log N and held beyond the measured sizes."""
+    """Training tokens of the TextLM by size, interpolated in log N and held beyond the measured sizes.
+
+    Args:
+        trouble: why size does not decide these tokens, so that no law may be charged with them; "" if it does.
+    """
 
     log_params: Float[np.ndarray, " sizes"]
     log_tokens: Float[np.ndarray, " sizes"]
+    trouble: str = ""
 
     def __call__(self, log_n: np.ndarray) -> np.ndarray:
         flat = np.where(np.isfinite(log_n), log_n, self.log_params[-1])
@@ -118,6 +129,18 @@ def make_charge(table: RunTable) -> TextLMCharge | None:
             f"table {table.name}: {int(np.sum(flops == 0))} of {len(table)} runs have no TextLM to charge; "
             "make warm and cold runs two arms"
         )
+    logs = np.log(flops / (FLOPS_PER_PARAM_TOKEN * table.params))
     sizes, index = np.unique(table.params, return_inverse=True)
-    mean = np.bincount(index, np.log(flops / (FLOPS_PER_PARAM_TOKEN * table.params))) / np.bincount(index)
-    return TextLMCharge(np.log(sizes), mean)
+    mean = np.bincount(index, logs) / np.bincount(index)
+    return TextLMCharge(np.log(sizes), mean, _unlike_tokens(table.name, logs - mean[index], mean))
+
+
+def _unlike_tokens(name: str, within: np.ndarray, mean: np.ndarray) -> str:
+    """Say that the tokens differ within a size, or jump up and down along the sizes; "" if neither."""
+    spread = float(np.exp(2 * np.abs(within).max()))
+    least, times = _ZIGZAG
+    jumps = len(mean) >= least and np.abs(np.diff(mean)).sum() > times * np.ptp(mean) and np.ptp(mean) > np.log(SCATTER)
+    if spread <= SCATTER and not jumps:
+        return ""
+    how = "runs of one size have several" if spread > SCATTER else "they jump between neighbors"
+    return f"{name}: the tokens of its TextLMs do not follow size ({how}), so no optimum of a law is charged with them"

@@ -28,11 +28,10 @@ def answer(found: Comparison) -> str:
         parts.append(multiplier_sentence(found.multiplier))
         if found.charged is not None:
             parts.append(f"with the TextLM's training charged {_factor(found.charged.value)} times")
+        else:
+            parts += [f"{text} (measured envelopes)" for text in _charged_envelope(found)]
     elif found.envelope is not None and found.envelope.status != "too_few_points":
-        parts.append(envelope_sentence(found.envelope))
-        charged = found.envelope_charged
-        if charged is not None and charged.status != "too_few_points":
-            parts.append(f"with the TextLM's training charged {_share(charged)} times: {ruling(charged)}")
+        parts += [envelope_sentence(found.envelope), *_charged_envelope(found)]
     elif found.metrics and found.metrics[0].multiplier is not None:
         parts.append(metric_sentence(found, found.metrics[0]))
     elif found.fits is None:
@@ -50,6 +49,13 @@ def envelope_sentence(m: Multiplier) -> str:
         f"by the measured envelopes {m.arm} needs {_share(m)} times the compute of {m.baseline} for the same loss"
         f"{where(m)}: {ruling(m)}"
     )
+
+
+def _charged_envelope(found: Comparison) -> list[str]:
+    m = found.envelope_charged
+    if m is None or m.status == "too_few_points":
+        return []
+    return [f"with the TextLM's training charged {_share(m)} times: {ruling(m)}"]
 
 
 def _share(m: Multiplier) -> str:
