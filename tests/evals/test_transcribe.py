@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from speechscale.errors import DataError
+from speechscale.evals.generation.heard_words import words_heard
 from speechscale.evals.generation.transcribe import PipelineTranscriber, open_transcriber, problem_of, transcribe
 from speechscale.evals.weights import weights_sha256
 from speechscale.records import Utterance
@@ -128,7 +129,7 @@ def whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_whisper_is_greedy_and_alone_with_each_waveform(whisper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recognizer = PipelineTranscriber(whisper, language="en")
     asked: list[dict[str, Any]] = []
-    model = recognizer._pipe.model
+    model = recognizer.pipe.model
     plain = model.generate
     monkeypatch.setattr(model, "generate", lambda *args, **more: asked.append(more) or plain(*args, **more))
     sounds = [noise(1.0, 1), np.zeros(RATE, np.float32), noise(2.0, 2)]
@@ -142,6 +143,23 @@ def test_whisper_is_greedy_and_alone_with_each_waveform(whisper: Path, monkeypat
     assert "<|" not in long
     stamp = recognizer.stamp()
     assert (stamp["asr"], stamp["language"], len(stamp["sha256"])) == (whisper.name, "en", 64)
+
+
+@pytest.mark.parametrize("seconds", [20.0, 31.0])
+def test_whisper_times_words_where_its_config_names_the_heads(whisper: Path, seconds: float) -> None:
+    """Which heads attend to sound is a fact of each released Whisper; without it no time may be made up."""
+    recognizer = PipelineTranscriber(whisper, language="en")
+    untimed = words_heard(recognizer, noise(seconds, 1), RATE)
+    assert {word.start_s for word in untimed.words} == {None}
+    assert untimed.note.endswith("gives no times of words: they have none")
+    recognizer.pipe.model.generation_config.alignment_heads = [[0, 0], [0, 1]]
+    recognizer.pipe.model.generation_config.median_filter_width = 3
+    timed = words_heard(recognizer, noise(seconds, 1), RATE)
+    assert timed.words
+    assert timed.note == ""
+    borders = [time for word in timed.words for time in (word.start_s, word.end_s)]
+    assert borders == sorted(borders)
+    assert 0 <= borders[0] < borders[-1] <= seconds
 
 
 def test_a_ctc_model_is_opened_by_its_config(tmp_path: Path) -> None:

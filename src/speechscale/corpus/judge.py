@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -30,6 +31,7 @@ MAX_SENTENCES = 200_000
 DISCOUNT = 0.5
 BEAMS = {"beam": 1e-60, "wbeam": 1e-40, "lw": 6.5}
 MODEL, DICTIONARY, READY = "words.arpa", "words.dict", "judge.json"
+_VARIANT = re.compile(r"\(\d+\)$")
 
 
 def prepare_judge(folder: Path, sentences: Iterable[str]) -> PocketsphinxJudge:
@@ -122,6 +124,22 @@ class PocketsphinxJudge:
 
     def hear(self, audio: Float[np.ndarray, " samples"]) -> list[str]:
         """Recognize the words of an utterance."""
+        found = self._decode(audio).hyp()
+        return [] if found is None else found.hypstr.split()
+
+    def hear_times(self, audio: Float[np.ndarray, " samples"]) -> list[tuple[str, int, int, float]]:
+        """The words of `hear`: text, first frame of 10 ms, the one behind the last, posterior probability."""
+        decoder = self._decode(audio)
+        if decoder.hyp() is None:
+            return []
+        segments = [(_VARIANT.sub("", one.word), one) for one in decoder.seg()]
+        return [
+            (word, one.start_frame, one.end_frame + 1, min(float(one.prob), 1.0))
+            for word, one in segments
+            if word[:1] not in "<[+"
+        ]
+
+    def _decode(self, audio: Float[np.ndarray, " samples"]) -> Any:
         if self._decoder is None:
             self._decoder = self._start()
         decoder = self._decoder
@@ -130,8 +148,7 @@ class PocketsphinxJudge:
         decoder.start_utt()
         decoder.process_raw(_pcm(audio), no_search=False, full_utt=True)
         decoder.end_utt()
-        found = decoder.hyp()
-        return [] if found is None else found.hypstr.split()
+        return decoder
 
     def __call__(self, audio: Float[np.ndarray, " samples"], text: str) -> float:
         return word_error_rate(normalize(text).spoken, self.hear(audio))

@@ -133,13 +133,13 @@ class PipelineTranscriber:
         folder = Path(name)
         self.name, self.language = folder.resolve().name if folder.is_dir() else str(name), language
         try:
-            self._pipe = _pipeline(str(name), device, {"local_files_only": folder.is_dir()})
+            self.pipe = _pipeline(str(name), device, {"local_files_only": folder.is_dir()})
         except Exception as error:  # the hub's client, os, json and transformers each raise their own
             raise DataError(
                 f"speech recognizer '{name}' cannot be read ({str(error).strip().partition(chr(10))[0]}); give a "
                 "folder with config.json, its processor and *.safetensors, or a hub name that can be reached"
             ) from error
-        self.sha256 = weights_sha256(self._pipe.model)  # also of the hub's, where a name may come to mean others
+        self.sha256 = weights_sha256(self.pipe.model)  # also of the hub's, where a name may come to mean others
 
     def stamp(self) -> dict[str, Any]:
         return {
@@ -153,16 +153,23 @@ class PipelineTranscriber:
         return [self._text(waveform) for waveform in waveforms]
 
     def _text(self, waveform: Float[np.ndarray, " samples"]) -> str:
+        return str(self.heard(waveform)["text"])
+
+    def heard(self, waveform: Float[np.ndarray, " samples"], *, timestamps: bool | str = False) -> dict[str, Any]:
+        """What the pipeline says of one waveform. timestamps: "word" asks Whisper for the times of words."""
         options: dict[str, Any] = {}
-        if self._pipe.type == "seq2seq_whisper":
+        if self.pipe.type == "seq2seq_whisper":
             settings: dict[str, Any] = {"do_sample": False, "num_beams": 1}
-            if self.language is not None and getattr(self._pipe.model.generation_config, "is_multilingual", False):
+            if self.language is not None and getattr(self.pipe.model.generation_config, "is_multilingual", False):
                 settings |= {"language": self.language, "task": "transcribe"}
             options["generate_kwargs"] = settings
             if len(waveform) > LONG_S * TARGET_RATE_HZ:
                 options["return_timestamps"] = True
+        if timestamps:
+            options["return_timestamps"] = timestamps
         audio = {"raw": np.ascontiguousarray(waveform, np.float32), "sampling_rate": TARGET_RATE_HZ}
-        return str(self._pipe(audio, **options)["text"])
+        found: dict[str, Any] = self.pipe(audio, **options)
+        return found
 
 
 def _pipeline(name: str, device: str, options: dict[str, Any]) -> Any:
