@@ -200,10 +200,20 @@ def write_stock(weights: Weights, plan: Plan, ids: Ids | None, out: Path, source
             config.bos_token_id = config.pad_token_id = None
             GenerationConfig(eos_token_id=ids.vocabulary.eos_id).save_pretrained(draft)
             ids.vocabulary.save(draft)
+            write_json(draft / "tokenizer_config.json", _tokenizer_settings(ids.vocabulary))
         config.save_pretrained(draft)
         record = {"format": "speechscale.import.1", "layout": plan.layout, "source": dict(source), "notes": notes}
         write_json(draft / RECORD, record)
     return notes
+
+
+def _tokenizer_settings(vocabulary: Vocabulary) -> dict[str, Any]:
+    """Without them transformers takes the tokenizer of the model's family and cuts text by rules of its own."""
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "eos_token": vocabulary.spelled[vocabulary.eos_id],
+    }
 
 
 @contextmanager
