@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer
 
 from speechscale.cli import cli
@@ -96,6 +97,15 @@ def test_wrong_numbers_and_useless_arguments_are_refused(tmp_path: Path) -> None
         with pytest.raises(DataError, match=message):
             import_model(peer, out, wanted=wanted)
     assert not list(tmp_path.glob("*out*"))
+
+
+def test_a_tokenizer_of_slamkits_units_does_not_stand_in_the_way(tmp_path: Path) -> None:
+    """slamkit's own unit tokenizer marks neither PAD nor S as special; the number of units says the same ids."""
+    peer = slamkit(small(UNITS + 2), tmp_path / "peer")
+    names = {"PAD": 0, "S": 1} | {f"<Un{unit}>": unit + 2 for unit in range(UNITS)}
+    Tokenizer(models.WordLevel(names, unk_token="PAD")).save(str(peer / "tokenizer.json"))
+    import_model(peer, tmp_path / "out", wanted=ALONE)
+    assert Vocabulary.load(tmp_path / "out") == Vocabulary.textless(UNITS)
 
 
 # -- TWIST: a stock model, units from an offset on, no tokenizer

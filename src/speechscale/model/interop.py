@@ -165,7 +165,8 @@ def _stock(folder: Path, config: Any, wanted: Wanted) -> tuple[Plan, Ids]:
 
 
 def _ids_slamkit(folder: Path, rows: int, wanted: Wanted) -> Ids | None:
-    if wanted.tokenizer is None and has_tokenizer(folder):
+    alone = wanted.units is not None and rows == wanted.units + 2  # text and markers would make more
+    if wanted.tokenizer is None and not alone and has_tokenizer(folder):
         ids = ids_spelled(folder, rows, spelling=wanted.spelling, units=wanted.units, eos=wanted.eos)
         if ids is not None:
             return ids

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from speechscale.errors import DataError
+from speechscale.model.interop_weights import SAFE_WAY
 
 WANTED = ("*.json", "*.safetensors", "*.model", "*.tiktoken", "merges.txt", "vocab.txt")
 UNWANTED = ("*/*", "consolidated*.safetensors")
@@ -47,11 +48,18 @@ def fetch(name: str, revision: str | None = None) -> Snapshot:
             f"checkpoint '{name}' is no folder here, and the hub did not give it ({reason}); check the name, or run "
             f"`{download_command(name, revision)}` on a machine with network and give that folder"
         ) from error
+    if not any(folder.glob("*.safetensors")):
+        raise DataError(
+            f"checkpoint '{name}' (commit {folder.name}) has no safetensors at its top; if its weights are pickled: "
+            f"{SAFE_WAY}"
+        )
     return Snapshot(folder, folder.name)
 
 
 def download_command(name: str, revision: str | None = None) -> str:
     """What to type on another machine. Example: hf download x/y --local-dir y --include "*.json" ..."""
     pinned = f" --revision {revision}" if revision else ""
-    wanted = " ".join(f'--include "{pattern}"' for pattern in WANTED)
+    wanted = " ".join(
+        [*(f'--include "{pattern}"' for pattern in WANTED), *(f'--exclude "{pattern}"' for pattern in UNWANTED)]
+    )
     return f"hf download {name}{pinned} --local-dir {name.partition('/')[2]} {wanted}"
