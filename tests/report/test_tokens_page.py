@@ -16,7 +16,8 @@ import pytest
 import soundfile
 from rich.console import Console
 
-from speechscale.report.tokens_page import PageDocument, peaks, write_tokens_page
+from speechscale.report.sounds import peaks
+from speechscale.report.tokens_page import PageDocument, write_tokens_page
 from speechscale.report.tokens_stats_page import stats_notes, stats_tables, table_lines, write_stats_page
 from speechscale.report.tokens_text import legend, plain_document, printable, rich_document
 from speechscale.tokens.look_records import Part, Seen, SeenSpan, SeenUnit, SeenWord, plural

@@ -36,14 +36,19 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return '<div class="scroll"><table>' + "".join(f"<tr>{line}</tr>" for line in lines) + "</table></div>"
 
 
-def page(title: str, parts: Sequence[str], *, style: str = "", script: bool = True) -> str:
-    """A page from parts that are HTML already; the title is escaped here. script: it holds figures."""
+def page(title: str, parts: Sequence[str], *, style: str = "", script: bool = True, policy: str = "") -> str:
+    """A page from parts that are HTML already; the title is escaped here.
+
+    Args:
+        script: it holds figures. policy: its Content-Security-Policy, what it may load and run.
+    """
     css = (resources.files("speechscale.report") / "assets/tokens.css").read_text(encoding="utf-8")
     drawing = f"<script>{plotly_script()}</script>\n" if script else ""
+    allowed = f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">\n' if policy else ""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>speechscale: {escape(title)}</title>\n<style>{css}\n{style}</style>\n"
+        f"{allowed}<title>speechscale: {escape(title)}</title>\n<style>{css}\n{style}</style>\n"
         f"{drawing}</head>\n<body>\n<h1>{escape(title)}</h1>\n" + "\n".join(parts) + "\n</body>\n</html>\n"
     )
 

@@ -8,7 +8,6 @@ one; its own policy forbids the page to load anything.
 from __future__ import annotations
 
 import base64
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,15 +17,14 @@ from typing import Any
 
 import jinja2
 import numpy as np
-import soundfile
-from jaxtyping import Float, Int8
+from jaxtyping import Float
 
 from speechscale.files import complete_file
+from speechscale.report.sounds import PEAKS_PER_S, flac_uri, peaks
 from speechscale.tokens.look_records import Part, Seen, SeenSpan, SeenWord, plural
 
 AUDIO_BYTES = 24_000_000
 """Most audio in one page, as it stands in the file."""
-PEAKS_PER_S = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +62,7 @@ def write_tokens_page(
     with complete_file(Path(path)) as draft, draft.open("w", encoding="utf-8") as file:
         file.write(parts.head(title, facts, css))
         for number, document in enumerate(documents):
-            sound = _flac(document) if document.audio is not None else ""
+            sound = flac_uri(document.audio, document.sample_rate_hz) if document.audio is not None else ""
             if len(sound) > room:
                 silent.append(document.seen.title)
                 sound = ""
@@ -80,23 +78,6 @@ def write_tokens_page(
             )
         file.write(parts.foot(left_out, js))
     return left_out
-
-
-def peaks(audio: Float[np.ndarray, " samples"], sample_rate_hz: int) -> Int8[np.ndarray, "bins 2"]:
-    """Lowest and highest sample of each 5 ms, -127..127."""
-    bins = max(1, -(-len(audio) * PEAKS_PER_S // sample_rate_hz))
-    edges = np.arange(bins) * sample_rate_hz // PEAKS_PER_S
-    steps = np.clip(np.append(audio, np.zeros(1, np.float32))[: max(len(audio), 1)], -1, 1) * 127
-    both = np.stack([np.minimum.reduceat(steps, edges), np.maximum.reduceat(steps, edges)], axis=1)
-    return np.rint(both).astype(np.int8)
-
-
-def _flac(document: PageDocument) -> str:
-    assert document.audio is not None
-    steps = np.clip(np.rint(document.audio * 32_768), -32_768, 32_767).astype(np.int16)
-    buffer = io.BytesIO()
-    soundfile.write(buffer, steps, document.sample_rate_hz, format="FLAC", subtype="PCM_16")
-    return "data:audio/flac;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _document(document: PageDocument, sound: str) -> dict[str, Any]:
