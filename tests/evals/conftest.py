@@ -16,6 +16,8 @@ from transformers import (
     LlamaForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
@@ -23,6 +25,7 @@ from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
 KINDS: dict[str, tuple[Any, Any]] = {
     "llama": (LlamaConfig, LlamaForCausalLM),
     "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
     "gemma2": (Gemma2Config, Gemma2ForCausalLM),
     "granite": (GraniteConfig, GraniteForCausalLM),
 }

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer
 
@@ -18,7 +19,7 @@ from speechscale.evals.score import score
 from speechscale.model.interop import Wanted, import_model
 from speechscale.model.slm import load_model
 from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
-from tests.model.peers import slamkit, small, stock
+from tests.model.peers import slamkit, small, state_of, stock
 
 UNITS = 20
 ALONE = Wanted(units=UNITS)
@@ -125,6 +126,18 @@ def test_an_offset_in_the_config_is_where_units_start(tmp_path: Path) -> None:
         got = ours(torch.tensor([[0, *vocabulary.unit_ids(units)]])).logits
         want = model(torch.tensor([[2, *(units + 4)]])).logits[..., [2, *range(4, 24)]]
     assert torch.equal(got, want)
+
+
+def test_names_without_the_body_in_front_are_read(tmp_path: Path) -> None:
+    """OPT was released so: decoder.layers..., not model.decoder.layers..."""
+    model = small(UNITS + 4, "opt")
+    peer = stock(model, tmp_path / "peer", offset=4, eos_token_id=2)
+    state = {name.removeprefix("model."): weight for name, weight in state_of(model).items()}
+    save_file(state, peer / "model.safetensors")
+    import_model(peer, tmp_path / "out", wanted=ALONE)
+    with torch.no_grad():
+        got = load_model(tmp_path / "out").eval()(torch.tensor([[0, 4]])).logits
+        assert torch.equal(got, model(torch.tensor([[2, 7]])).logits[..., [2, *range(4, 24)]])
 
 
 def test_an_offset_alone_is_not_enough(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ softmax are one pass over the logits, which are never held for more than a few r
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol
 
@@ -21,6 +20,7 @@ from jaxtyping import Float, Int
 from speechscale.errors import DataError
 from speechscale.evals.reading import Found, Reader, can_mask
 from speechscale.evals.rows import Piece, Row, alone, cut_pieces, make_batches, make_rows
+from speechscale.model.anatomy import evaluating
 from speechscale.tokens.vocabulary import Vocabulary
 
 Precision = Literal["fp32", "bf16"]
@@ -211,17 +211,6 @@ def _check(
                 f"{name}: token ids run {ids.min()}..{ids.max()}, the model has {vocabulary} ids; "
                 "use the vocabulary saved with this model"
             )
-
-
-@contextmanager
-def evaluating(model: CausalLM) -> Iterator[None]:
-    """Switch dropout off inside the block, then restore the mode."""
-    training = model.training
-    model.train(False)
-    try:
-        yield
-    finally:
-        model.train(training)
 
 
 @dataclass(slots=True)

@@ -7,6 +7,8 @@ caps them, Granite divides them), so a family is either listed here, and tested,
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -157,3 +159,14 @@ def window_of(model: Any) -> int | None:
     config = causal_lm(model).config
     sliding = "sliding_attention" in (getattr(config, "layer_types", None) or ())
     return int(config.sliding_window) if sliding else None
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Switch dropout off inside the block, then restore the mode."""
+    training = model.training
+    model.train(False)
+    try:
+        yield
+    finally:
+        model.train(training)

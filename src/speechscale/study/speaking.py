@@ -15,8 +15,8 @@ import numpy as np
 
 from speechscale.corpus.encode import encode_corpus
 from speechscale.corpus.tables import read_utterances
+from speechscale.decode.generate import continue_units
 from speechscale.errors import DataError
-from speechscale.evals.generate import continue_units
 from speechscale.model.slm import load_model
 from speechscale.records import UnitTable, Utterance
 from speechscale.skips import SkipLog

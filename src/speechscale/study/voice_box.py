@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from speechscale.decode.generate import continue_units, generate
 from speechscale.errors import DataError
-from speechscale.evals.generate import continue_units, generate
 from speechscale.evals.layouts import prompt_ids
 from speechscale.model.slm import load_model
 from speechscale.records import dedup

@@ -19,8 +19,7 @@ from torch import Tensor
 from speechscale.errors import DataError
 from speechscale.evals.analysis.lens_places import Spoken
 from speechscale.evals.analysis.lens_records import RANKS
-from speechscale.evals.score import evaluating
-from speechscale.model.anatomy import blocks_of, body_of, close_hidden, head_of
+from speechscale.model.anatomy import blocks_of, body_of, close_hidden, evaluating, head_of
 from speechscale.tokens.vocabulary import Vocabulary
 
 LOGIT_ELEMENTS = 2**22

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from speechscale.decode.generate import Modality, generate
 from speechscale.errors import DataError, StaleStep
-from speechscale.evals.generate import Modality, generate
 from speechscale.evals.generation.kept import Kept
 from speechscale.evals.generation.prompts import Prompt, PromptSource, cut_prompt
 from speechscale.evals.generation.samples import Sample, Sampling, Speaker

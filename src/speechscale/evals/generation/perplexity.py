@@ -26,8 +26,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from speechscale.errors import DataError
 from speechscale.evals.generation.estimates import REPLICATES, Estimate, estimate
-from speechscale.evals.score import evaluating
 from speechscale.evals.weights import weights_sha256
+from speechscale.model.anatomy import evaluating
 from speechscale.model.folders import load_model
 from speechscale.tokens.vocabulary import Vocabulary
 

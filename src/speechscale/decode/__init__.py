@@ -1,0 +1,1 @@
+"""Decoding: a model continues token ids. See `generate`; docs/generating.md."""

@@ -1,0 +1,272 @@
+"""Continue token sequences, in one modality or freely.
+
+Enters: a transformers causal language model, its vocabulary, prompts as token ids. Leaves: the new token ids, as they
+come or all at once. The one decision worth knowing: every continuation draws from a generator of its own (seed, prompt,
+sample) and stands in a row of its own length: what becomes of a prompt does not depend on its neighbors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from speechscale.decode.grammar import Grammar
+from speechscale.decode.sampling import Chooser
+from speechscale.decode.settings import Decoding, Modality, Stop
+from speechscale.decode.steppers import StockStepper, stepper_of
+from speechscale.errors import DataError
+from speechscale.model.anatomy import context_limit, evaluating, head_of
+from speechscale.records import offsets
+from speechscale.tokens.ragged import Ragged
+from speechscale.tokens.vocabulary import Vocabulary
+
+Ids = Int[np.ndarray, " tokens"]
+PromptIds = Sequence[Sequence[int] | Ids]
+SHRINK_AT = 0.75
+"""Share of rows still going on, from which the others are dropped; each drop copies the cache."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Continuation:
+    """New ids without what ended them. ended: the model came to an end by itself."""
+
+    ids: tuple[int, ...]
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """Tokens of one step. rows: continuations that got one (prompt i, sample j: row i * samples + j). ended: the token
+    ends its row and is not part of it."""
+
+    rows: Int[np.ndarray, " alive"]
+    tokens: Int[np.ndarray, " alive"]
+    ended: np.ndarray
+
+
+def continuations(
+    model: Any, vocabulary: Vocabulary, prompt_ids: PromptIds, settings: Decoding
+) -> list[list[Continuation]]:
+    """Continue every prompt, `settings.samples` times each; the outer list is in the order of the prompts.
+
+    Args:
+        model: a transformers `*ForCausalLM` of `vocabulary.size` ids.
+        prompt_ids: prompts, each opened with `<eos>` (and markers) as in training; see `layouts.prompt_ids`.
+
+    Raises:
+        DataError: an empty prompt, ids the model does not know, prompt and continuation longer than the context (and no
+            window), a modality the vocabulary lacks, logits that are not finite.
+    """
+    rows = len(prompt_ids) * settings.samples
+    chosen = np.full((rows, settings.max_new_tokens), -1, np.int64)
+    ended = np.zeros(rows, bool)
+    for number, step in enumerate(steps(model, vocabulary, prompt_ids, settings)):
+        chosen[step.rows, number] = np.where(step.ended, -1, step.tokens)
+        ended[step.rows] = step.ended
+    made = [
+        Continuation(ids=tuple(row[row >= 0].tolist()), ended=bool(end)) for row, end in zip(chosen, ended, strict=True)
+    ]
+    return [made[i * settings.samples : (i + 1) * settings.samples] for i in range(len(prompt_ids))]
+
+
+def steps(model: Any, vocabulary: Vocabulary, prompt_ids: PromptIds, settings: Decoding) -> Iterator[Step]:
+    """Yield the tokens of each step as they come; arguments and errors as `continuations`."""
+    grammar = Grammar.of(vocabulary, settings.modality, settings.stop)
+    prompts = [np.asarray(prompt, np.int64) for prompt in prompt_ids]
+    limit = _checked_limit(model, prompts, settings)
+    if not prompts or settings.max_new_tokens == 0:
+        return
+    numbers = [(i, j) for i in range(len(prompts)) for j in range(settings.samples)]
+    stepper = stepper_of(model, limit)
+    singly = settings.window is not None and isinstance(stepper, StockStepper)
+    groups = [[number] for number in numbers] if singly else [numbers]
+    if singly and len(groups) > 1:
+        yield from _merged([list(_Run(model, vocabulary, prompts, settings, grammar, limit, g)) for g in groups])
+        return
+    yield from _Run(model, vocabulary, prompts, settings, grammar, limit, groups[0])
+
+
+def _merged(runs: list[list[Step]]) -> Iterator[Step]:
+    """Steps of continuations that were made one after the other, side by side."""
+    for number in range(max(map(len, runs))):
+        now = [(row, run[number]) for row, run in enumerate(runs) if number < len(run)]
+        yield Step(
+            rows=np.array([row for row, _ in now]),
+            tokens=np.concatenate([step.tokens for _, step in now]),
+            ended=np.concatenate([step.ended for _, step in now]),
+        )
+
+
+class _Run:
+    """One batch of continuations; iterating runs it."""
+
+    def __init__(
+        self,
+        model: Any,
+        vocabulary: Vocabulary,
+        prompts: list[Ids],
+        settings: Decoding,
+        grammar: Grammar,
+        limit: int,
+        numbers: list[tuple[int, int]],
+    ) -> None:
+        self.model, self.vocabulary, self.settings, self.limit = model, vocabulary, settings, limit
+        self.used = sorted({prompt for prompt, _ in numbers})
+        self.prompts = [prompts[i] for i in self.used]
+        self.source = np.array([self.used.index(prompt) for prompt, _ in numbers])
+        own = [self.prompts[i] for i in self.source]
+        self.chooser = Chooser(head_of(model), grammar, settings, own, grammar.start(own, vocabulary))
+        noise = [_uniform(settings.seed, number, settings.max_new_tokens) for number in numbers]
+        self.noise = torch.stack(noise).to(model.device)  # (rows, steps)
+        self.history = np.zeros((len(numbers), settings.max_new_tokens), np.int64)
+        self.held = np.array([len(prompt) for prompt in own])  # tokens in each row's window
+        self.number = torch.tensor([prompt for prompt, _ in numbers], device=model.device)
+        self.stepper = stepper_of(model, limit)
+
+    def __iter__(self) -> Iterator[Step]:
+        with evaluating(self.model), torch.inference_mode():
+            hidden = self.stepper.prefill(self.prompts)
+            rows = torch.arange(len(self.source), device=hidden.device)  # of the cache -> continuations
+            if len(self.source) != len(self.prompts):
+                copies = torch.from_numpy(self.source).to(hidden.device)
+                self.stepper.keep(copies)
+                hidden = hidden[copies]
+            alive = np.ones(len(rows), bool)
+            for step in range(self.settings.max_new_tokens):
+                tokens, ends = self.chooser(hidden, self.noise[rows, step], step, self.number[rows])
+                names, drawn, ended = rows.cpu().numpy(), tokens.cpu().numpy(), ends.cpu().numpy()
+                yield Step(rows=names[alive], tokens=drawn[alive], ended=ended[alive])
+                self.history[names, step] = drawn
+                alive &= ~ended
+                if not alive.any() or step == self.settings.max_new_tokens - 1:
+                    return
+                if alive.mean() <= SHRINK_AT:
+                    left = torch.from_numpy(np.flatnonzero(alive)).to(rows.device)
+                    self.stepper.keep(left)
+                    self.chooser.keep(left)
+                    rows, tokens, alive = rows[left], tokens[left], np.ones(len(left), bool)
+                if self.settings.window is not None:
+                    self._forget(rows.cpu().numpy(), step)
+                hidden = self.stepper.advance(tokens)
+
+    def _forget(self, names: np.ndarray, step: int) -> None:
+        """Rows whose window is full keep their opening and the newer half of it."""
+        for row, name in enumerate(names):
+            if self.held[name] == self.limit:
+                seen = np.concatenate([self.prompts[self.source[name]], self.history[name, :step]])
+                kept = _shortened(seen, self.limit // 2, self.vocabulary)
+                self.stepper.refill(row, kept)
+                self.held[name] = len(kept)
+        self.held[names] += 1  # the newest token is read next
+
+
+def _shortened(seen: Ids, keep: int, vocabulary: Vocabulary) -> Ids:
+    """The opening and the newest tokens, `keep` in all. A marker says in which modality they begin."""
+    opening = [int(seen[0])] if seen[0] == vocabulary.eos_id else []
+    markers = [marker for marker in (vocabulary.SPEECH, vocabulary.TEXT) if marker is not None]
+    newest = seen[len(seen) - (keep - len(opening)) :]
+    before = seen[: len(seen) - len(newest) + 1]
+    marked = before[np.isin(before, markers)]
+    if len(marked) and newest[0] not in markers:
+        newest = np.concatenate([marked[-1:], newest[1:]])
+    return np.concatenate([np.array(opening, np.int64), newest])
+
+
+def generate(
+    model: Any,
+    vocabulary: Vocabulary,
+    prompt_ids: PromptIds,
+    *,
+    max_new_tokens: int,
+    modality: Modality = "free",
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    stop_at_eos: bool = True,
+) -> list[list[int]]:
+    """One continuation of every prompt, as ids; see `continuations` and `Decoding`."""
+    stop: Stop = "eos" if stop_at_eos else "never"
+    settings = Decoding(
+        max_new_tokens=max_new_tokens,
+        modality=modality,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        stop=stop,
+    )
+    return [list(one.ids) for (one,) in continuations(model, vocabulary, prompt_ids, settings)]
+
+
+def continue_units(
+    model: Any,
+    vocabulary: Vocabulary,
+    units: Sequence[Int[np.ndarray, " units"]],
+    *,
+    max_new_units: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    stop_at_eos: bool = True,
+) -> list[Int[np.ndarray, " new_units"]]:
+    """Continue speech with speech: deduplicated units in, the new units out (0 .. num_units - 1). See `generate`.
+
+    With subwords a token is worth several units; what goes beyond `max_new_units` is cut off.
+    """
+    lengths = offsets([len(prompt) for prompt in units])
+    spelled = vocabulary.speech_ids(Ragged(np.concatenate([np.zeros(0, np.int64), *units]), lengths))
+    new = generate(
+        model,
+        vocabulary,
+        [np.concatenate(([vocabulary.eos_id], prompt)) for prompt in spelled.rows()],
+        max_new_tokens=max_new_units,
+        modality="speech",
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        stop_at_eos=stop_at_eos,
+    )
+    return [vocabulary.units_of(np.array(ids, np.int64))[:max_new_units] for ids in new]
+
+
+def _uniform(seed: int, number: tuple[int, int], steps: int) -> Float[torch.Tensor, " steps"]:
+    """Numbers of one continuation; the first sample's are those of its prompt alone."""
+    prompt, sample = number
+    state = np.random.SeedSequence((seed, prompt, sample) if sample else (seed, prompt)).generate_state(1, np.uint64)[0]
+    generator = torch.Generator().manual_seed(int(state >> np.uint64(1)))
+    return torch.rand(steps, generator=generator, dtype=torch.float64)
+
+
+def _checked_limit(model: Any, prompts: Sequence[Ids], settings: Decoding) -> int:
+    """Tokens that a row may hold. Raises DataError for prompts that do not fit."""
+    context, vocabulary = context_limit(model).tokens, model.config.vocab_size
+    limit = context if settings.window is None else settings.window
+    if limit > context:
+        raise DataError(f"window {limit}: the model's context holds {context} tokens; give at most as many")
+    longest = 0
+    for i, prompt in enumerate(prompts):
+        if len(prompt) == 0:
+            raise DataError(f"prompt {i} is empty; open it at least with the document start <eos>")
+        if prompt.min() < 0 or prompt.max() >= vocabulary:
+            raise DataError(
+                f"prompt {i}: token ids run {prompt.min()}..{prompt.max()}, the model has {vocabulary} ids; "
+                "use the vocabulary saved with this model"
+            )
+        longest = max(longest, len(prompt) + (settings.max_new_tokens if settings.window is None else 1))
+        if longest > limit:
+            wanted = f" and {settings.max_new_tokens} new ones" if settings.window is None else ""
+            raise DataError(
+                f"prompt {i}: {len(prompt)} tokens{wanted}, the model's context holds {limit}; shorten one of them"
+                + ("" if settings.window is not None else ", or let a window slide over them")
+            )
+    return (
+        longest if settings.window is None else min(limit, max(map(len, prompts), default=0) + settings.max_new_tokens)
+    )
