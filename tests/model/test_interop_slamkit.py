@@ -120,10 +120,14 @@ def test_exported_and_imported_again_it_is_the_same_model(tmp_path: Path, tied: 
     vocabulary = Vocabulary.joint(tokenizer, UNITS) if text else Vocabulary.textless(UNITS)
     save_model(small(vocabulary.size, "qwen2", tied), tmp_path / "ours")
     vocabulary.save(tmp_path / "ours")
-    run("export", tmp_path / "ours", tmp_path / "peer", "--base-name", "x/y")
+    export_slamkit(tmp_path / "ours", tmp_path / "peer", "x/y")
     # A model with text brings its tokenizer along; one of units alone needs the number.
     run("import", tmp_path / "peer", tmp_path / "again", *([] if text else ["--units", UNITS]))
     assert files_equal(tmp_path / "ours", tmp_path / "again")
+    configs = [json.loads((tmp_path / name / "config.json").read_text()) for name in ("ours", "again")]
+    special = [{key: config.pop(key) for key in list(config) if key.endswith("_token_id")} for config in configs]
+    assert configs[0] == configs[1]
+    assert (special[1]["eos_token_id"], special[1]["bos_token_id"]) == (vocabulary.eos_id, vocabulary.eos_id)
     assert Vocabulary.load(tmp_path / "again") == vocabulary
     if text:
         stock = AutoTokenizer.from_pretrained(tmp_path / "peer")

@@ -127,7 +127,7 @@ def test_buffers_of_old_releases_are_left_out_and_named(peer: Path) -> None:
     table["weight_map"][name] = ONE
     (peer / INDEX).write_text(json.dumps(table))
     change(peer / ONE, lambda weights: weights.update({name: torch.ones(4)}))
-    assert import_model(peer, peer.parent / "out").notes == (f"{name} is worked out from the config; left out",)
+    assert import_model(peer, peer.parent / "out").notes == (f"{name}: worked out from the config; left out",)
 
 
 def test_quantized_weights_are_refused(peer: Path) -> None:

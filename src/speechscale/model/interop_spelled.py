@@ -129,7 +129,9 @@ def _asked(found: int, units: int | None, what: str) -> int:
 
 def _kept(rest: list[int], tokens: Mapping[int, str], data: dict[str, Any]) -> tuple[str, ...]:
     """Which tokens besides the model's own vocabulary stay as text, and what moved."""
-    added = {int(token["id"]) for token in data["added_tokens"]}
+    vocab = data["model"]["vocab"]
+    own = set(vocab) if isinstance(vocab, dict) else {piece for piece, _ in vocab}
+    added = {int(token["id"]) for token in data["added_tokens"] if token["content"] not in own}
     groups = Counter(re.sub(r"\d+", "{}", tokens[row]) for row in rest if row in added)
     shown = ", ".join(name if count == 1 else f"{name} ({count})" for name, count in groups.items())
     notes = [f"kept as text ids: {shown}"] if groups else []

@@ -128,7 +128,8 @@ def check_weights(weights: Weights, plan: Plan) -> tuple[dict[str, str], list[st
         raise DataError(f"'{weights.folder}': no weight '{missing[0]}' ({len(missing)} missing); {REMEDY}")
     _require_tied(weights, files, tied)
     names = {name: disk_name(plain, plan.config) for plain, name in files.items()}
-    return names, [f"{name} is worked out from the config; left out" for name in skipped]
+    more = f" and {len(skipped) - 1} like it" if len(skipped) > 1 else ""
+    return names, [f"{skipped[0]}{more}: worked out from the config; left out"] if skipped else []
 
 
 def disk_name(name: str, config: Any) -> str:
@@ -196,9 +197,10 @@ def write_stock(weights: Weights, plan: Plan, ids: Ids | None, out: Path, source
 
         copy_weights(weights, draft, names, change)
         if ids is not None:
-            config.vocab_size, config.eos_token_id = ids.vocabulary.size, ids.vocabulary.eos_id
-            config.bos_token_id = config.pad_token_id = None
-            GenerationConfig(eos_token_id=ids.vocabulary.eos_id).save_pretrained(draft)
+            end = ids.vocabulary.eos_id  # in front of a document, too
+            config.vocab_size, config.eos_token_id, config.bos_token_id = ids.vocabulary.size, end, end
+            config.pad_token_id = None
+            GenerationConfig(eos_token_id=end, bos_token_id=end).save_pretrained(draft)
             ids.vocabulary.save(draft)
             write_json(draft / "tokenizer_config.json", _tokenizer_settings(ids.vocabulary))
         config.save_pretrained(draft)
