@@ -18,7 +18,7 @@ from speechscale.speech.units import SpeechTokenizer
 from speechscale.speech.vocoders import UnitVocoder, open_vocoder
 from speechscale.tokens.vocabulary import Vocabulary
 
-BUNDLED_TOKENIZER, BUNDLED_VOCODER = "speech_tokenizer", "vocoder"
+TOKENIZER_FOLDER, VOCODER_FOLDER = "speech_tokenizer", "vocoder"
 KINDS = ("*.json", "*.safetensors")
 LEFT = ("record.json",)
 """Of a study's step: what its folder holds beside the thing itself."""
@@ -46,12 +46,12 @@ def copy_parts(draft: Path, vocabulary: Vocabulary, speech_tokenizer: Path | Non
     if speech_tokenizer is None and vocabulary.num_units:
         notes.append("no speech tokenizer beside it: units of a recording cannot be made")
     if speech_tokenizer is not None:
-        tokenizer = SpeechTokenizer.load(_copied(speech_tokenizer, draft / BUNDLED_TOKENIZER, "speech tokenizer"))
+        tokenizer = SpeechTokenizer.load(_copied(speech_tokenizer, draft / TOKENIZER_FOLDER, "speech tokenizer"))
         _require_units(tokenizer.num_units, vocabulary, f"speech tokenizer '{speech_tokenizer}'")
     if vocoder is None and vocabulary.num_units:
         notes.append("no vocoder beside it: units cannot be heard")
     if vocoder is not None:
-        sound = open_vocoder(_copied(vocoder, draft / BUNDLED_VOCODER, "vocoder"))
+        sound = open_vocoder(_copied(vocoder, draft / VOCODER_FOLDER, "vocoder"))
         units = _units_of(sound)
         if units is not None:
             _require_units(units, vocabulary, f"vocoder '{vocoder}'")
@@ -78,7 +78,7 @@ def units_summary(vocabulary: Vocabulary, parts: Parts, units_per_second: float 
         }
     return {
         "format": FORMAT,
-        "folder": BUNDLED_TOKENIZER if tokenizer is not None else None,
+        "folder": TOKENIZER_FOLDER if tokenizer is not None else None,
         **encoder,
         "num_units": vocabulary.num_units,
         "deduplicated": True,
@@ -97,7 +97,7 @@ def units_summary(vocabulary: Vocabulary, parts: Parts, units_per_second: float 
         },
         "vocoder": None
         if sound is None
-        else {"folder": BUNDLED_VOCODER, "sample_rate_hz": sound.sample_rate_hz, "speakers": list(sound.speakers)},
+        else {"folder": VOCODER_FOLDER, "sample_rate_hz": sound.sample_rate_hz, "speakers": list(sound.speakers)},
     }
 
 
