@@ -20,7 +20,7 @@ import soundfile
 
 from speechscale.errors import DataError
 from speechscale.report.samples_page import samples_page
-from speechscale.report.samples_records import shown_sample
+from speechscale.report.samples_records import said_in, shown_sample
 from speechscale.report.samples_strip import LABEL_ROWS, strip_of
 from speechscale.report.samples_text import samples_text
 
@@ -153,6 +153,9 @@ def test_samples_are_grouped_by_prompt_and_say_what_they_share_once(folder: Path
     assert page.tags.count("section") == 2
     assert page.text.index("p0-0") < page.text.index("p0-1") < page.text.index("p1-0")
     assert page.text.count("one voice") == 1
+    records[1]["notes"] = []  # now only both samples of p0 share it
+    assert Reader(shown(records, folder)).text.count("one voice") == 1
+    assert Reader(shown([records[0], records[1]], folder)).text.count("one voice") == 1
     assert page.text.count("odd") == 1
     assert "settings of all top_k off" in page.text
     assert "temperature 0.8" in page.text
@@ -282,6 +285,30 @@ def test_texts_without_time_stand_behind_the_speech_before_them() -> None:
     assert (a.left, b.left, c.left + c.width) == (25, 50, 100)
     assert a.left + a.width <= c.left, "they share a row"
     assert (a.row, b.row, c.row) == (0, 1, 0)
+
+
+def test_every_heard_word_of_the_continuation_is_said_in_one_span() -> None:
+    """Between stretches of speech there is a pause in which a recognizer's word may have its middle."""
+    spans = [
+        {"modality": "speech", "text": "", "units": [4], "start_s": 1.0, "end_s": 2.0},
+        {"modality": "text", "text": "b", "units": [], "start_s": None, "end_s": None},
+        {"modality": "speech", "text": "", "units": [5], "start_s": 2.2, "end_s": 4.0},
+        {"modality": "speech", "text": "known", "units": [5], "start_s": 4.0, "end_s": 4.2},
+    ]
+    times = {"prompt": (0.8, 1.1), "one": (1.1, 1.9), "two": (1.98, 2.1), "three": (2.1, 2.24), "four": (3.9, 4.0)}
+    words = [{"text": text, "start_s": start, "end_s": end} for text, (start, end) in times.items()]
+    said = said_in(shown_sample(record(spans=spans, words=words)))
+    assert said == ["one two", "b", "three four", "known"]
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.4, 4.0, 31.0, 130.0, 3600.0])
+def test_ticks_have_room_at_any_length(seconds: float) -> None:
+    strip = strip_of(shown_sample(record(seconds=seconds, spans=[], words=[], prompt_s=0.0)))
+    assert strip is not None
+    places = [left / 100 * max(strip.pixels, 1000) for left, _ in strip.ticks]
+    assert all(b - a >= 69 for a, b in pairwise(places))
+    assert places[-1] <= max(strip.pixels, 1000) - 34 or len(places) == 1
+    assert len(places) >= 2 or seconds < 0.4
 
 
 def test_the_outline_is_the_waveform() -> None:

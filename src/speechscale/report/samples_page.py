@@ -22,7 +22,7 @@ from jaxtyping import Float
 
 from speechscale.errors import DataError
 from speechscale.report.html_parts import page
-from speechscale.report.samples_records import ShownPrompt, ShownSample, ShownSpan, shown_samples
+from speechscale.report.samples_records import ShownPrompt, ShownSample, ShownSpan, said_in, shown_samples
 from speechscale.report.samples_strip import strip_of, time_range
 from speechscale.report.sounds import flac_uri
 from speechscale.tokens.look_records import plural
@@ -65,14 +65,15 @@ def samples_page(
     groups: dict[ShownPrompt, list[tuple[int, ShownSample]]] = {}
     for line, sample in enumerate(samples, start=1):
         groups.setdefault(sample.prompt, []).append((line, sample))
-    body = [
-        parts.group(
-            number,
-            _prompt(prompt, sounds, group[0][0]),
-            [_sample(sample, sounds, line, settings, notes) for line, sample in group],
+    body = []
+    for number, (prompt, group) in enumerate(groups.items()):
+        own = [note for note in _shared([sample for _, sample in group])[1] if note not in notes]
+        head = {**_prompt(prompt, sounds, group[0][0]), "notes": own}
+        body.append(
+            parts.group(
+                number, head, [_sample(sample, sounds, line, settings, [*notes, *own]) for line, sample in group]
+            )
         )
-        for number, (prompt, group) in enumerate(groups.items())
-    ]
     top = {**facts, "samples": f"{len(samples)} of {len(groups)} prompts", **sounds.facts()}
     if settings:
         top["settings of all"] = "; ".join(f"{name} {_value(value)}" for name, value in settings.items())
@@ -173,7 +174,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _shared(samples: Sequence[ShownSample]) -> tuple[dict[str, Any], list[str]]:
-    """Settings and notes that all samples have; they stand at the top, once."""
+    """Settings and notes that all of several samples have; they stand above them, once."""
     if len(samples) < 2:
         return {}, []
     settings = {
@@ -219,7 +220,7 @@ def _sample(
         "facts": " · ".join(filter(None, about)),
         "sound": sound,
         "strip": strip_of(sample, audio, rate_hz),
-        "spans": [_span(sample, span) for span in sample.spans],
+        "spans": [_span(span, said) for span, said in zip(sample.spans, said_in(sample), strict=True)],
         "notes": [note for note in sample.notes if note not in notes],
         "words": list(_words(sample)),
         "words_title": f"{plural(len(sample.words), 'word')} with times{by}",
@@ -228,29 +229,16 @@ def _sample(
     }
 
 
-def _span(sample: ShownSample, span: ShownSpan) -> dict[str, Any]:
+def _span(span: ShownSpan, said: str) -> dict[str, Any]:
     timed = span.start_s is not None and span.end_s is not None
     where = time_range(span.start_s or 0.0, span.end_s or 0.0) if timed else "no time"
     return {
         "modality": span.modality,
-        "text": span.text or heard_in(sample, span),
+        "text": said,
         "instead": f"{len(span.units)} units, words not known" if span.modality == "speech" else "no text",
         "units": span.units,
         "title": f"{len(span.units)} units, {where}",
     }
-
-
-def heard_in(sample: ShownSample, span: ShownSpan) -> str:
-    """The recognized words whose middle lies in a speech span."""
-    if span.modality != "speech" or span.start_s is None or span.end_s is None:
-        return ""
-    return " ".join(
-        word.text
-        for word in sample.words
-        if word.start_s is not None
-        and word.end_s is not None
-        and span.start_s <= (word.start_s + word.end_s) / 2 < span.end_s
-    )
 
 
 def _words(sample: ShownSample) -> Iterable[dict[str, str]]:

@@ -112,6 +112,24 @@ def shown_sample(record: Mapping[str, Any], where: str = "sample") -> ShownSampl
     )
 
 
+def said_in(sample: ShownSample) -> list[str]:
+    """What each span says: its own text, or the words heard in it; a word between two belongs to the nearer one."""
+    words: list[list[str]] = [[] for _ in sample.spans]
+    timed = [
+        (number, span.start_s, span.end_s)
+        for number, span in enumerate(sample.spans)
+        if span.modality == "speech" and span.start_s is not None and span.end_s is not None
+    ]
+    for word in sample.words:
+        if word.start_s is None or word.end_s is None or not timed:
+            continue
+        middle = (word.start_s + word.end_s) / 2
+        if middle >= sample.prompt_s:
+            near = min(timed, key=lambda span: max(span[1] - middle, middle - span[2], 0.0))
+            words[near[0]].append(word.text)
+    return [span.text or " ".join(heard) for span, heard in zip(sample.spans, words, strict=True)]
+
+
 def _span(row: _Row) -> ShownSpan:
     start_s, end_s = row.times()
     return ShownSpan(

@@ -18,7 +18,7 @@ from speechscale.report.sounds import PEAKS_PER_S, peaks
 
 PIXELS_PER_S = 120
 """Narrower than this per second the strip scrolls."""
-WIDEST_PIXELS = 16_000
+USUAL_PIXELS, WIDEST_PIXELS, TICK_PIXELS = 1_000, 16_000, 70
 LABEL_ROWS, LETTER_PIXELS, GAP_PIXELS = 3, 7.0, 6.0
 """Rows of word labels, and about how wide a label is."""
 MOST_BINS = 1_500
@@ -81,7 +81,7 @@ def strip_of(
     return Strip(
         seconds=seconds,
         pixels=pixels,
-        ticks=_ticks(seconds),
+        ticks=_ticks(seconds, max(pixels, USUAL_PIXELS) / seconds),
         blocks=_blocks(sample, scale),
         words=words,
         labels=labels,
@@ -113,12 +113,12 @@ def _box(start_s: float, end_s: float, scale: float, kind: str, text: str, hint:
     )
 
 
-def _ticks(seconds: float) -> tuple[tuple[float, str], ...]:
-    step = next((step for step in STEPS_S if seconds / step <= 12), math.ceil(seconds / 12))
+def _ticks(seconds: float, pixels_per_s: float) -> tuple[tuple[float, str], ...]:
+    step = next((step for step in STEPS_S if step * pixels_per_s >= TICK_PIXELS), STEPS_S[-1])
     digits = 1 if step < 1 else 0
     # The last label would stick out, so it needs room behind it.
-    count = math.floor((seconds - step / 4) / step) + 1
-    return tuple((_place(100 * k * step / seconds), f"{k * step:.{digits}f} s") for k in range(count))
+    count = math.floor(seconds / step - TICK_PIXELS / 2 / (step * pixels_per_s)) + 1
+    return tuple((_place(100 * k * step / seconds), f"{k * step:.{digits}f} s") for k in range(max(count, 1)))
 
 
 def _blocks(sample: ShownSample, scale: float) -> tuple[Box, ...]:

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from speechscale.report.samples_page import heard_in
-from speechscale.report.samples_records import ShownPrompt, ShownSample, ShownSpan, shown_sample
+from speechscale.report.samples_records import ShownPrompt, ShownSpan, said_in, shown_sample
 from speechscale.report.samples_strip import time_range
 from speechscale.report.tokens_text import printable
 
@@ -36,7 +35,8 @@ def samples_text(record: Mapping[str, Any]) -> str:
     into = "speech and text" if sample.into == "free" else sample.into
     lines = [f"{sample.id}: {sample.prompt.kind} into {into}, seed {sample.seed}, {seconds}{ended}"]
     lines.append("  " + _prompt(sample.prompt))
-    lines += [f"  {_span(sample, span)}" for span in sample.spans] or ["  nothing was generated"]
+    spans = [f"  {_span(span, said)}" for span, said in zip(sample.spans, said_in(sample), strict=True)]
+    lines += spans or ["  nothing was generated"]
     times = " ".join(
         f"{word.text}@{word.start_s:.2f}"
         for word in sample.words
@@ -56,13 +56,12 @@ def _prompt(prompt: ShownPrompt) -> str:
     return f"{about}{source}: {prompt.text or _units(prompt.units)}"
 
 
-def _span(sample: ShownSample, span: ShownSpan) -> str:
+def _span(span: ShownSpan, said: str) -> str:
     if span.modality == "text":
         return f"text: {span.text}"
     known = span.start_s is not None and span.end_s is not None
     where = f" {time_range(span.start_s or 0.0, span.end_s or 0.0)}" if known else ""
-    said = span.text or heard_in(sample, span) or _units(span.units)
-    return f"speech{where}, {len(span.units)} units: {said}"
+    return f"speech{where}, {len(span.units)} units: {said or _units(span.units)}"
 
 
 def _units(units: Sequence[int]) -> str:
