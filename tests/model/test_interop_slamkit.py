@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,6 +127,7 @@ def test_exported_and_imported_again_it_is_the_same_model(tmp_path: Path, tied: 
     assert files_equal(tmp_path / "ours", tmp_path / "again")
     configs = [json.loads((tmp_path / name / "config.json").read_text()) for name in ("ours", "again")]
     special = [{key: config.pop(key) for key in list(config) if key.endswith("_token_id")} for config in configs]
+    configs[1] = {key: value for key, value in configs[1].items() if key not in ("rope_theta", "rope_scaling")}
     assert configs[0] == configs[1]
     assert (special[1]["eos_token_id"], special[1]["bos_token_id"]) == (vocabulary.eos_id, vocabulary.eos_id)
     assert Vocabulary.load(tmp_path / "again") == vocabulary
@@ -136,36 +138,43 @@ def test_exported_and_imported_again_it_is_the_same_model(tmp_path: Path, tied: 
         assert ids == [size + UNITS, size + 3, size + 7, size + UNITS + 1]
 
 
-def test_rotary_numbers_are_said_as_transformers_4_reads_them(tmp_path: Path) -> None:
-    """slamkit takes what it does not find in base_config from the base model's name: another base of the positions."""
-    model = small(502, "llama")
-    model.config.rope_parameters = {"rope_type": "default", "rope_theta": 123_456.0}
+LLAMA3 = {
+    "factor": 32.0,
+    "high_freq_factor": 4.0,
+    "low_freq_factor": 1.0,
+    "original_max_position_embeddings": 32,
+    "rope_type": "llama3",
+}
+ROTARY = [  # family, as transformers 5 has them, as transformers 4 reads them
+    ("llama", {"rope_theta": 5e3}, {"rope_theta": 5e3, "rope_scaling": None}),
+    ("llama", LLAMA3 | {"rope_theta": 5e3}, {"rope_theta": 5e3, "rope_scaling": LLAMA3}),
+    ("phi", {"rope_theta": 5e3, "partial_rotary_factor": 0.25}, {"rope_theta": 5e3, "partial_rotary_factor": 0.25}),
+    (
+        "gpt_neox",
+        {"rope_theta": 5e3, "partial_rotary_factor": 0.5},
+        {"rotary_emb_base": 5e3, "rotary_pct": 0.5, "rope_theta": 5e3, "partial_rotary_factor": 0.5},
+    ),
+]
+
+
+@pytest.mark.parametrize(("family", "rotary", "said"), ROTARY)
+def test_rotary_numbers_are_said_as_transformers_4_reads_them(
+    tmp_path: Path, family: str, rotary: dict[str, Any], said: dict[str, Any]
+) -> None:
+    """slamkit takes what it does not find in base_config from the base model's name: positions would turn otherwise."""
+    model = small(502, family, tied=family == "llama")
+    model.config.rope_parameters = {"rope_type": "default"} | rotary
     save_model(model, tmp_path / "ours")
     export_slamkit(tmp_path / "ours", tmp_path / "peer", "x/y", ids_are_theirs=True)
-    values = json.loads((tmp_path / "peer" / "config.json").read_text())["base_config"]
-    assert values["rope_theta"] == 123_456.0
-    assert values["rope_scaling"] is None
-    import_model(tmp_path / "peer", tmp_path / "again")
-    assert load_model(tmp_path / "again").config.rope_parameters["rope_theta"] == 123_456.0
-
-
-def test_old_names_of_rotary_numbers_are_read(tmp_path: Path) -> None:
-    """SIMS-Llama was written by transformers 4: rope_theta and rope_scaling beside each other."""
-    scaling = {
-        "factor": 32.0,
-        "high_freq_factor": 4.0,
-        "low_freq_factor": 1.0,
-        "original_max_position_embeddings": 32,
-        "rope_type": "llama3",
-    }
-    folder = slamkit(small(502), tmp_path / "peer")
-    values = json.loads((folder / "config.json").read_text())
+    values = json.loads((tmp_path / "peer" / "config.json").read_text())
+    assert {key: values["base_config"][key] for key in said} == said
     del values["base_config"]["rope_parameters"]
-    values["base_config"] |= {"rope_theta": 500_000.0, "rope_scaling": scaling, "torch_dtype": "float32"}
-    (folder / "config.json").write_text(json.dumps(values))
-    import_model(folder, tmp_path / "out")
-    found = load_model(tmp_path / "out").config.rope_parameters
-    assert found == scaling | {"rope_theta": 500_000.0}
+    (tmp_path / "peer" / "config.json").write_text(json.dumps(values))
+    import_model(tmp_path / "peer", tmp_path / "again")
+    found = load_model(tmp_path / "again").config.rope_parameters
+    assert found == {"rope_type": "default"} | rotary
+    written = json.loads((tmp_path / "again" / "config.json").read_text())
+    assert {key: written[key] for key in said} == said
 
 
 def test_vocabularies_that_slamkit_cannot_have_are_refused(tmp_path: Path) -> None:

@@ -200,13 +200,22 @@ def test_tokens_and_tables_must_belong_together(tmp_path: Path) -> None:
         import_model(tmp_path / "peer", tmp_path / "out")
 
 
-def test_a_unit_that_text_is_cut_with_cannot_be_taken_out(tmp_path: Path) -> None:
-    vocab = ["</s>", "<", "0", ">", "1", "<0", "<0>", "<1", "<1>", "<sosp>", "<eosp>"]
+def test_units_that_the_text_model_knows(tmp_path: Path) -> None:
+    """Sentencepiece lists user symbols among its pieces, and its conversion may write merges into them."""
+    vocab = ["</s>", "<", "0", ">", "1", "<0", "<0>", "<1", "<1>", "<sosp>", "<eosp>", "a"]
     merges = [("<", "0"), ("<0", ">"), ("<", "1"), ("<1", ">")]
     tokenizer = Tokenizer(models.BPE({name: index for index, name in enumerate(vocab)}, merges))
-    write(tmp_path / "peer", tokenizer, len(vocab))
-    with pytest.raises(DataError, match="text is cut with the help of '<0>'"):
-        import_model(tmp_path / "peer", tmp_path / "out")
+    model = write(tmp_path / "peer", tokenizer, len(vocab))
+    import_model(tmp_path / "peer", tmp_path / "out")
+    vocabulary = Vocabulary.load(tmp_path / "out")
+    typed = vocabulary.encode_text(["<0>a"]).flat
+    assert [vocabulary.text_tokenizer.id_to_token(int(index)) for index in typed] == ["<0", ">", "a"]
+    hold_against(model, tokenizer, tmp_path / "out", ["<0><1>a"])
+    vocab, merges = [*vocab, "<0>a"], [*merges, ("<0>", "a")]
+    tokenizer = Tokenizer(models.BPE({name: index for index, name in enumerate(vocab)}, merges))
+    write(tmp_path / "other", tokenizer, len(vocab))
+    with pytest.raises(DataError, match="'<0>a' of the text is made of a unit"):
+        import_model(tmp_path / "other", tmp_path / "out2")
 
 
 def test_typed_markers_stay_text(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from speechscale.model.interop_stock import (
     Plan,
     check_weights,
     new_folder,
+    older_rotary,
     row_tables,
     stock_config,
     unchanged,
@@ -185,15 +186,8 @@ def _with_pad(config: Any) -> Callable[[str, Tensor], Tensor]:
 
 
 def _outer_config(config: Any, vocabulary: Vocabulary | None, base_model_name: str) -> dict[str, Any]:
-    values = config.to_dict()
+    values = config.to_dict() | older_rotary(config)
     values.pop("transformers_version", None)
-    rope = values.get("rope_parameters") or {}
-    if "rope_theta" in rope:  # as transformers 4 writes it, which slamkit needs
-        values["rope_theta"] = rope["rope_theta"]
-        scaling = {key: value for key, value in rope.items() if key not in ("rope_theta", "partial_rotary_factor")}
-        if config.model_type == "gpt_neox":
-            values |= {"rotary_emb_base": rope["rope_theta"], "rotary_pct": rope.get("partial_rotary_factor", 1.0)}
-        values["rope_scaling"] = None if rope.get("rope_type") in (None, "default") else scaling
     special: dict[str, Any] = {}
     if vocabulary is not None and vocabulary.has_text:
         # Its tokenizer pads with 0, and its likelihood leaves this id out.

@@ -88,6 +88,19 @@ def stock_config(values: Mapping[str, Any], what: str) -> Any:
     return config
 
 
+def older_rotary(config: Any) -> dict[str, Any]:
+    """Rotary numbers of a config under the names that transformers 4 reads; without them it takes its defaults."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    if "rope_theta" not in rope:
+        return {}
+    values = {key: rope[key] for key in ("rope_theta", "partial_rotary_factor") if key in rope}
+    scaled = rope.get("rope_type", "default") != "default"
+    values["rope_scaling"] = {key: value for key, value in rope.items() if key not in values} if scaled else None
+    if config.model_type == "gpt_neox":
+        values |= {"rotary_emb_base": rope["rope_theta"], "rotary_pct": rope.get("partial_rotary_factor", 1.0)}
+    return values
+
+
 def empty_model(config: Any) -> Any:
     """The model of a config without memory for its weights."""
     with torch.device("meta"):
@@ -203,7 +216,7 @@ def write_stock(weights: Weights, plan: Plan, ids: Ids | None, out: Path, source
             GenerationConfig(eos_token_id=end, bos_token_id=end).save_pretrained(draft)
             ids.vocabulary.save(draft)
             write_json(draft / "tokenizer_config.json", _tokenizer_settings(ids.vocabulary))
-        config.save_pretrained(draft)
+        write_json(draft / "config.json", config.to_diff_dict() | older_rotary(config))
         record = {"format": "speechscale.import.1", "layout": plan.layout, "source": dict(source), "notes": notes}
         write_json(draft / RECORD, record)
     return notes

@@ -47,12 +47,16 @@ def _placeholder(row: int) -> str:
 
 def _model(model: dict[str, Any], new_ids: Mapping[str, int], gone: set[str]) -> dict[str, Any]:
     merged = [pair if isinstance(pair, list) else pair.split(" ") for pair in model.get("merges") or []]
-    used = [pair for pair in merged if gone & {*pair, "".join(pair)}]
+    used = [pair for pair in merged if gone & set(pair)]
     if used:
-        raise DataError(f"text is cut with the help of '{''.join(used[0])}', a unit or marker; it cannot be taken out")
+        raise DataError(f"'{''.join(used[0])}' of the text is made of a unit or marker, which cannot be taken out then")
     vocab = model["vocab"]
     if isinstance(vocab, dict):
-        return {**model, "vocab": {token: new_ids[token] for token in vocab if token not in gone}}
+        changed = {**model, "vocab": {token: new_ids[token] for token in vocab if token not in gone}}
+        if merged:
+            # A merge into a unit goes: typed text never becomes one, and units are found before text is cut.
+            changed["merges"] = [pair for pair in merged if "".join(pair) not in gone]
+        return changed
     changed = {**model, "vocab": [entry for entry in vocab if entry[0] not in gone]}
     if model.get("unk_id") is not None:
         changed["unk_id"] = new_ids[vocab[model["unk_id"]][0]]

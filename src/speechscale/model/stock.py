@@ -23,7 +23,7 @@ from torch import Tensor
 
 from speechscale.errors import DataError
 from speechscale.files import read_json, write_json
-from speechscale.model.interop_stock import RECORD, Plan, check_weights, new_folder, stock_config
+from speechscale.model.interop_stock import RECORD, Plan, check_weights, new_folder, older_rotary, stock_config
 from speechscale.model.interop_weights import INDEX, SINGLE, Weights, open_weights
 from speechscale.model.stock_units import copy_parts, units_summary
 from speechscale.tokens.vocabulary import Vocabulary
@@ -128,14 +128,7 @@ def with_older_names(config: Any) -> dict[str, Any]:
     10,000 where it is not there.
     """
     values: dict[str, Any] = config.to_diff_dict()
-    rope = values.get("rope_parameters") or {}
-    if "rope_theta" in rope:
-        values["rope_theta"] = rope["rope_theta"]
-        scaling = {key: value for key, value in rope.items() if key not in ("rope_theta", "partial_rotary_factor")}
-        values["rope_scaling"] = None if rope.get("rope_type") in (None, "default") else scaling
-        if config.model_type == "gpt_neox":
-            values |= {"rotary_emb_base": rope["rope_theta"], "rotary_pct": rope.get("partial_rotary_factor", 1.0)}
-    return values
+    return values | older_rotary(config)
 
 
 def context_of(config: Any) -> int | None:
