@@ -13,6 +13,7 @@ COMMANDS = {
     "study": "study:study",
     "fit": "fit:fit",
     "speak": "speak:speak",
+    "generate": "generate:generate",
     "plan": "plan:plan",
     "compare": "compare:compare",
     "power": "power:power",

@@ -1,54 +1,70 @@
-"""`speechscale speak RUN --prompt x.wav | --text "..."`: let a trained model speak."""
+"""`speechscale speak MODEL --prompt x.wav | --text "..." | --microphone 3`: let a trained model speak."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from speechscale.cli.decode_options import LOADING, PATH, decode_options, decoding
+
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--prompt", type=click.Path(path_type=Path), help="Audio file to continue.")
-@click.option("--text", help="Words to continue in speech.")
+@click.argument("model")
+@click.option("--prompt", type=PATH, help="Audio file to continue.")
+@click.option("--text", help="Words to continue in speech; markers in it are text.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("spoken.wav"), show_default=True, help="wav or flac."
+    "--microphone", type=click.FloatRange(min=0.1), metavar="SECONDS", help="Record a prompt (extra: devices)."
 )
-@click.option("--seconds", type=click.FloatRange(min=0.1), default=4.0, show_default=True, help="How much new speech.")
-@click.option("--temperature", type=click.FloatRange(min=0), default=0.8, show_default=True)
-@click.option("--top-k", type=click.IntRange(min=1), default=25, show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--vocoder", type=click.Path(path_type=Path), help="Folder or checkpoint of another vocoder.")
-@click.option("--speaker", help="One of the vocoder's voices [the first].")
+@click.option("--into", type=click.Choice(["speech", "free"]), default="speech", show_default=True)
+@click.option(
+    "--out", type=PATH, default=Path("spoken.wav"), show_default=True, help="wav or flac; - for raw 16-bit samples."
+)
+@click.option("--stream", is_flag=True, help="Write the sound while it is made.")
+@click.option("--play", is_flag=True, help="Play it, while it is made (extra: devices).")
+@decode_options
 def speak(
-    run: Path,
-    prompt: Path | None,
-    text: str | None,
-    out: Path,
-    seconds: float,
-    temperature: float,
-    top_k: int,
-    seed: int,
-    vocoder: Path | None,
-    speaker: str | None,
+    model: str, prompt: Path | None, text: str | None, microphone: float | None, out: Path, **options: Any
 ) -> None:
-    """Continue a recording or a text in speech, with the model of a study's RUN folder."""
-    from speechscale.speech.audio import write_audio
-    from speechscale.study.voice_box import say
+    """Continue a recording or a text in speech, with MODEL: a study's run, a bundle, or a bundle's name on the hub.
 
-    said = say(
-        run,
-        prompt=prompt,
-        text=text,
-        seconds=seconds,
-        temperature=temperature,
-        top_k=top_k,
-        seed=seed,
-        vocoder=vocoder,
-        speaker=speaker,
+    \b
+    speechscale speak RUN --text "on a warm friday" --out spoken.wav
+    speechscale speak RUN --prompt x.wav --stream --out - | aplay -f S16_LE -r 16000
+    """
+    from speechscale.errors import DataError
+    from speechscale.speak.aloud import speak_aloud
+    from speechscale.speak.devices import record
+    from speechscale.speak.prompts import Prompt, prompt_of, prompt_of_text
+    from speechscale.speak.speech_lm import SpeechLM
+
+    if sum(source is not None for source in (prompt, text, microphone)) != 1:
+        raise DataError("give exactly one of --prompt (audio), --text and --microphone")
+    slm = SpeechLM.from_pretrained(model, **{name: options[name] for name in LOADING})
+    if microphone is not None:
+        rate_hz = 16_000 if slm.tokenizer is None else slm.tokenizer.sample_rate_hz
+        asked: Prompt = prompt_of(record(microphone, rate_hz), rate_hz=rate_hz)
+    elif text is not None:
+        asked = prompt_of_text(text, "p0")
+    else:
+        assert prompt is not None
+        asked = prompt_of(prompt, prompt_s=options["prompt_s"])
+    said = speak_aloud(
+        slm,
+        asked,
+        decoding(slm, options["into"], options),
+        out,
+        speaker=options["speaker"],
+        stream=options["stream"],
+        play=options["play"],
     )
-    write_audio(out, said.audio, said.rate_hz)
+    for note in (*asked.notes, *said.notes):
+        click.echo(f"note: {note}", err=True)
+    if said.text:
+        click.echo(f"text: {said.text}", err=True)
     click.echo(
-        f"{out}: {len(said.audio) / said.rate_hz:.1f} s, {len(said.prompt_units)} units of prompt, "
-        f"{len(said.new_units)} generated"
+        f"{out}: {said.seconds:.1f} s, {said.prompt_units} units of prompt, {said.new_units} generated"
+        + ("" if said.first_s is None else f", first sound {1000 * said.first_s:.0f} ms after the prompt was read"),
+        err=str(out) == "-",
     )

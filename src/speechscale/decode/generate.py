@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
 from speechscale.decode.grammar import Grammar
+from speechscale.decode.lean import is_lean
 from speechscale.decode.sampling import Chooser
 from speechscale.decode.settings import Decoding, Modality, Stop
-from speechscale.decode.steppers import StockStepper, stepper_of
+from speechscale.decode.steppers import stepper_of
 from speechscale.errors import DataError
 from speechscale.model.anatomy import context_limit, evaluating, head_of
 from speechscale.records import offsets
@@ -50,13 +51,18 @@ class Step:
 
 
 def continuations(
-    model: Any, vocabulary: Vocabulary, prompt_ids: PromptIds, settings: Decoding
+    model: Any,
+    vocabulary: Vocabulary,
+    prompt_ids: PromptIds,
+    settings: Decoding,
+    numbers: Sequence[int] | None = None,
 ) -> list[list[Continuation]]:
     """Continue every prompt, `settings.samples` times each; the outer list is in the order of the prompts.
 
     Args:
         model: a transformers `*ForCausalLM` of `vocabulary.size` ids.
         prompt_ids: prompts, each opened with `<eos>` (and markers) as in training; see `layouts.prompt_ids`.
+        numbers: of the prompts, for their generators; None: 0, 1, ... A prompt keeps its draws in any batch.
 
     Raises:
         DataError: an empty prompt, ids the model does not know, prompt and continuation longer than the context (and no
@@ -65,7 +71,7 @@ def continuations(
     rows = len(prompt_ids) * settings.samples
     chosen = np.full((rows, settings.max_new_tokens), -1, np.int64)
     ended = np.zeros(rows, bool)
-    for number, step in enumerate(steps(model, vocabulary, prompt_ids, settings)):
+    for number, step in enumerate(steps(model, vocabulary, prompt_ids, settings, numbers)):
         chosen[step.rows, number] = np.where(step.ended, -1, step.tokens)
         ended[step.rows] = step.ended
     made = [
@@ -74,21 +80,25 @@ def continuations(
     return [made[i * settings.samples : (i + 1) * settings.samples] for i in range(len(prompt_ids))]
 
 
-def steps(model: Any, vocabulary: Vocabulary, prompt_ids: PromptIds, settings: Decoding) -> Iterator[Step]:
+def steps(
+    model: Any,
+    vocabulary: Vocabulary,
+    prompt_ids: PromptIds,
+    settings: Decoding,
+    numbers: Sequence[int] | None = None,
+) -> Iterator[Step]:
     """Yield the tokens of each step as they come; arguments and errors as `continuations`."""
     grammar = Grammar.of(vocabulary, settings.modality, settings.stop)
     prompts = [np.asarray(prompt, np.int64) for prompt in prompt_ids]
     limit = _checked_limit(model, prompts, settings)
     if not prompts or settings.max_new_tokens == 0:
         return
-    numbers = [(i, j) for i in range(len(prompts)) for j in range(settings.samples)]
-    stepper = stepper_of(model, limit)
-    singly = settings.window is not None and isinstance(stepper, StockStepper)
-    groups = [[number] for number in numbers] if singly else [numbers]
-    if singly and len(groups) > 1:
-        yield from _merged([list(_Run(model, vocabulary, prompts, settings, grammar, limit, g)) for g in groups])
-        return
-    yield from _Run(model, vocabulary, prompts, settings, grammar, limit, groups[0])
+    asked = _Asked(model, vocabulary, prompts, settings, grammar, limit, list(numbers or range(len(prompts))))
+    rows = [(i, j) for i in range(len(prompts)) for j in range(settings.samples)]
+    if settings.window is None or is_lean(model) or len(rows) == 1:
+        yield from _Run(asked, rows)
+    else:
+        yield from _merged([list(_Run(asked, [row])) for row in rows])
 
 
 def _merged(runs: list[list[Step]]) -> Iterator[Step]:
@@ -102,31 +112,41 @@ def _merged(runs: list[list[Step]]) -> Iterator[Step]:
         )
 
 
-class _Run:
-    """One batch of continuations; iterating runs it."""
+class _Asked(NamedTuple):
+    """What the rows of a call share. limit: tokens that a row may hold. numbers: of the prompts."""
 
-    def __init__(
-        self,
-        model: Any,
-        vocabulary: Vocabulary,
-        prompts: list[Ids],
-        settings: Decoding,
-        grammar: Grammar,
-        limit: int,
-        numbers: list[tuple[int, int]],
-    ) -> None:
-        self.model, self.vocabulary, self.settings, self.limit = model, vocabulary, settings, limit
-        self.used = sorted({prompt for prompt, _ in numbers})
-        self.prompts = [prompts[i] for i in self.used]
-        self.source = np.array([self.used.index(prompt) for prompt, _ in numbers])
+    model: Any
+    vocabulary: Vocabulary
+    prompts: list[Ids]
+    settings: Decoding
+    grammar: Grammar
+    limit: int
+    numbers: list[int]
+
+
+class _Run:
+    """Continuations (prompt, sample) made side by side; iterating runs it."""
+
+    def __init__(self, asked: _Asked, rows: list[tuple[int, int]]) -> None:
+        self.model, self.vocabulary, self.settings, self.limit = (
+            asked.model,
+            asked.vocabulary,
+            asked.settings,
+            asked.limit,
+        )
+        used = sorted({prompt for prompt, _ in rows})
+        self.prompts = [asked.prompts[i] for i in used]
+        self.source = np.array([used.index(prompt) for prompt, _ in rows])
         own = [self.prompts[i] for i in self.source]
-        self.chooser = Chooser(head_of(model), grammar, settings, own, grammar.start(own, vocabulary))
-        noise = [_uniform(settings.seed, number, settings.max_new_tokens) for number in numbers]
-        self.noise = torch.stack(noise).to(model.device)  # (rows, steps)
-        self.history = np.zeros((len(numbers), settings.max_new_tokens), np.int64)
+        states = asked.grammar.start(own, asked.vocabulary)
+        self.chooser = Chooser(head_of(asked.model), asked.grammar, asked.settings, own, states)
+        named = [(asked.numbers[prompt], sample) for prompt, sample in rows]
+        noise = [_uniform(self.settings.seed, name, self.settings.max_new_tokens) for name in named]
+        self.noise = torch.stack(noise).to(asked.model.device)  # (rows, steps)
+        self.history = np.zeros((len(rows), self.settings.max_new_tokens), np.int64)
         self.held = np.array([len(prompt) for prompt in own])  # tokens in each row's window
-        self.number = torch.tensor([prompt for prompt, _ in numbers], device=model.device)
-        self.stepper = stepper_of(model, limit)
+        self.number = torch.tensor([prompt for prompt, _ in named], device=asked.model.device)
+        self.stepper = stepper_of(asked.model, asked.limit)
 
     def __iter__(self) -> Iterator[Step]:
         with evaluating(self.model), torch.inference_mode():

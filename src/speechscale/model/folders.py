@@ -20,6 +20,8 @@ from transformers import logging as transformers_logging
 from speechscale.errors import DataError
 from speechscale.model.anatomy import DROPOUTS, head_of, require_known
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Names of number types, as in `train.precision`."""
 BUFFERS = "rotary_emb.inv_freq"
 """End of names in files of old transformers that are worked out anew today."""
 
@@ -34,13 +36,18 @@ def save_model(model: Any, folder: Path | str, state: Mapping[str, Tensor] | Non
         model.save_pretrained(Path(folder), state_dict=None if state is None else dict(state))
 
 
-def load_model(folder: Path | str) -> Any:
-    """Read a model folder in fp32, without network and without code from the folder.
+def load_model(folder: Path | str, dtype: str = "fp32") -> Any:
+    """Read a model folder, without network and without code from the folder.
+
+    Args:
+        dtype: of the weights in memory, a key of `DTYPES`.
 
     Raises:
-        DataError: no such folder, files missing or damaged, weights that do not belong to the config.
+        DataError: no such folder, files missing or damaged, weights that do not belong to the config, unknown dtype.
     """
     folder = Path(folder)
+    if dtype not in DTYPES:
+        raise DataError(f"dtype '{dtype}': allowed are {', '.join(DTYPES)}")
     if not (folder / "config.json").is_file():
         raise DataError(f"model folder '{folder}': no config.json there; give a folder made by save_model")
     try:
@@ -53,7 +60,7 @@ def load_model(folder: Path | str) -> Any:
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
-                dtype=torch.float32,
+                dtype=DTYPES[dtype],
                 output_loading_info=True,
             )
     except Exception as error:  # safetensors, json, os and transformers each raise their own

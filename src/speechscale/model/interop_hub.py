@@ -25,11 +25,12 @@ class Snapshot(NamedTuple):
     commit: str
 
 
-def fetch(name: str, revision: str | None = None) -> Snapshot:
+def fetch(name: str, revision: str | None = None, *, parts: bool = False) -> Snapshot:
     """Bring a checkpoint of the hub here, or find it in the local cache.
 
     Args:
         name: OWNER/NAME. revision: branch, tag or commit; None is the default branch.
+        parts: also json and safetensors in folders below: the speech tokenizer and vocoder of a bundle.
 
     Raises:
         DataError: it cannot be had; the message has the command that downloads it elsewhere.
@@ -39,7 +40,10 @@ def fetch(name: str, revision: str | None = None) -> Snapshot:
     try:
         folder = Path(
             snapshot_download(
-                repo_id=name, revision=revision, allow_patterns=list(WANTED), ignore_patterns=list(UNWANTED)
+                repo_id=name,
+                revision=revision,
+                allow_patterns=list(WANTED),
+                ignore_patterns=list(UNWANTED[1:] if parts else UNWANTED),
             )
         )
     except Exception as error:  # the hub's client raises errors of many kinds

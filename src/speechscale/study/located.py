@@ -2,7 +2,8 @@
 
 Enters: the folder of a study's run, of a training job's model, or any folder with a model and its vocabulary. Leaves:
 the model, its vocabulary, speech tokenizer and vocoder. The one decision worth knowing: a study's run knows its
-tokenizer and vocoder through its record; any other folder has them beside it only if the user says so.
+tokenizer and vocoder through its record, a bundle has them in folders of its own (docs/publishing.md), any other folder
+has them only if the user says so.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from speechscale.errors import DataError
+from speechscale.model.stock_units import TOKENIZER_FOLDER, VOCODER_FOLDER
 from speechscale.study.steps import read_record
 from speechscale.tokens.vocabulary import Vocabulary
 from speechscale.tokens.vocabulary_files import LOCK_FILE
@@ -69,8 +71,17 @@ def locate(path: Path, *, tokenizer: Path | None = None, vocoder: Path | None = 
                     "by speechscale"
                 )
             named = path.parent if path.name in ("model", "best") else path
-            return Located(name=named.resolve().name, folder=folder, speech_tokenizer=tokenizer, vocoder=vocoder)
+            return Located(
+                name=named.resolve().name,
+                folder=folder,
+                speech_tokenizer=tokenizer or _bundled(folder / TOKENIZER_FOLDER),
+                vocoder=vocoder or _bundled(folder / VOCODER_FOLDER),
+            )
     raise DataError(f"{path}: no model in it (config.json); give a run's folder, or a model's with {LOCK_FILE}")
+
+
+def _bundled(folder: Path) -> Path | None:
+    return folder if folder.is_dir() else None
 
 
 def _study_run(path: Path, record: dict[str, Any], tokenizer: Path | None, vocoder: Path | None) -> Located:

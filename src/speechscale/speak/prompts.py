@@ -1,0 +1,171 @@
+"""What a model is asked to continue.
+
+Enters: samples of sound, an audio file, a text, JSON lines, a microphone. Leaves: `Prompt`s: a text or a waveform. The
+one decision worth knowing: a marker that somebody types (`<speech>`) is text like any other; only we write control ids.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from speechscale.errors import DataError
+from speechscale.speech.audio import TARGET_RATE_HZ, load_audio, resample
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac")
+TEXT_SUFFIXES = (".txt",)
+LINES_SUFFIXES = (".jsonl", ".ndjson")
+Source = str | Path | Float[np.ndarray, " samples"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prompt:
+    """Something to continue: exactly one of text and audio is given.
+
+    Args:
+        id: names it in results. text: what was written. audio: mono in [-1, 1] at `rate_hz`. source: its file, or "".
+        notes: what was changed or is strange about it.
+    """
+
+    id: str
+    text: str | None = None
+    audio: Float[np.ndarray, " samples"] | None = None
+    rate_hz: int = TARGET_RATE_HZ
+    source: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def kind(self) -> Literal["speech", "text"]:
+        return "speech" if self.audio is not None else "text"
+
+    @property
+    def seconds(self) -> float:
+        return 0.0 if self.audio is None else len(self.audio) / self.rate_hz
+
+
+def prompt_of(
+    source: Source, *, id: str = "p0", rate_hz: int = TARGET_RATE_HZ, prompt_s: float | None = None
+) -> Prompt:
+    """Make a prompt of anything that can be one.
+
+    Example: prompt_of("once upon a time"); prompt_of(Path("x.mp3"), prompt_s=3); prompt_of(samples, rate_hz=16_000)
+
+    Args:
+        source: a Path is an audio file; so is a str that ends like one (".wav", ".mp3" ...); any other str is a text,
+            markers in it included. An array is mono sound.
+        rate_hz: of an array. prompt_s: keep the first so many seconds of sound; None: all.
+
+    Raises:
+        DataError: no such file, unreadable or empty sound, an empty text, samples that are no mono sound.
+    """
+    if prompt_s is not None and not prompt_s > 0:
+        raise DataError(f"prompt_s {prompt_s}: give a positive number of seconds, or none for all of it")
+    if isinstance(source, np.ndarray):
+        return _sound(id, _mono(id, source), rate_hz, "", (), prompt_s)
+    if isinstance(source, Path) or Path(source).suffix.lower() in AUDIO_SUFFIXES:
+        loaded = load_audio(source)
+        return _sound(id, loaded.audio, loaded.sample_rate_hz, str(source), loaded.notes, prompt_s)
+    if not source.strip():
+        raise DataError(f"prompt {id}: the text is empty; give words, or a recording")
+    return Prompt(id=id, text=source)
+
+
+def read_prompts(
+    sources: Sequence[str | Path], texts: Sequence[str] = (), *, prompt_s: float | None = None
+) -> list[Prompt]:
+    """Prompts of files and texts, in order; ids are p0, p1, ... unless a JSON line has its own.
+
+    Args:
+        sources: audio files, .txt (a prompt per line that is not empty), .jsonl (a prompt per line: {"id"?, "text"} or
+            {"id"?, "audio"}, audio relative to the file).
+
+    Raises:
+        DataError: nothing given, an id twice, a file of another kind; or see `prompt_of`.
+    """
+    prompts: list[Prompt] = []
+    for source in map(Path, sources):
+        prompts += _of_file(source, len(prompts), prompt_s)
+    prompts += [prompt_of_text(text, f"p{len(prompts) + i}") for i, text in enumerate(texts)]
+    if not prompts:
+        raise DataError("no prompt: give audio files, .txt or .jsonl files, or --text")
+    seen: set[str] = set()
+    for prompt in prompts:
+        if prompt.id in seen:
+            raise DataError(f"prompt id '{prompt.id}' occurs twice; ids must be unique")
+        seen.add(prompt.id)
+    return prompts
+
+
+def prompt_of_text(text: str, id: str) -> Prompt:
+    """A text as it stands, whatever it looks like. Raises DataError if it is empty."""
+    if not text.strip():
+        raise DataError(f"prompt {id}: the text is empty; give words, or a recording")
+    return Prompt(id=id, text=text)
+
+
+def _of_file(path: Path, first: int, prompt_s: float | None) -> list[Prompt]:
+    suffix = path.suffix.lower()
+    if suffix in AUDIO_SUFFIXES:
+        return [prompt_of(path, id=f"p{first}", prompt_s=prompt_s)]
+    if suffix not in (*TEXT_SUFFIXES, *LINES_SUFFIXES):
+        known = ", ".join((*AUDIO_SUFFIXES, *TEXT_SUFFIXES, *LINES_SUFFIXES))
+        raise DataError(f"prompt '{path}': what it holds is not known by its ending; allowed: {known}")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise DataError(f"prompt '{path}': no such file; correct the path") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"prompt '{path}': not UTF-8 ({error}); save it as UTF-8") from None
+    filled = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if suffix in TEXT_SUFFIXES:
+        return [prompt_of_text(line, f"p{first + i}") for i, (_, line) in enumerate(filled)]
+    return [_of_line(path, number, line, f"p{first + i}", prompt_s) for i, (number, line) in enumerate(filled)]
+
+
+def _of_line(path: Path, number: int, line: str, id: str, prompt_s: float | None) -> Prompt:
+    where = f"{path}, line {number}"
+    try:
+        row: Any = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: no JSON ({error}); correct the line") from None
+    given = [key for key in ("text", "audio") if isinstance(row, dict) and isinstance(row.get(key), str)]
+    if len(given) != 1:
+        raise DataError(f'{where}: needs exactly one of "text" and "audio", a string each; correct the line')
+    id = str(row.get("id", id))
+    if not id or any(mark in id for mark in "/\\") or id.startswith("."):
+        raise DataError(f"{where}: id '{id}' cannot be part of a file's name; use letters, digits, '-' and '_'")
+    if given == ["text"]:
+        return prompt_of_text(row["text"], id)
+    return prompt_of(path.parent / row["audio"], id=id, prompt_s=prompt_s)
+
+
+def _sound(
+    id: str, audio: np.ndarray, rate_hz: int, source: str, notes: Iterable[str], prompt_s: float | None
+) -> Prompt:
+    notes = list(notes)
+    if prompt_s is not None and len(audio) > (kept := round(prompt_s * rate_hz)):
+        notes.append(f"the first {prompt_s:g} s of {len(audio) / rate_hz:.2f} s")
+        audio = audio[:kept]
+    return Prompt(id=id, audio=audio, rate_hz=rate_hz, source=source, notes=tuple(notes))
+
+
+def _mono(id: str, samples: np.ndarray) -> Float[np.ndarray, " samples"]:
+    audio = np.asarray(samples)
+    if audio.ndim != 1 or not len(audio) or audio.dtype.kind != "f" or not np.isfinite(audio).all():
+        raise DataError(
+            f"prompt {id}: an array of {audio.dtype} of shape {audio.shape}; give finite mono samples (1-D floats in "
+            "[-1, 1])"
+        )
+    return audio.astype(np.float32)
+
+
+def at_rate(prompt: Prompt, rate_hz: int) -> Float[np.ndarray, " samples"]:
+    """The sound of a prompt at the rate a speech tokenizer wants."""
+    assert prompt.audio is not None
+    return prompt.audio if prompt.rate_hz == rate_hz else resample(prompt.audio, prompt.rate_hz, rate_hz)

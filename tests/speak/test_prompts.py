@@ -1,0 +1,73 @@
+"""Would catch: prompts that are lost or taken for another kind, ids that leave their folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from speechscale.errors import DataError
+from speechscale.speak.prompts import prompt_of, read_prompts
+from tests.speak.conftest import RATE, tones
+
+
+def test_files_and_texts_in_order(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.flac", tones(1.0, 1), RATE)
+    soundfile.write(tmp_path / "b.mp3", tones(1.0, 2), 24_000)
+    (tmp_path / "c.txt").write_text("one\n\n two <speech> \n")
+    lines = [{"id": "x", "text": "three.wav"}, {"audio": "a.flac"}]
+    (tmp_path / "d.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n\n")
+    files = [tmp_path / name for name in ("a.flac", "c.txt", "d.jsonl", "b.mp3")]
+    prompts = read_prompts(files, ["y.wav"], prompt_s=0.5)
+    assert [p.id for p in prompts] == ["p0", "p1", "p2", "x", "p4", "p5", "p6"]
+    assert [p.kind for p in prompts] == ["speech", "text", "text", "text", "speech", "speech", "text"]
+    assert [p.text for p in prompts if p.text is not None] == ["one", " two <speech> ", "three.wav", "y.wav"]
+    assert [p.seconds for p in prompts if p.audio is not None] == [0.5, 0.5, 0.5]
+    assert prompts[0].notes == ("the first 0.5 s of 1.00 s",)
+    assert any("downsampled from 24000" in note for note in prompts[5].notes)
+    assert prompts[4].source.endswith("a.flac")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}", "line 1: needs exactly one"),
+        ('{"text": "a", "audio": "b.wav"}', "line 1: needs exactly one"),
+        ('{"text": 3}', "line 1: needs exactly one"),
+        ("[1]", "line 1: needs exactly one"),
+        ('{"text": "a"}\n{"text": "', "line 2: no JSON"),
+        ('{"id": "../up", "text": "a"}', "cannot be part of a file's name"),
+        ('{"id": ".hidden", "text": "a"}', "cannot be part of a file's name"),
+        ('{"id": "p1", "text": "a"}\n{"text": "b"}', "id 'p1' occurs twice"),
+        ('{"text": " "}', "the text is empty"),
+        ("", "no prompt"),
+    ],
+)
+def test_bad_lines_are_named(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "x.jsonl").write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_prompts([tmp_path / "x.jsonl"])
+
+
+def test_what_is_no_prompt(tmp_path: Path) -> None:
+    (tmp_path / "x.bin").write_bytes(b"\x00")
+    (tmp_path / "x.wav").write_bytes(b"RIFFnothing")
+    (tmp_path / "x.txt").write_bytes("é".encode("latin1"))
+    for name, message in (("x.bin", "not known by its ending"), ("x.wav", r"x\.wav"), ("x.txt", "not UTF-8"),
+                          ("no.txt", "no such file"), ("no.mp3", r"no\.mp3")):  # fmt: skip
+        with pytest.raises(DataError, match=message):
+            read_prompts([tmp_path / name])
+    for seconds in (0.0, -1.0, float("nan")):
+        with pytest.raises(DataError, match="prompt_s"):
+            prompt_of("a", prompt_s=seconds)
+
+
+def test_a_string_is_a_text_unless_it_ends_like_sound() -> None:
+    assert prompt_of("once upon a time.").text == "once upon a time."
+    with pytest.raises(DataError, match=r"nothing\.MP3"):
+        prompt_of("nothing.MP3")
+    assert prompt_of(tones(0.2, 0)).seconds == pytest.approx(0.2)
+    assert prompt_of(np.zeros(8000, np.float64), rate_hz=8000).seconds == 1.0
