@@ -116,11 +116,9 @@ class SpeechLM:
                 "the vocabulary it was trained with"
             )
         hears = found.speech_tokenizer and SpeechTokenizer.load(found.speech_tokenizer)
-        speaks = found.vocoder and open_vocoder(found.vocoder)
+        speaks = found.vocoder and open_vocoder(found.vocoder, num_units=vocabulary.num_units)
         if hears:
             _require_units("speech tokenizer", hears.num_units, vocabulary, found.speech_tokenizer)
-        if speaks:
-            _require_units("vocoder", speaks.num_units, vocabulary, found.vocoder)
         usual = USUAL_DEDUP * (hears.frame_rate_hz if hears else USUAL_RATE_HZ)
         return cls(
             name=found.name,
