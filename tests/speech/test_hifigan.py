@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from speechscale.errors import DataError
 from speechscale.records import UnitTable, UnitTableBuilder, dedup
-from speechscale.speech import codehifigan, hifigan
+from speechscale.speech import codehifigan, hifigan_stream
 from speechscale.speech.codehifigan import PUBLISHED, Published, load_codehifigan
 from speechscale.speech.hifigan import UnitHifigan
 from speechscale.speech.hifigan_discriminators import Discriminators, adversarial_loss, discriminator_loss, feature_loss
@@ -526,7 +526,7 @@ def test_pieces_are_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     vocoder = load_codehifigan(write_published(tmp_path, CONFIG, published_tensors(CONFIG)))
     units = np.random.default_rng(0).integers(20, size=150)
     whole = vocoder.synthesize(units, np.ones(150, np.int64))
-    monkeypatch.setattr(hifigan, "PIECE_FRAMES", 7)
+    monkeypatch.setattr(hifigan_stream, "PIECE_FRAMES", 7)
     assert np.abs(vocoder.synthesize(units, np.ones(150, np.int64)) - whole).max() < 1e-5
     # The reach is no guess: a unit beyond it changes nothing, and it is not far too wide.
     monkeypatch.undo()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from speechscale.errors import DataError
 from speechscale.records import UnitTable, UnitTableBuilder, dedup
-from speechscale.speech.spectrograms import MelSpec, griffin_lim, log_mel, mel_to_magnitude
-from speechscale.speech.unit_to_mel import MelPlan, VocoderShape, whole_durations
+from speechscale.speech.griffin_lim import GriffinLim
+from speechscale.speech.spectrograms import MelSpec, log_mel, mel_to_magnitude
+from speechscale.speech.unit_to_mel import MelPlan, RunningEnds, VocoderShape
 from speechscale.speech.vocoder import Vocoder, train_vocoder, weights_sha256
 
 RATE = 16_000
@@ -271,10 +273,14 @@ def test_what_cannot_be_used_is_refused(trained: tuple[Vocoder, float]) -> None:
 
 
 def test_rounding_keeps_the_total() -> None:
-    log_extra = torch.full((1000,), 0.37).log()
-    durations = whole_durations(log_extra)
+    running = RunningEnds()
+    durations = np.diff([running.predicted(math.log(0.37)) for _ in range(1000)], prepend=0)
     assert durations.min() >= 1
     assert durations.sum() == pytest.approx(1370, abs=1)
+
+
+def through(lim: GriffinLim, magnitude: torch.Tensor, samples: int) -> torch.Tensor:
+    return torch.cat([lim.push(magnitude), lim.finish(samples)])
 
 
 def test_spectrogram_comes_back() -> None:
@@ -282,10 +288,12 @@ def test_spectrogram_comes_back() -> None:
     audio = sum(0.2 / k * np.sin(2 * np.pi * k * (150 + 40 * time) * time) for k in range(1, 12))
     spec = MelSpec()
     target = log_mel(torch.from_numpy(audio.astype(np.float32)), spec)
-    back = griffin_lim(mel_to_magnitude(target, spec), spec, RATE, iterations=32, seed=0)
+    back = through(GriffinLim(spec, seed=0), mel_to_magnitude(target, spec), RATE)
     assert len(back) == RATE
     loud = target > target.max() - 5
     error = (log_mel(back, spec) - target).abs()[loud].mean()
-    start = griffin_lim(mel_to_magnitude(target, spec), spec, RATE, iterations=0, seed=0)
-    assert error < 0.2
-    assert error < 0.3 * (log_mel(start, spec) - target).abs()[loud].mean()
+    start = through(GriffinLim(spec, iterations=0, seed=0), mel_to_magnitude(target, spec), RATE)
+    from_peaks = (log_mel(start, spec) - target).abs()[loud].mean()
+    assert error < 0.15
+    assert from_peaks < 0.3, "phases of a harmonic sound follow its peaks; random ones give 0.6 and more"
+    assert error < 0.7 * from_peaks

@@ -18,12 +18,13 @@ from safetensors.torch import save_file
 from speechscale.errors import DataError
 from speechscale.files import complete_file, read_versioned, write_json
 from speechscale.speech.hifigan_network import Generator, HifiganShape, as_tuples, filled_generator
-from speechscale.speech.vocoder import checked_units, read_weights, speaker_index, weights_sha256
+from speechscale.speech.hifigan_stream import HifiganStream, ReadDurations, refuse_no_predictor
+from speechscale.speech.vocoder import read_weights, speaker_index, weights_sha256
+from speechscale.speech.vocoder_stream import checked_units
 
 FORMAT = "speechscale unit hifigan"
 FORMAT_VERSION = 1
 REMEDY = "train or import the vocoder again"
-PIECE_FRAMES = 500
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,6 +38,10 @@ class UnitHifigan:
     @property
     def sample_rate_hz(self) -> int:
         return self.shape.sample_rate_hz
+
+    @property
+    def num_units(self) -> int:
+        return self.shape.num_units
 
     @property
     def speakers(self) -> tuple[str, ...]:
@@ -65,25 +70,15 @@ class UnitHifigan:
             DataError: a unit id out of range, durations below one frame or missing for a checkpoint that cannot predict
                 them, or an unknown speaker.
         """
-        units = checked_units(units, durations_frames, self.shape.num_units)
-        voice = speaker_index(speaker, self.shape.speakers)
-        if len(units) == 0:
-            return np.zeros(0, np.float32)
-        if durations_frames is None:
-            durations_frames = self.predict_durations(units)
-        frames = np.repeat(units, np.asarray(durations_frames, np.int64))
-        device, hop, reach = self.network.conv_pre.weight.device, self.shape.hop_samples, self.shape.reach_frames
-        pieces = []
-        with torch.inference_mode():
-            codes, who = torch.from_numpy(frames).to(device), torch.tensor([voice], device=device)
-            for start in range(0, len(frames), PIECE_FRAMES):
-                first = max(0, start - reach)
-                made = self.network(codes[None, first : start + PIECE_FRAMES + reach], who)[0]
-                inside = made[(start - first) * hop :][: PIECE_FRAMES * hop]
-                pieces.append(inside.float().cpu().numpy())
-        audio = np.concatenate(pieces)[: len(frames) * hop]
-        assert len(audio) == len(frames) * hop
-        return audio
+        stream = self.stream(speaker)
+        return np.concatenate([stream.push(units, durations_frames), stream.finish()])
+
+    def stream(self, speaker: str | None = None) -> HifiganStream:
+        """Begin sound whose units are still to come; it equals that of `synthesize` within 1e-5.
+
+        Example: `stream = vocoder.stream(); play(stream.push(units)); play(stream.push(more)); play(stream.finish())`
+        """
+        return HifiganStream(self.network, self.shape, speaker_index(speaker, self.shape.speakers))
 
     def predict_durations(
         self, units: Int[np.ndarray, " units"], speaker: str | None = None
@@ -91,13 +86,9 @@ class UnitHifigan:
         """Durations in frames of deduplicated units, at least one each; the published predictor knows no speakers."""
         units = checked_units(units, None, self.shape.num_units)
         speaker_index(speaker, self.shape.speakers)
-        if self.network.dur_predictor is None:
-            raise DataError("hifigan: this checkpoint cannot predict durations; give durations_frames")
-        if len(units) == 0:
-            return np.zeros(0, np.int32)
-        with torch.inference_mode():
-            logs = self.network.log_durations(torch.from_numpy(units)[None].to(self.network.conv_pre.weight.device))[0]
-            return (logs.exp() - 1).round().clamp(1, 10_000).cpu().numpy().astype(np.int32)
+        refuse_no_predictor(self.network)
+        reader = ReadDurations(self.network, self.shape)
+        return np.array([frames for _, frames in (*reader.push(units), *reader.finish())], np.int32)
 
     def save(self, folder: str | Path) -> None:
         """Write hifigan.safetensors and, last, hifigan.json."""

@@ -1,7 +1,7 @@
-"""Waveform to log-mel spectrogram and back again by Griffin-Lim.
+"""Waveform to log-mel spectrogram, and half of the way back: to magnitudes; `griffin_lim` goes the rest.
 
-Enters: waveforms or log-mel frames. Leaves: the other. The one decision worth knowing: frame j is centered on sample
-j * hop, so that the inverse has exactly the length asked for.
+Enters: waveforms or log-mel frames. Leaves: log mels or magnitudes. The one decision worth knowing: frame j is centered
+on sample j * hop, so that the way back has exactly the length asked for.
 """
 
 from __future__ import annotations
@@ -44,29 +44,11 @@ def mel_to_magnitude(
     Source: Lee & Seung 2001, eq. 4 (with the basis fixed).
     """
     bands, wanted = _bands(spec), mels.exp()
-    magnitude = bands.T @ wanted + FLOOR
-    pulled, normal = bands.T @ wanted, bands.T @ bands
+    pulled = bands.T @ wanted
+    magnitude = pulled + FLOOR
     for _ in range(iterations):
-        magnitude = magnitude * pulled / (normal @ magnitude + 1e-8)
+        magnitude = magnitude * pulled / (bands.T @ (bands @ magnitude) + 1e-8)
     return magnitude
-
-
-def griffin_lim(
-    magnitude: Float[Tensor, "bins frames"], spec: MelSpec, samples: int, *, iterations: int, seed: int
-) -> Float[Tensor, " samples"]:
-    """Find a waveform of `samples` samples with these STFT magnitudes, from seeded random phases.
-
-    Source: Perraudin, Balazs & Sondergaard 2013 (fast Griffin-Lim), with momentum 0.99.
-    """
-    phase = torch.rand(magnitude.shape, generator=torch.Generator().manual_seed(seed)) * (2 * torch.pi)
-    estimate = torch.polar(magnitude, phase)
-    before = torch.zeros_like(estimate)
-    for _ in range(iterations):
-        projected = _stft(_istft(estimate, spec, samples), spec)
-        ahead = projected + 0.99 * (projected - before)
-        estimate = magnitude * ahead / ahead.abs().clamp_min(1e-12)
-        before = projected
-    return _istft(estimate, spec, samples)
 
 
 @lru_cache(maxsize=4)
@@ -75,20 +57,15 @@ def _bands(spec: MelSpec) -> Float[Tensor, "mels bins"]:
     return torch.from_numpy(mel_filterbank(spec.mels, bins, spec.sample_rate_hz, spec.low_hz, spec.high_hz))
 
 
-@lru_cache(maxsize=4)
-def _window(samples: int) -> Float[Tensor, " samples"]:
-    return torch.hann_window(samples)
-
-
 def _stft(audio: Float[Tensor, "*batch samples"], spec: MelSpec) -> Complex[Tensor, "*batch bins frames"]:
     size = spec.window_samples
-    window = _window(size).to(audio.device)
+    window = window_of(size).to(audio.device)
     return torch.stft(
         audio, size, spec.hop_samples, window=window, center=True, pad_mode="constant", return_complex=True
     )
 
 
-def _istft(spectrum: Complex[Tensor, "bins frames"], spec: MelSpec, samples: int) -> Float[Tensor, " samples"]:
-    return torch.istft(
-        spectrum, spec.window_samples, spec.hop_samples, window=_window(spec.window_samples), length=samples
-    )
+@lru_cache(maxsize=4)
+def window_of(samples: int) -> Float[Tensor, " samples"]:
+    """The window of every spectrogram here: Hann, periodic."""
+    return torch.hann_window(samples)

@@ -7,6 +7,7 @@ convolutions run at the mel rate. What a speaker changes most, the mean spectrum
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +20,9 @@ from speechscale.speech.spectrograms import MelSpec
 
 POSITIONS = 6
 """Channels that tell a mel frame where in its unit it lies."""
+UNIT_REACH = 2
+MEL_REACH = 6
+"""How far the convolutions look on both sides: two of 3 units, three of 5 mel frames."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,23 +102,35 @@ class MelPlan:
     def make(cls, durations_frames: Int[np.ndarray, " units"], shape: VocoderShape) -> MelPlan:
         """Lay units of these durations along mel frames 0, hop, 2 hop, ... samples."""
         ends = np.round(np.cumsum(durations_frames) * shape.samples_per_frame).astype(np.int64)
-        starts = np.concatenate(([0], ends[:-1]))
         times = np.arange(ends[-1] // shape.mel.hop_samples + 1) * shape.mel.hop_samples
-        owner = np.minimum(np.searchsorted(ends, times, side="right"), len(ends) - 1)
-        length = (ends - starts)[owner]
-        since, left = times - starts[owner], ends[owner] - times
-        unit_s = shape.mel.sample_rate_hz * 0.04
-        place = np.stack(
-            [
-                since / length,
-                np.log(length / unit_s),
-                np.exp(-since / (unit_s / 4)),
-                np.exp(-left / (unit_s / 4)),
-                np.exp(-since / unit_s),
-                np.exp(-left / unit_s),
-            ]
-        )
-        return cls(torch.from_numpy(owner), torch.from_numpy(place.astype(np.float32)), int(ends[-1]))
+        owner, place = lay(times, ends, 0, shape)
+        return cls(torch.from_numpy(owner), torch.from_numpy(place), int(ends[-1]))
+
+
+def lay(
+    times: Int[np.ndarray, " M"], ends: Int[np.ndarray, " units"], start: int, shape: VocoderShape
+) -> tuple[Int[np.ndarray, " M"], Float[np.ndarray, "positions M"]]:
+    """Which unit is heard at these samples, and where in it they lie.
+
+    Args:
+        ends: samples where the units end. start: sample where the first of them begins.
+    """
+    starts = np.concatenate(([start], ends[:-1]))
+    owner = np.minimum(np.searchsorted(ends, times, side="right"), len(ends) - 1)
+    length = (ends - starts)[owner]
+    since, left = times - starts[owner], ends[owner] - times
+    unit_s = shape.mel.sample_rate_hz * 0.04
+    place = np.stack(
+        [
+            since / length,
+            np.log(length / unit_s),
+            np.exp(-since / (unit_s / 4)),
+            np.exp(-left / (unit_s / 4)),
+            np.exp(-since / unit_s),
+            np.exp(-left / unit_s),
+        ]
+    )
+    return owner, place.astype(np.float32)
 
 
 def empty_network(shape: VocoderShape) -> UnitToMel:
@@ -124,8 +140,21 @@ def empty_network(shape: VocoderShape) -> UnitToMel:
     return network.to_empty(device="cpu")
 
 
-def whole_durations(log_extra: Float[Tensor, " units"]) -> Int[np.ndarray, " units"]:
-    """Round running ends, not durations, so that errors do not add up; each duration stays at least one frame."""
-    means = 1.0 + log_extra.clamp_max(7.0).exp().numpy().astype(np.float64)
-    ends = np.floor(np.cumsum(means) + 0.5).astype(np.int64)
-    return np.diff(ends, prepend=0).astype(np.int32)
+class RunningEnds:
+    """Where units end, in frames: running ends are rounded, not durations, so that errors do not add up.
+
+    Each end depends on what came before and on nothing else; each unit lasts at least one frame.
+    """
+
+    def __init__(self) -> None:
+        self._exact = 0.0
+
+    def predicted(self, log_extra: float) -> int:
+        """End of the next unit, whose duration is 1 + exp(log_extra) frames in the mean."""
+        self._exact += 1.0 + math.exp(min(log_extra, 7.0))
+        return math.floor(self._exact + 0.5)
+
+    def given(self, frames: int) -> int:
+        """End of the next unit, whose duration is known."""
+        self._exact += frames
+        return int(self._exact)

@@ -8,7 +8,7 @@ any unit rate works and the audio has exactly the length that the durations say.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,8 +24,10 @@ from torch import Tensor
 from speechscale.errors import DataError
 from speechscale.files import complete_file, read_versioned, write_json
 from speechscale.records import UnitTable
-from speechscale.speech.spectrograms import MelSpec, griffin_lim, mel_to_magnitude
-from speechscale.speech.unit_to_mel import MelPlan, UnitToMel, VocoderShape, empty_network, whole_durations
+from speechscale.speech.griffin_lim import ITERATIONS
+from speechscale.speech.spectrograms import MelSpec
+from speechscale.speech.unit_to_mel import RunningEnds, UnitToMel, VocoderShape, empty_network
+from speechscale.speech.vocoder_stream import MelBlocks, ReadUnits, VocoderStream, checked_units
 from speechscale.speech.vocoder_training import train_network
 
 FORMAT = "speechscale vocoder"
@@ -48,6 +50,10 @@ class Vocoder:
         return self.shape.mel.sample_rate_hz
 
     @property
+    def num_units(self) -> int:
+        return self.shape.num_units
+
+    @property
     def speakers(self) -> tuple[str, ...]:
         """The voices it can speak in; the first one is the default."""
         return self.shape.speakers
@@ -62,59 +68,61 @@ class Vocoder:
         durations_frames: Int[np.ndarray, " units"] | None = None,
         speaker: str | None = None,
         *,
-        iterations: int = 32,
+        iterations: int = ITERATIONS,
         seed: int = 0,
     ) -> Float[np.ndarray, " samples"]:
         """Make sound of units; without durations they are predicted (for deduplicated units).
 
-        Returns sum(durations) * sample_rate / frame_rate samples, in [-1, 1]; equal calls give equal samples.
+        Returns sum(durations) * sample_rate / frame_rate samples, in [-1, 1]; equal calls give equal samples, and so
+        does a `stream` of the same units.
 
         Args:
             speaker: one of `speakers`; None for the first.
+            iterations: of Griffin-Lim, per block. seed: of the first phases.
 
         Raises:
             DataError: a unit id out of range, durations that are missing or below one frame, or an unknown speaker.
         """
-        units, voice = checked_units(units, durations_frames, self.shape.num_units), self._voice(speaker)
-        if len(units) == 0:
-            return np.zeros(0, np.float32)
-        if durations_frames is None:
-            durations_frames = self.predict_durations(units, speaker)
-        plan = MelPlan.make(np.asarray(durations_frames, np.int64), self.shape)
-        with torch.inference_mode():
-            magnitude = mel_to_magnitude(self._mels(units, plan, voice), self.shape.mel)
-            audio = griffin_lim(magnitude, self.shape.mel, plan.samples, iterations=iterations, seed=seed)
-            return (audio * self.network.gain[voice]).clamp(-1, 1).numpy()
+        stream = self.stream(speaker, iterations=iterations, seed=seed)
+        return np.concatenate([stream.push(units, durations_frames), stream.finish()])
+
+    def stream(self, speaker: str | None = None, *, iterations: int = ITERATIONS, seed: int = 0) -> VocoderStream:
+        """Begin sound whose units are still to come; arguments as in `synthesize`, which gives the same samples.
+
+        Example: `stream = vocoder.stream(); play(stream.push(units)); play(stream.push(more)); play(stream.finish())`
+        """
+        return VocoderStream(self.network, self.shape, self._voice(speaker), iterations=iterations, seed=seed)
 
     def predict_mels(
         self, units: Int[np.ndarray, " units"], durations_frames: Int[np.ndarray, " units"], speaker: str | None = None
     ) -> Float[np.ndarray, "mels mel_frames"]:
         """Natural-log mel magnitudes of units with durations, before Griffin-Lim."""
         units, voice = checked_units(units, durations_frames, self.shape.num_units), self._voice(speaker)
-        plan = MelPlan.make(np.asarray(durations_frames, np.int64), self.shape)
+        blocks, ends = MelBlocks(self.network, self.shape, voice), np.cumsum(durations_frames)
+        made = [np.zeros((self.shape.mel.mels, 0), np.float32)]
         with torch.inference_mode():
-            return self._mels(units, plan, voice).numpy()
+            for (context, _), end in zip(self._read(units, voice), ends, strict=True):
+                made += [mels.numpy() for mels in blocks.add(context, int(end))]
+            made += [mels.numpy() for mels in blocks.finish()]
+        return np.concatenate(made, axis=1)
 
     def predict_durations(
         self, units: Int[np.ndarray, " units"], speaker: str | None = None
     ) -> Int[np.ndarray, " units"]:
         """Durations in frames of deduplicated units, at least one each, rounded so that their sum stays right."""
         units, voice = checked_units(units, None, self.shape.num_units), self._voice(speaker)
-        if len(units) == 0:
-            return np.zeros(0, np.int32)
+        running = RunningEnds()
         with torch.inference_mode():
-            return whole_durations(self._context(units, voice)[1][0])
+            ends = [running.predicted(log_extra) for _, log_extra in self._read(units, voice)]
+        return np.diff(ends, prepend=0).astype(np.int32)
 
     def _voice(self, speaker: str | None) -> int:
         return speaker_index(speaker, self.shape.speakers)
 
-    def _context(self, units: Int[np.ndarray, " units"], voice: int) -> tuple[Tensor, Tensor]:
-        return self.network.context(torch.from_numpy(units)[None], torch.ones(1, len(units)), torch.tensor([voice]))
-
-    def _mels(self, units: Int[np.ndarray, " units"], plan: MelPlan, voice: int) -> Float[Tensor, "mels mel_frames"]:
-        context, _ = self._context(units, voice)
-        mels = self.network.mels(context, plan.owner[None], plan.place[None])[0]
-        return mels * self.network.mel_spread[voice][:, None] + self.network.mel_mean[voice][:, None]
+    def _read(self, units: Int[np.ndarray, " units"], voice: int) -> Iterator[tuple[Tensor, float]]:
+        reader = ReadUnits(self.network, voice)
+        yield from reader.push(units)
+        yield from reader.finish()
 
     def save(self, folder: str | Path) -> None:
         """Write vocoder.safetensors and, last, vocoder.json."""
@@ -213,17 +221,6 @@ def speaker_index(speaker: str | None, speakers: Sequence[str]) -> int:
         known = ", ".join(speakers[:8]) or "one without a name"
         raise DataError(f"vocoder: no voice '{speaker}' among {len(speakers)} ({known}); choose one of them")
     return speakers.index(speaker)
-
-
-def checked_units(units: np.ndarray, durations: np.ndarray | None, num_units: int) -> Int[np.ndarray, " units"]:
-    units = np.asarray(units).astype(np.int64)
-    if len(units) and (units.min() < 0 or units.max() >= num_units):
-        raise DataError(
-            f"vocoder: unit ids run {units.min()}..{units.max()}, allowed 0..{num_units - 1}; wrong tokenizer?"
-        )
-    if durations is not None and (len(durations) != len(units) or (len(units) and np.min(durations) < 1)):
-        raise DataError(f"vocoder: {len(units)} units need as many durations of at least one frame; leave them out")
-    return units
 
 
 def read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
