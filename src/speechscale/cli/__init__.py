@@ -46,6 +46,7 @@ COMMANDS = {
         "convert": "units_convert:convert",
         "import-kmeans": "units_convert:import_kmeans",
     },
+    "publish": "publish:publish",
     "model": {"import": "model_import:import_model", "export": "model:export_model"},
     "tokens": {
         "build": "tokens_build:build",

@@ -1,0 +1,1 @@
+"""Bundles that travel: facts from records, cards, checksums, a push to a hub."""

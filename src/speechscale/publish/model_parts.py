@@ -1,0 +1,96 @@
+"""What a model's own files say: its class, ids and units.
+
+Enters: a `Located` model. Leaves: the parts of `ModelFacts` that no record is needed for. The one decision worth
+knowing: weights are not loaded, their headers are read, so that the facts of a 7B model cost nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from speechscale.files import read_json
+from speechscale.model.interop_stock import stock_config
+from speechscale.model.interop_weights import open_weights
+from speechscale.model.stock import context_of
+from speechscale.report.card_facts import IdFacts, UnitFacts
+from speechscale.speech.tokenizer_files import centroids_sha256
+from speechscale.speech.units import SpeechTokenizer
+from speechscale.speech.vocoders import open_vocoder
+from speechscale.study.located import Located
+from speechscale.tokens.spelling import Spelling
+from speechscale.tokens.vocabulary import Vocabulary
+
+LEARNED_WITH_LABELS = "supervised"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """Of a model. params_total: numbers in its files; a tied head is one table."""
+
+    architecture: str
+    family: str
+    context: int | None
+    params_total: int
+
+
+def shape_of_model(folder: Path) -> Shape:
+    """Class, context and parameters, from config.json and the headers of the weights. Raises DataError as both."""
+    config = stock_config(read_json(folder / "config.json", "model config", "give a model folder"), str(folder))
+    shapes = open_weights(folder).shapes
+    return Shape(
+        architecture=config.architectures[0],
+        family=config.model_type,
+        context=context_of(config),
+        params_total=sum(math.prod(shape) for shape in shapes.values()),
+    )
+
+
+def id_facts(vocabulary: Vocabulary) -> IdFacts:
+    """The blocks of the vocabulary and how they are spelled."""
+    spelling = Spelling.of(vocabulary.spelling)
+    start = vocabulary.unit_start
+    example = [unit for unit in (12, 7, 30) if unit < vocabulary.num_units] or [0]
+    return IdFacts(
+        size=vocabulary.size,
+        text=(0, vocabulary.text_size) if vocabulary.has_text else None,
+        units=(start, start + vocabulary.num_units) if vocabulary.num_units else None,
+        speech_marker=vocabulary.SPEECH,
+        text_marker=vocabulary.TEXT,
+        eos=vocabulary.eos_id,
+        eos_name=vocabulary.spelled[vocabulary.eos_id],
+        unit_example="".join(map(spelling.unit, example)),
+        markers=(spelling.speech, spelling.text),
+        merged_subwords=vocabulary.num_speech - vocabulary.num_units,
+    )
+
+
+def unit_facts(located: Located, vocabulary: Vocabulary, *, supervised: bool = False) -> UnitFacts:
+    """What makes and speaks the units, as far as it lies beside the model.
+
+    Raises:
+        DataError: a speech tokenizer or vocoder that cannot be opened.
+    """
+    voices = None
+    if located.vocoder is not None:
+        voices = tuple(open_vocoder(located.vocoder).speakers)
+    if located.speech_tokenizer is None:
+        return UnitFacts(count=vocabulary.num_units, per_second=located.units_per_second, voices=voices)
+    tokenizer = SpeechTokenizer.load(located.speech_tokenizer)
+    settings = tokenizer.encoder_config
+    name = str(settings.get("model") or tokenizer.encoder_name)
+    layer = settings.get("layer")
+    return UnitFacts(
+        count=vocabulary.num_units,
+        encoder=name,
+        revision=settings.get("revision") or None,
+        layer=layer if isinstance(layer, int) else None,
+        kmeans_sha256=centroids_sha256(tokenizer.centroids) if len(tokenizer.centroids) else None,
+        frame_rate_hz=tokenizer.frame_rate_hz,
+        per_second=located.units_per_second,
+        oracle=tokenizer.oracle,
+        supervised=supervised or bool(tokenizer.fit.get(LEARNED_WITH_LABELS)),
+        tokenizer_included=True,
+        voices=voices,
+    )

@@ -1,0 +1,330 @@
+"""Facts of a run of a study, from its record, the records of its inputs, and study.json.
+
+Enters: the folder of a run step. Leaves: `ModelFacts` without samples and outside results. The one decision worth
+knowing: only records are read (and, for hours by licence, the units they name); what a record does not hold stays None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from speechscale.errors import DataError
+from speechscale.evals.results import RESULTS
+from speechscale.files import read_json
+from speechscale.publish.eval_facts import metric_facts, protocol_lines
+from speechscale.publish.model_parts import id_facts, shape_of_model, unit_facts
+from speechscale.publish.recipe_lines import recipe_lines
+from speechscale.publish.speech_hours import speech_hours
+from speechscale.report.card_facts import (
+    ComputeFacts,
+    DataFacts,
+    Lines,
+    LossFacts,
+    ModelFacts,
+    StartFacts,
+    Terms,
+)
+from speechscale.report.card_rules import language_code
+from speechscale.report.cards import CONVENTIONS, hours
+from speechscale.report.numbers import short_count, short_flops
+from speechscale.study.located import Located, steps_root
+from speechscale.study.recipes import MARKER
+from speechscale.study.steps import read_record
+from speechscale.tokens.text_tokenizer import HUB_NAME
+
+VERSIONS = ("speechscale", "torch", "transformers", "python")
+LOSSES = (
+    ("loss_speech_final", "speech", "per unit"),
+    ("loss_speech_per_second", "speech", "per second"),
+    ("loss_speech_per_word", "speech", "per spoken word"),
+    ("loss_text_final", "text", "per token"),
+    ("loss_text_per_word", "text", "per written word"),
+    ("loss_interleaved_final", "interleaved documents", "per token"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Records:
+    """The records around one run. `own`: its own; `inputs`: name -> record, as far as they are there."""
+
+    root: Path
+    own: dict[str, Any]
+    inputs: dict[str, dict[str, Any]]
+
+    @classmethod
+    def of(cls, run: Path) -> _Records:
+        own = read_record(run)
+        if own is None or "row" not in own["results"]:
+            raise DataError(f"{run}: no record of a study's run there; name a folder below steps/run/")
+        root = steps_root(run)
+        found: dict[str, dict[str, Any]] = {}
+        waiting = list(own["inputs"])
+        while waiting:
+            name = waiting.pop()
+            record = read_record(root / name) if name not in found else None
+            if record is not None:
+                found[name] = record
+                waiting += record["inputs"]
+        return cls(root, own, found)
+
+    def named(self, prefix: str) -> dict[str, dict[str, Any]]:
+        return {name: record for name, record in sorted(self.inputs.items()) if name.startswith(prefix)}
+
+    def first(self, prefix: str) -> dict[str, Any] | None:
+        return next(iter(self.named(prefix).values()), None)
+
+
+def study_facts(run: Path, located: Located, terms: Terms) -> ModelFacts:
+    """Collect everything that is known of a run of a study.
+
+    Raises:
+        DataError: no record there, or files of the model that cannot be read.
+    """
+    records = _Records.of(run)
+    record, config, row = records.own, records.own["config"], records.own["results"]["row"]
+    study = _study(records.root)
+    vocabulary, shape = located.load_vocabulary(), shape_of_model(located.folder)
+    data = _data(records)
+    metrics, protocols = _scores(run, record)
+    return ModelFacts(
+        name=located.name,
+        origin=_origin(study, config),
+        question=str(study.get("question", "")),
+        architecture=shape.architecture,
+        family=shape.family,
+        dtype="",
+        params_total=row["params_total"],
+        params_non_embedding=row["params_non_embedding"],
+        context_tokens=shape.context,
+        arm=config["arm"],
+        units=unit_facts(located, vocabulary, supervised=config["supervised_units"]),
+        ids=id_facts(vocabulary),
+        start=_start(records),
+        terms=terms,
+        languages=tuple(sorted({code for source in data for code in source.languages})),
+        data=data,
+        recipe=_recipe(config, record, row),
+        compute=_compute(records),
+        losses=_losses(row),
+        metrics=metrics,
+        protocols=protocols,
+        code=_code(record),
+        tokens_seen=row["tokens_seen"],
+        rate_at_edge=bool(row.get("learning_rate_at_edge")),
+        seed=config["seed"],
+    )
+
+
+def _study(root: Path) -> dict[str, Any]:
+    path = root.parent / MARKER
+    if not path.is_file():
+        return {}
+    return dict(read_json(path, "study", "run the study again").get("study", {}))
+
+
+def _origin(study: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    name = f" of the study `{study['name']}`" if study.get("name") else " of a study"
+    return f"It is the arm `{config['arm']}` in part `{config['part']}`{name}, at size {config['size']}."
+
+
+def _scores(run: Path, record: Mapping[str, Any]) -> tuple[Any, Lines]:
+    if not (run / RESULTS).is_file():
+        return (), ()
+    saved = read_json(run / RESULTS, "evaluation results", "run the study again")
+    return metric_facts(saved["metrics"], saved["benchmarks"]), protocol_lines(saved["protocols"])
+
+
+def _start(records: _Records) -> StartFacts:
+    config, results = records.own["config"], records.own["results"]
+    if config["start"] == "scratch":
+        return StartFacts(kind="scratch")
+    if config.get("pretrained"):
+        name = str(config["pretrained"])
+        hub = name if HUB_NAME.fullmatch(name) and not Path(name).exists() else None
+        base = hub or Path(name).name
+        return StartFacts(kind=config["start"], base=base, hub_base=hub)
+    step = results.get("text_lm")
+    made = records.inputs.get(step or "", {}).get("results", {})
+    details = []
+    if made:
+        details.append(
+            (
+                "that TextLM",
+                f"{made['tokens_seen']:,} tokens of text, {hours(made['text_epochs'])} passes, "
+                f"{short_flops(made['flops_exact'])} FLOPs, {made['loss_text']:.3f} nats per token on test",
+            )
+        )
+    return StartFacts(kind=config["start"], base="a TextLM of the same study", details=tuple(details))
+
+
+def _recipe(config: Mapping[str, Any], record: Mapping[str, Any], row: Mapping[str, Any]) -> Lines:
+    train = dict(config["train"])
+    if config["start"] == "scratch":
+        train.pop("new_rows", None)
+    return (
+        ("arm", config["arm"]),
+        *recipe_lines(
+            train,
+            mixture=config["mixture"],
+            interleave=config["interleave"],
+            learning_rate=row["learning_rate"],
+            precision=record["results"].get("precision"),
+            tokens=row["tokens_seen"],
+            steps=row["steps"],
+            seed=config["seed"],
+            budget_flops=row["budget_flops"],
+            passes={"speech": row.get("speech_epochs"), "text": row.get("text_epochs") or None},
+        ),
+    )
+
+
+def _losses(row: Mapping[str, Any]) -> tuple[LossFacts, ...]:
+    return tuple(
+        LossFacts(
+            what=what,
+            unit=unit,
+            value=float(row[key]),
+            se=row.get("loss_speech_se") if key == "loss_speech_final" else None,
+        )
+        for key, what, unit in LOSSES
+        if row.get(key) is not None
+    )
+
+
+def _compute(records: _Records) -> ComputeFacts:
+    record, row = records.own, records.own["results"]["row"]
+    return ComputeFacts(
+        flops=tuple((name, row[name]) for name in CONVENTIONS if row.get(name) is not None),
+        text_lm_flops=row.get("flops_text_lm_exact") or None,
+        sweep=_sweep(records, row),
+        seconds=record.get("seconds"),
+        cpu_seconds=record.get("cpu_seconds"),
+        machine=record.get("machine"),
+        covers="training and scoring of this run",
+    )
+
+
+def _sweep(records: _Records, row: Mapping[str, Any]) -> tuple[int, float] | None:
+    """Runs of the sweep of this arm and size, without this one, and their FLOPs."""
+    flops = []
+    for folder in sorted((records.root / "run" / row["part"]).iterdir()):
+        record = read_record(folder)
+        if record is None or record["name"] == records.own["name"]:
+            continue
+        other = record["results"]["row"]
+        if other["sweep"] and (other["arm"], other["size"]) == (row["arm"], row["size"]):
+            flops.append(other.get("flops_exact_spent") or other["flops_exact"])
+    return (len(flops), float(sum(flops))) if flops else None
+
+
+def _code(record: Mapping[str, Any]) -> Lines:
+    versions = record.get("versions", {})
+    code = ", ".join(f"{name} {versions[name]}" for name in VERSIONS if name in versions)
+    lines = (
+        ("code", code),
+        ("git commit", _commit(record.get("git_commit"))),
+        ("finished", str(record.get("finished_at") or "")),
+    )
+    return tuple((label, value) for label, value in lines if value)
+
+
+def _commit(commit: Any) -> str:
+    if not commit:
+        return "not recorded"
+    return f"{commit[:-1]}, with changes that were not committed" if str(commit).endswith("+") else str(commit)
+
+
+def _data(records: _Records) -> tuple[DataFacts, ...]:
+    record = records.first("corpus/")
+    if record is None:
+        return ()
+    config, row = record["config"]["corpus"], records.own["results"]["row"]
+    sources = []
+    if records.named("units/"):
+        sources.append(_speech(records, record, config, row))
+    text = records.first("text/")
+    mixture = records.own["config"]["mixture"]
+    if text is not None and (set(mixture) - {"speech"} or records.first("text_lm/")):
+        sources.append(_text(text, config, row, records.first("text_lm/")))
+    return tuple(sources)
+
+
+def _speech(
+    records: _Records, corpus: Mapping[str, Any], config: Mapping[str, Any], row: Mapping[str, Any]
+) -> DataFacts:
+    units = records.named("units/")
+    folder = records.root / f"corpus/{config['name']}"
+    found = speech_hours(folder, [records.root / name / "units.parquet" for name in units])
+    synthetic = config["kind"] == "storyworld"
+    made, source, hub = _made(config, corpus)
+    seen = []
+    if row.get("speech_hours_unique"):
+        seen.append(f"{hours(row['speech_hours_unique'])} h of it")
+    if row.get("speech_epochs") is not None:
+        seen.append(f"{hours(row['speech_epochs'])} passes")
+    codes = {language_code(language) for language in found.languages} - {None}
+    licences = {name: amount for name, amount in found.licences.items() if name}
+    if synthetic and not licences:
+        licences = {f"not recorded (voices: {_engine(corpus)})": found.splits.get("train", 0.0)}
+    return DataFacts(
+        what="speech",
+        name=source,
+        made=made,
+        hours=found.splits.get("train"),
+        amount=f"{sum(r['results']['kept'] for r in units.values()):,} utterances in all splits",
+        seen=", ".join(seen),
+        licences=tuple(sorted(licences.items())),
+        voices=tuple(sorted(found.speakers)),
+        synthetic=synthetic or None,
+        languages=("en",) if synthetic else tuple(sorted(code for code in codes if code)),
+        split_hours=tuple(sorted(found.splits.items())),
+        hub_name=hub,
+        dropped=sum(r["results"]["dropped"] for r in units.values()) + corpus["results"].get("dropped", 0),
+    )
+
+
+def _made(config: Mapping[str, Any], record: Mapping[str, Any]) -> tuple[str, str, str | None]:
+    """How a corpus came about, its name, and its name on the hub."""
+    name = str(config["name"])
+    if config["kind"] == "storyworld":
+        return (
+            f"stories from templates about {config['characters']} invented people, spoken by {_engine(record)}",
+            name,
+            None,
+        )
+    path = Path(str(config.get("path", "")))
+    info: dict[str, Any] = {}
+    if (path / "corpus.json").is_file():
+        info = dict(read_json(path / "corpus.json", "corpus", "import it again").get("info", {}))
+    origin = str(info.get("source") or path.name)
+    hub = origin.removeprefix("hf:") if origin.startswith("hf:") else None
+    kind = f" (format {info['format']})" if info.get("format") else ""
+    return f"imported from {hub or Path(origin).name}{kind}", name, hub
+
+
+def _engine(record: Mapping[str, Any]) -> str:
+    version = record.get("versions", {}).get("espeakng-loader")
+    return f"espeak-ng {version} (espeakng-loader)" if version else "espeak-ng"
+
+
+def _text(
+    text: Mapping[str, Any], config: Mapping[str, Any], row: Mapping[str, Any], text_lm: Mapping[str, Any] | None
+) -> DataFacts:
+    found = text["results"]
+    synthetic = config["kind"] == "storyworld"
+    seen = [f"{hours(row['text_epochs'])} passes"] if row.get("text_epochs") else []
+    if text_lm is not None:
+        seen.append(f"{hours(text_lm['results']['text_epochs'])} passes by the TextLM before it")
+    amount = f"{short_count(found['text_tokens'])} tokens" if found.get("text_tokens") else ""
+    return DataFacts(
+        what="text",
+        name=str(config["name"]),
+        made="stories from the same templates, read only" if synthetic else "the transcripts",
+        amount=amount,
+        seen=", ".join(seen),
+        synthetic=synthetic or None,
+        languages=("en",) if synthetic else (),
+    )
