@@ -107,7 +107,7 @@ def test_streamed_and_whole_files_are_equal(slm: SpeechLM, recording: Path, tmp_
 def test_a_streamed_file_grows(slm: SpeechLM, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     settings = slm.settings("speech", max_new_tokens=120, stop="never")
-    for chunk in slm.stream_with(prompt_of(recording), settings):
+    for chunk in slm.stream_opened(slm.opened(prompt_of(recording), settings), settings):
         sizes.append(len(chunk.audio))
     assert sum(size > 0 for size in sizes) > 5, "sound comes in pieces"
     written = []

@@ -16,7 +16,7 @@ from speechscale.decode.settings import Decoding
 from speechscale.errors import DataError
 from speechscale.speak.devices import Sink, growing_file, loudspeaker, raw_output
 from speechscale.speak.prompts import Prompt
-from speechscale.speak.speech_lm import SpeechLM
+from speechscale.speak.speech_lm import Opened, SpeechLM
 from speechscale.speak.streaming import Chunk
 
 
@@ -60,7 +60,7 @@ def speak_aloud(
     rate_hz = slm.vocoder.sample_rate_hz
     with ExitStack() as stack:
         sinks: list[Sink] = []
-        for chunk in _chunks(slm, prompt, settings, speaker, stream=stream or play):
+        for chunk in _chunks(slm, opened, settings, speaker, stream=stream or play):
             if len(chunk.audio) and not sinks:  # nothing is opened, or left behind, before there is sound
                 sinks = _sinks(stack, out, rate_hz, play=play)
             if len(chunk.audio):
@@ -84,11 +84,11 @@ def speak_aloud(
     )
 
 
-def _chunks(slm: SpeechLM, prompt: Prompt, settings: Decoding, speaker: str | None, *, stream: bool) -> Iterator[Chunk]:
+def _chunks(slm: SpeechLM, opened: Opened, settings: Decoding, speaker: str | None, *, stream: bool) -> Iterator[Chunk]:
     if stream:
-        yield from slm.stream_with(prompt, settings, speaker=speaker)
+        yield from slm.stream_opened(opened, settings, speaker=speaker)
         return
-    ((said,),) = slm.continue_many([prompt], replace(settings, samples=1), speaker=speaker)
+    ((said,),) = slm.continue_opened([opened], replace(settings, samples=1), [0], speaker=speaker)
     yield Chunk(ids=said.ids, units=said.units, text=said.text, audio=said.audio, ended=said.ended)
 
 

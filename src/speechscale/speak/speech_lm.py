@@ -243,13 +243,12 @@ class SpeechLM:
 
         The sound of a spoken prompt comes first (`Chunk.prompt`). Errors as `continue_`.
         """
-        prompt = source if isinstance(source, Prompt) else prompt_of(source)
-        return self.stream_with(prompt, self.settings(into, **settings), speaker=speaker)
+        prompt, asked = source if isinstance(source, Prompt) else prompt_of(source), self.settings(into, **settings)
+        return self.stream_opened(self.opened(prompt, asked), asked, speaker=speaker)
 
-    def stream_with(self, prompt: Prompt, settings: Decoding, *, speaker: str | None = None) -> Iterator[Chunk]:
-        """`stream` with settings made before."""
+    def stream_opened(self, opened: Opened, settings: Decoding, *, speaker: str | None = None) -> Iterator[Chunk]:
+        """`stream` from an opened prompt."""
         asked = replace(settings, samples=1)
-        opened = self.opened(prompt, asked)
         return stream_chunks(self.model, self.vocabulary, opened.ids, opened.units, asked, self.vocoder, speaker)
 
     def _opening(self, prompt: Prompt, units: Int[np.ndarray, " units"], settings: Decoding) -> Int[np.ndarray, " ids"]:
