@@ -69,9 +69,17 @@ def metric_facts(
 def protocol_lines(protocols: Mapping[str, Mapping[str, Any]]) -> Lines:
     """Each protocol in one line."""
     return tuple(
-        (name, ", ".join(f"{key} {stamp[key]}" for key in PROTOCOL_FIELDS if key in stamp) + f" ({stamp['source']})")
+        (
+            name,
+            ", ".join(f"{key} {_said(stamp[key])}" for key in PROTOCOL_FIELDS if key in stamp)
+            + f" ({stamp['source']})",
+        )
         for name, stamp in sorted(protocols.items())
     )
+
+
+def _said(value: Any) -> str:
+    return ("scored" if value else "not scored") if isinstance(value, bool) else str(value)
 
 
 def read_results_folders(folders: Sequence[Path], model: Path) -> Evaluated:

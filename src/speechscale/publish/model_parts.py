@@ -23,6 +23,12 @@ from speechscale.tokens.spelling import Spelling
 from speechscale.tokens.vocabulary import Vocabulary
 
 LEARNED_WITH_LABELS = "supervised"
+OWN_ENCODERS = {
+    "adapted": "adapted (of speechscale: learned from audio alone)",
+    "phonetic-supervised": "phonetic-supervised (of speechscale)",
+    "mfcc": "MFCC",
+}
+"""Encoders without a published model, for people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +85,7 @@ def unit_facts(located: Located, vocabulary: Vocabulary, *, supervised: bool = F
         return UnitFacts(count=vocabulary.num_units, per_second=located.units_per_second, voices=voices)
     tokenizer = SpeechTokenizer.load(located.speech_tokenizer)
     settings = tokenizer.encoder_config
-    name = str(settings.get("model") or tokenizer.encoder_name)
+    name = str(settings.get("model") or OWN_ENCODERS.get(tokenizer.encoder_name, tokenizer.encoder_name))
     layer = settings.get("layer")
     return UnitFacts(
         count=vocabulary.num_units,

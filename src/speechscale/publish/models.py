@@ -35,13 +35,15 @@ class Wanted:
     """What to make.
 
     Args:
-        name: of the model; "" takes that of its folder. results: folders of eval run and eval generate.
+        name: of the model; "" takes that of its folder. repo: where it will lie, for the card.
+        results: folders of eval run and eval generate.
         samples: folder that `speechscale generate` wrote; None takes those of the study.
         tokenizer, vocoder: where the model's folder does not know its own. dtype: cast the weights.
     """
 
     terms: Terms = field(default_factory=Terms)
     name: str = ""
+    repo: str = ""
     results: tuple[Path, ...] = ()
     samples: Path | None = None
     tokenizer: Path | None = None
@@ -106,6 +108,7 @@ def _facts(run: Path, located: Located, wanted: Wanted) -> ModelFacts:
     return replace(
         facts,
         name=wanted.name or facts.name,
+        repo=wanted.repo,
         metrics=(*facts.metrics, *found.metrics),
         protocols=tuple(sorted({*facts.protocols, *found.protocols})),
         generation=found.generation,

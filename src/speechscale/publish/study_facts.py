@@ -7,30 +7,27 @@ knowing: only records are read (and, for hours by licence, the units they name);
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from speechscale.errors import DataError
 from speechscale.evals.results import RESULTS
 from speechscale.files import read_json
 from speechscale.publish.eval_facts import metric_facts, protocol_lines
 from speechscale.publish.model_parts import id_facts, shape_of_model, unit_facts
 from speechscale.publish.recipe_lines import recipe_lines
-from speechscale.publish.speech_hours import speech_hours
+from speechscale.publish.study_data import study_data
+from speechscale.publish.study_records import StudyRecords
 from speechscale.report.card_facts import (
     ComputeFacts,
-    DataFacts,
     Lines,
     LossFacts,
     ModelFacts,
     StartFacts,
     Terms,
 )
-from speechscale.report.card_rules import language_code
 from speechscale.report.cards import CONVENTIONS, hours
-from speechscale.report.numbers import short_count, short_flops
-from speechscale.study.located import Located, steps_root
+from speechscale.report.numbers import short_flops
+from speechscale.study.located import Located
 from speechscale.study.recipes import MARKER
 from speechscale.study.steps import read_record
 from speechscale.tokens.text_tokenizer import HUB_NAME
@@ -46,48 +43,17 @@ LOSSES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Records:
-    """The records around one run. `own`: its own; `inputs`: name -> record, as far as they are there."""
-
-    root: Path
-    own: dict[str, Any]
-    inputs: dict[str, dict[str, Any]]
-
-    @classmethod
-    def of(cls, run: Path) -> _Records:
-        own = read_record(run)
-        if own is None or "row" not in own["results"]:
-            raise DataError(f"{run}: no record of a study's run there; name a folder below steps/run/")
-        root = steps_root(run)
-        found: dict[str, dict[str, Any]] = {}
-        waiting = list(own["inputs"])
-        while waiting:
-            name = waiting.pop()
-            record = read_record(root / name) if name not in found else None
-            if record is not None:
-                found[name] = record
-                waiting += record["inputs"]
-        return cls(root, own, found)
-
-    def named(self, prefix: str) -> dict[str, dict[str, Any]]:
-        return {name: record for name, record in sorted(self.inputs.items()) if name.startswith(prefix)}
-
-    def first(self, prefix: str) -> dict[str, Any] | None:
-        return next(iter(self.named(prefix).values()), None)
-
-
 def study_facts(run: Path, located: Located, terms: Terms) -> ModelFacts:
     """Collect everything that is known of a run of a study.
 
     Raises:
         DataError: no record there, or files of the model that cannot be read.
     """
-    records = _Records.of(run)
+    records = StudyRecords.of(run)
     record, config, row = records.own, records.own["config"], records.own["results"]["row"]
     study = _study(records.root)
     vocabulary, shape = located.load_vocabulary(), shape_of_model(located.folder)
-    data = _data(records)
+    data = study_data(records)
     metrics, protocols = _scores(run, record)
     return ModelFacts(
         name=located.name,
@@ -137,7 +103,7 @@ def _scores(run: Path, record: Mapping[str, Any]) -> tuple[Any, Lines]:
     return metric_facts(saved["metrics"], saved["benchmarks"]), protocol_lines(saved["protocols"])
 
 
-def _start(records: _Records) -> StartFacts:
+def _start(records: StudyRecords) -> StartFacts:
     config, results = records.own["config"], records.own["results"]
     if config["start"] == "scratch":
         return StartFacts(kind="scratch")
@@ -194,7 +160,7 @@ def _losses(row: Mapping[str, Any]) -> tuple[LossFacts, ...]:
     )
 
 
-def _compute(records: _Records) -> ComputeFacts:
+def _compute(records: StudyRecords) -> ComputeFacts:
     record, row = records.own, records.own["results"]["row"]
     return ComputeFacts(
         flops=tuple((name, row[name]) for name in CONVENTIONS if row.get(name) is not None),
@@ -207,7 +173,7 @@ def _compute(records: _Records) -> ComputeFacts:
     )
 
 
-def _sweep(records: _Records, row: Mapping[str, Any]) -> tuple[int, float] | None:
+def _sweep(records: StudyRecords, row: Mapping[str, Any]) -> tuple[int, float] | None:
     """Runs of the sweep of this arm and size, without this one, and their FLOPs."""
     flops = []
     for folder in sorted((records.root / "run" / row["part"]).iterdir()):
@@ -235,96 +201,3 @@ def _commit(commit: Any) -> str:
     if not commit:
         return "not recorded"
     return f"{commit[:-1]}, with changes that were not committed" if str(commit).endswith("+") else str(commit)
-
-
-def _data(records: _Records) -> tuple[DataFacts, ...]:
-    record = records.first("corpus/")
-    if record is None:
-        return ()
-    config, row = record["config"]["corpus"], records.own["results"]["row"]
-    sources = []
-    if records.named("units/"):
-        sources.append(_speech(records, record, config, row))
-    text = records.first("text/")
-    mixture = records.own["config"]["mixture"]
-    if text is not None and (set(mixture) - {"speech"} or records.first("text_lm/")):
-        sources.append(_text(text, config, row, records.first("text_lm/")))
-    return tuple(sources)
-
-
-def _speech(
-    records: _Records, corpus: Mapping[str, Any], config: Mapping[str, Any], row: Mapping[str, Any]
-) -> DataFacts:
-    units = records.named("units/")
-    folder = records.root / f"corpus/{config['name']}"
-    found = speech_hours(folder, [records.root / name / "units.parquet" for name in units])
-    synthetic = config["kind"] == "storyworld"
-    made, source, hub = _made(config, corpus)
-    seen = []
-    if row.get("speech_hours_unique"):
-        seen.append(f"{hours(row['speech_hours_unique'])} h of it")
-    if row.get("speech_epochs") is not None:
-        seen.append(f"{hours(row['speech_epochs'])} passes")
-    codes = {language_code(language) for language in found.languages} - {None}
-    licences = {name: amount for name, amount in found.licences.items() if name}
-    if synthetic and not licences:
-        licences = {f"not recorded (voices: {_engine(corpus)})": found.splits.get("train", 0.0)}
-    return DataFacts(
-        what="speech",
-        name=source,
-        made=made,
-        hours=found.splits.get("train"),
-        amount=f"{sum(r['results']['kept'] for r in units.values()):,} utterances in all splits",
-        seen=", ".join(seen),
-        licences=tuple(sorted(licences.items())),
-        voices=tuple(sorted(found.speakers)),
-        synthetic=synthetic or None,
-        languages=("en",) if synthetic else tuple(sorted(code for code in codes if code)),
-        split_hours=tuple(sorted(found.splits.items())),
-        hub_name=hub,
-        dropped=sum(r["results"]["dropped"] for r in units.values()) + corpus["results"].get("dropped", 0),
-    )
-
-
-def _made(config: Mapping[str, Any], record: Mapping[str, Any]) -> tuple[str, str, str | None]:
-    """How a corpus came about, its name, and its name on the hub."""
-    name = str(config["name"])
-    if config["kind"] == "storyworld":
-        return (
-            f"stories from templates about {config['characters']} invented people, spoken by {_engine(record)}",
-            name,
-            None,
-        )
-    path = Path(str(config.get("path", "")))
-    info: dict[str, Any] = {}
-    if (path / "corpus.json").is_file():
-        info = dict(read_json(path / "corpus.json", "corpus", "import it again").get("info", {}))
-    origin = str(info.get("source") or path.name)
-    hub = origin.removeprefix("hf:") if origin.startswith("hf:") else None
-    kind = f" (format {info['format']})" if info.get("format") else ""
-    return f"imported from {hub or Path(origin).name}{kind}", name, hub
-
-
-def _engine(record: Mapping[str, Any]) -> str:
-    version = record.get("versions", {}).get("espeakng-loader")
-    return f"espeak-ng {version} (espeakng-loader)" if version else "espeak-ng"
-
-
-def _text(
-    text: Mapping[str, Any], config: Mapping[str, Any], row: Mapping[str, Any], text_lm: Mapping[str, Any] | None
-) -> DataFacts:
-    found = text["results"]
-    synthetic = config["kind"] == "storyworld"
-    seen = [f"{hours(row['text_epochs'])} passes"] if row.get("text_epochs") else []
-    if text_lm is not None:
-        seen.append(f"{hours(text_lm['results']['text_epochs'])} passes by the TextLM before it")
-    amount = f"{short_count(found['text_tokens'])} tokens" if found.get("text_tokens") else ""
-    return DataFacts(
-        what="text",
-        name=str(config["name"]),
-        made="stories from the same templates, read only" if synthetic else "the transcripts",
-        amount=amount,
-        seen=", ".join(seen),
-        synthetic=synthetic or None,
-        languages=("en",) if synthetic else (),
-    )

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from huggingface_hub import DatasetCard, ModelCard
+from huggingface_hub import DatasetCard, ModelCard, RepoCard
 
 from speechscale.errors import DataError
 from speechscale.report.card_rules import (
@@ -52,7 +52,8 @@ def validate_card(text: str, kind: Kind) -> list[str]:
     if doubled:
         return [f"{doubled[0]}: stands twice"]
     try:
-        card = (ModelCard if kind == "model" else DatasetCard)(text)
+        card = RepoCard(text)  # as it stands; the other two mend what they can
+        (ModelCard if kind == "model" else DatasetCard)(text)
     except Exception as error:  # yaml and huggingface_hub each raise their own
         return [f"metadata: huggingface_hub cannot read it ({error})".replace("\n", " ")]
     values = card.data.to_dict()

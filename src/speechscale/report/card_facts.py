@@ -73,7 +73,7 @@ class DataFacts:
     Args:
         what: "speech" or "text". name: of the corpus. made: how it came about.
         hours: of the training split. amount: what was there, in words. seen: how much of it was trained on.
-        licences: licence -> hours, or an empty mapping.
+        licences: licence -> hours. terms: the licence where there are no hours, as of text.
         voices: speakers of the training split. synthetic: all of them are machines.
         languages: codes. split_hours: split -> hours.
     """
@@ -85,6 +85,7 @@ class DataFacts:
     amount: str = ""
     seen: str = ""
     licences: tuple[tuple[str, float], ...] = ()
+    terms: str = ""
     voices: tuple[str, ...] = ()
     synthetic: bool | None = None
     languages: tuple[str, ...] = ()
@@ -181,7 +182,8 @@ class ModelFacts:
     """Everything a model card says.
 
     Args:
-        name: of the model. origin: which study, arm or job it comes from, one sentence.
+        name: of the model. repo: OWNER/NAME it will have; "" if that is not known.
+        origin: which study, arm or job it comes from, one sentence.
         question: what the study asked. recipe: how it was trained.
         generation: measures of generated speech (name, value, how). protocols: name -> definition.
         code: version, commit, libraries.
@@ -215,6 +217,7 @@ class ModelFacts:
     rate_at_edge: bool = False
     seed: int | None = None
     notes: tuple[str, ...] = ()
+    repo: str = ""
 
     @property
     def hears(self) -> bool:

@@ -48,7 +48,7 @@ def _data(facts: ModelFacts) -> Iterator[str]:
     if speech and all(source.synthetic for source in speech):
         yield (
             f"Every voice it heard is synthetic ({len(voices)}: {', '.join(sorted(voices)[:12])}"
-            f"{', ...' if len(voices) > 12 else ''}). Expect it to fail on human recordings."
+            f"{', ...' if len(voices) > 12 else ''}): it was never given a human recording."
         )
     elif 0 < len(voices) < FEW_VOICES:
         heard = f"{len(voices)} speaker{'s' if len(voices) > 1 else ''}"

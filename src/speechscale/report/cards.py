@@ -156,6 +156,7 @@ def _body(facts: ModelFacts) -> str:
             facts=facts,
             version=__version__,
             missing=NOT_RECORDED,
+            place=facts.repo or "FOLDER_OR_NAME",
             start=STARTS.get(facts.start.kind, facts.start.kind),
             conventions=CONVENTIONS,
             directions=DIRECTIONS,
@@ -179,7 +180,7 @@ def _interval(metric: MetricFacts) -> str:
 
 def _licences(source: DataFacts) -> str:
     if not source.licences:
-        return NOT_RECORDED
+        return source.terms or NOT_RECORDED
     return "; ".join(f"{name or NOT_RECORDED}: {hours(amount)} h" for name, amount in source.licences)
 
 
