@@ -195,8 +195,13 @@ def test_tokens_and_tables_must_belong_together(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="ids up to"):
         import_model(tmp_path / "peer", tmp_path / "out")
     text = (tmp_path / "peer" / "tokenizer.json").read_text()
+    far = json.loads(text)
+    far["added_tokens"][-1]["id"] = 10**12  # filling the holes below it would take all memory
+    (tmp_path / "peer" / "tokenizer.json").write_text(json.dumps(far))
+    with pytest.raises(DataError, match="ids up to 1000000000000"):
+        import_model(tmp_path / "peer", tmp_path / "out")
     (tmp_path / "peer" / "tokenizer.json").write_text(text[: len(text) // 2])
-    with pytest.raises(DataError, match=r"not a tokenizer\.json"):
+    with pytest.raises(DataError, match=r"tokenizer\.json: not readable as JSON"):
         import_model(tmp_path / "peer", tmp_path / "out")
 
 

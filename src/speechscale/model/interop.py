@@ -12,7 +12,9 @@ the tokenizer alone, never by names, and no code of the checkpoint runs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,16 +89,10 @@ def import_model(
     if out.exists():
         raise DataError(f"'{out}' exists; give a new folder")
     found = _find(source, revision)
-    plan, ids = _look(found.folder, wanted)
+    plan, find_ids = _look(found.folder, wanted)
     origin = {"name": str(source) if found.commit else Path(source).resolve().name, "commit": found.commit}
-    notes = write_stock(open_weights(found.folder), plan, ids, out, origin)
-    return Imported(
-        folder=out,
-        layout=plan.layout,
-        commit=found.commit,
-        vocabulary=ids.vocabulary if ids is not None else None,
-        notes=tuple(notes),
-    )
+    vocabulary, notes = write_stock(open_weights(found.folder), plan, find_ids, out, origin)
+    return Imported(folder=out, layout=plan.layout, commit=found.commit, vocabulary=vocabulary, notes=tuple(notes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +115,8 @@ def _find(source: Path | str, revision: str | None) -> _Found:
     return _Found(snapshot.folder, snapshot.commit)
 
 
-def _look(folder: Path, wanted: Wanted) -> tuple[Plan, Ids | None]:
-    """What lies there, and what its ids are."""
+def _look(folder: Path, wanted: Wanted) -> tuple[Plan, Callable[[], Ids | None]]:
+    """What lies there, and how to find its ids."""
     if (folder / LOCK_FILE).is_file():
         Vocabulary.load(folder)
         raise DataError(f"'{folder}' has our vocabulary ({LOCK_FILE}) already; use the folder as it is")
@@ -128,13 +124,13 @@ def _look(folder: Path, wanted: Wanted) -> tuple[Plan, Ids | None]:
     kind = values.get("model_type")
     if kind == PEER_TYPE:
         plan = plan_slamkit(folder, wanted.base_config)
-        return plan, _ids_slamkit(folder, int(plan.config.vocab_size), wanted)
+        return plan, partial(_ids_slamkit, folder, int(plan.config.vocab_size), wanted)
     if wanted.base_config is not None:
         raise DataError(f"'{folder}': model_type '{kind}' holds its own config; leave --base-config out")
     if kind == CUERVO_TYPE:
         _refuse(wanted, folder, "spelling", "eos", "tokenizer")
         plan = plan_cuervo(folder)
-        return plan, ids_cuervo(plan.config, wanted.units)
+        return plan, partial(ids_cuervo, plan.config, wanted.units)
     if kind not in FAMILIES:
         raise DataError(
             f"'{folder}': model_type is '{kind}'; this reads {PEER_TYPE}, {CUERVO_TYPE}, and stock models of the kinds "
@@ -142,22 +138,19 @@ def _look(folder: Path, wanted: Wanted) -> tuple[Plan, Ids | None]:
         )
     _refuse(wanted, folder, "tokenizer")
     config = stock_config(values, str(folder))
-    return _stock(folder, config, wanted)
+    return Plan(layout="stock", config=config, stock_name=str), partial(_ids_stock, folder, config, wanted)
 
 
-def _stock(folder: Path, config: Any, wanted: Wanted) -> tuple[Plan, Ids]:
+def _ids_stock(folder: Path, config: Any, wanted: Wanted) -> Ids:
     rows = int(config.vocab_size)
     if has_tokenizer(folder):
         ids = ids_spelled(folder, rows, spelling=wanted.spelling, units=wanted.units, eos=wanted.eos)
         if ids is not None:
-            spelled = f"stock, units spelled {ids.vocabulary.spelling}"
-            return Plan(layout=spelled, config=config, stock_name=str), ids
+            return ids
     offset = getattr(config, "offset", None)
-    if isinstance(offset, int):
+    if type(offset) is int:
         _refuse(wanted, folder, "spelling")
-        return Plan(layout="stock, units from an offset (TWIST)", config=config, stock_name=str), _ids_twist(
-            config, offset, wanted, folder
-        )
+        return _ids_twist(config, offset, wanted, folder)
     raise DataError(
         f"'{folder}': a stock model, and neither its tokenizer spells units ([Hu0], <0>, <Un0>) nor its config says "
         "where they start (offset); name their spelling (--spelling), or give it to training as a TextLM as it is"

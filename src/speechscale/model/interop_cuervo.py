@@ -55,6 +55,7 @@ FIELDS: dict[str, Any] = {
     "prefix_pad": None,
 }
 """Their `model_args` with what one left out means."""
+COUNTS = ("dim", "n_layers", "n_heads", "vocab_size", "multiple_of", "block_size")
 
 
 def plan_cuervo(folder: Path) -> Plan:
@@ -83,6 +84,9 @@ def cuervo_config(outer: dict[str, Any], what: str) -> Any:
     if unknown:
         raise DataError(f"'{what}': model_args has '{unknown[0]}', which may change the model; known: {list(FIELDS)}")
     args = FIELDS | given
+    odd = [name for name in COUNTS if type(args[name]) is not int or args[name] < 1]
+    if odd:
+        raise DataError(f"'{what}': model_args has {odd[0]} {args[odd[0]]!r}; a whole number from 1 on is needed")
     if args["prefix_vocab_size"] is not None:
         raise DataError(
             f"'{what}': the model reads prefixes from a second table (prefix_vocab_size {args['prefix_vocab_size']}), "

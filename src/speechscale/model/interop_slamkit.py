@@ -95,6 +95,8 @@ def ids_slamkit(rows: int, units: int, tokenizer: Path | str | None, eos: str | 
             )
         # S both opens and ends a peer's sequence, as our <eos> does; PAD was never predicted.
         return units_alone(units, eos=S, first=2, rows=rows, names={PAD: "PAD (0)"})
+    if units >= rows:
+        raise DataError(f"'{what}': {rows} ids cannot hold {units} units and text (--units)")
     vocabulary = Vocabulary.from_pretrained(tokenizer, units, eos_token=eos)
     if vocabulary.size != rows:
         raise DataError(

@@ -57,6 +57,7 @@ def ids_spelled(
         DataError: two spellings, units with a gap, fewer than asked for, one marker without the other, text without
             markers, more ids than rows, or a tokenizer that needs a unit to cut text.
     """
+    _require_rows(folder, rows)
     tokenizer = load_text_tokenizer(folder)
     data = json.loads(tokenizer.to_str())
     ids = declared_ids(data)
@@ -95,6 +96,22 @@ def ids_spelled(
         )
     vocabulary = Vocabulary.textless(number, spelling=spelling)
     return Ids(vocabulary=vocabulary, rows=[ids[end], *units_at], notes=no_place(list(others.values())))
+
+
+def _require_rows(folder: Path, rows: int) -> None:
+    """Refuse ids beyond the table before anything fills the holes below them."""
+    if not (folder / TOKENIZER_FILE).is_file():
+        return
+    data = read_json(folder / TOKENIZER_FILE, "tokenizer", "restore the file")
+    try:
+        largest = max(declared_ids(data).values(), default=0)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return  # no tokenizer.json; reading it says what is wrong
+    if largest >= rows:
+        raise DataError(
+            f"'{folder}': its tokenizer has ids up to {largest}, its model {rows} rows; give the tokenizer that "
+            "belongs to it"
+        )
 
 
 def _find(ids: Mapping[str, int], spelling: str | None, what: str) -> tuple[str, int] | None:

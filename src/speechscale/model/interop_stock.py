@@ -30,6 +30,8 @@ from speechscale.tokens.vocabulary import Vocabulary
 
 RECORD = "import.json"
 """What was read and what was left out, beside the model."""
+MOST_LAYERS = 1000
+"""More are a mistake, and the empty model of them would take all memory."""
 ON_DISK = {"gpt_neox": ("lm_head.", "embed_out.")}
 """Names in transformers' modules and in its files, where they are not the same."""
 
@@ -82,6 +84,8 @@ def stock_config(values: Mapping[str, Any], what: str) -> Any:
         raise DataError(f"'{what}' is quantized; give the checkpoint before it was")
     try:
         config = AutoConfig.for_model(kind, **values)
+        if not 0 < config.num_hidden_layers <= MOST_LAYERS:
+            raise ValueError(f"num_hidden_layers {config.num_hidden_layers}, allowed are 1 to {MOST_LAYERS}")
         config.architectures = [type(empty_model(config)).__name__]
     except Exception as error:  # transformers checks configs with errors of its own
         raise DataError(f"'{what}': config of the model cannot be read ({error}); {REMEDY}") from error
@@ -185,19 +189,23 @@ def _of(model: Any, wanted: Any) -> set[str]:
     }
 
 
-def write_stock(weights: Weights, plan: Plan, ids: Ids | None, out: Path, source: Mapping[str, Any]) -> list[str]:
-    """Write the stock folder; with `ids` also tokenizer.json, the lock and generation_config.json.
+def write_stock(
+    weights: Weights, plan: Plan, find_ids: Callable[[], Ids | None], out: Path, source: Mapping[str, Any]
+) -> tuple[Vocabulary | None, list[str]]:
+    """Write the stock folder; where the ids are known also tokenizer.json, the lock and generation_config.json.
 
     Args:
+        find_ids: called once it is known that the tables have the rows that the config says; None: ids are not known.
         source: where the checkpoint came from, for the record. Example: {"name": "x/y", "commit": "0123"}
 
     Returns:
-        Notes: everything that was left out or moved.
+        The vocabulary, and notes: everything that was left out or moved.
 
     Raises:
-        DataError: as `check_weights`; `out` exists.
+        DataError: as `check_weights` and `find_ids`; `out` exists.
     """
     names, notes = check_weights(weights, plan)
+    ids = find_ids()
     notes = [*weights.notes, *notes, *(ids.notes if ids is not None else ())]
     config, change = plan.config, plan.change
     with new_folder(out) as draft:
@@ -219,7 +227,7 @@ def write_stock(weights: Weights, plan: Plan, ids: Ids | None, out: Path, source
         write_json(draft / "config.json", config.to_diff_dict() | older_rotary(config))
         record = {"format": "speechscale.import.1", "layout": plan.layout, "source": dict(source), "notes": notes}
         write_json(draft / RECORD, record)
-    return notes
+    return (ids.vocabulary if ids is not None else None), notes
 
 
 def _tokenizer_settings(vocabulary: Vocabulary) -> dict[str, Any]:
@@ -259,12 +267,13 @@ def units_alone(units: int, *, eos: int, first: int, rows: int, names: Mapping[i
     Raises:
         DataError: rows that do not hold them.
     """
-    taken = {eos, *range(first, first + units)}
-    if max(taken) >= rows or min(taken) < 0 or len(taken) != units + 1:
+    inside = 0 <= eos < rows and 0 <= first <= rows - units
+    if not inside or first <= eos < first + units:
         raise DataError(
             f"{units} units from row {first} on and the end at row {eos} do not fit a table of {rows} rows; give the "
             "number of units it has (--units)"
         )
+    taken = {eos, *range(first, first + units)}
     left = [names.get(row, f"row {row}") for row in range(rows) if row not in taken]
     return Ids(vocabulary=Vocabulary.textless(units), rows=[eos, *range(first, first + units)], notes=no_place(left))
 
