@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -181,6 +183,37 @@ def test_what_is_ours_or_unknown_is_said(tmp_path: Path, peer: Path) -> None:
     refused(peer, "model_type is 'mamba'; this reads speech_language_model, slm, and stock models")
     (peer / "config.json").unlink()
     refused(peer, "config.json: the file is missing")
+
+
+JUNK: list[object] = [None, -1, 0, "x", "", [], {}, 1.5, True, 10**9, float("nan"), [1], {"a": 1}, "../x"]
+
+
+def places(value: object, at: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
+    """Where something stands in a JSON value."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place for key, part in inside for place in [(*at, key), *places(part, (*at, key))]]
+
+
+@pytest.mark.parametrize("name", [INDEX, "config.json"])
+def test_json_with_something_else_in_it_is_read_or_refused(peer: Path, name: str) -> None:
+    """Never another error, a hang, or a folder left behind: what stands in these files is not ours."""
+    text, out = (peer / name).read_text(), peer.parent / "out"
+    rng, refusals = random.Random(0), 0
+    for _ in range(60):
+        value = json.loads(text)
+        *path, last = rng.choice(places(value))
+        inside = value
+        for key in path:
+            inside = inside[key]
+        inside[last] = rng.choice(JUNK)
+        (peer / name).write_text(json.dumps(value))
+        try:
+            import_model(peer, out)
+            shutil.rmtree(out)
+        except DataError:
+            refusals += 1
+            assert not list(peer.parent.glob("*out*"))
+    assert refusals > 5
 
 
 def test_a_write_that_fails_leaves_nothing(peer: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,6 @@ from speechscale.model.interop_tokenizer import keep_tokens
 from speechscale.tokens.spelling import SPELLINGS, Spelling
 from speechscale.tokens.text_tokenizer import (
     TOKENIZER_FILE,
-    TOKENIZER_FILES,
     declared_ids,
     find_eos,
     load_text_tokenizer,
@@ -33,13 +32,14 @@ from speechscale.tokens.text_tokenizer import (
 )
 from speechscale.tokens.vocabulary import Vocabulary
 
+VOCABULARY_FILES = (TOKENIZER_FILE, "*.model", "*.tiktoken", "vocab.*")
 FEWEST = 2
 """Names in a row that make a spelling; one alone may be chance."""
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether there are files of a tokenizer."""
-    return any(found for pattern in (TOKENIZER_FILE, *TOKENIZER_FILES) for found in folder.glob(pattern))
+    """Whether there is a tokenizer, and not only its settings."""
+    return any(found for pattern in VOCABULARY_FILES for found in folder.glob(pattern))
 
 
 def ids_spelled(
@@ -66,11 +66,7 @@ def ids_spelled(
         return None
     spelling, number = found
     number = _asked(number, units, str(folder))
-    if max(ids.values()) >= rows:
-        raise DataError(
-            f"'{folder}': its tokenizer has ids up to {max(ids.values())}, its model {rows} rows; give the tokenizer "
-            "that belongs to it"
-        )
+    _require_below(max(ids.values()), rows, folder)
     names = Spelling.of(spelling)
     units_at = [ids[names.unit(unit)] for unit in range(number)]
     markers = [ids[name] for name in (names.speech, names.text) if name in ids]
@@ -107,6 +103,10 @@ def _require_rows(folder: Path, rows: int) -> None:
         largest = max(declared_ids(data).values(), default=0)
     except (KeyError, TypeError, ValueError, AttributeError):
         return  # no tokenizer.json; reading it says what is wrong
+    _require_below(largest, rows, folder)
+
+
+def _require_below(largest: int, rows: int, folder: Path) -> None:
     if largest >= rows:
         raise DataError(
             f"'{folder}': its tokenizer has ids up to {largest}, its model {rows} rows; give the tokenizer that "
