@@ -128,7 +128,8 @@ def test_a_full_card_holds_its_facts_and_the_hub_takes_it() -> None:
     assert [result.metric_value for result in data.eval_results] == [0.61, 0.48]
     for fact in (
         "960", "CC-BY-4.0: 900 h; not recorded: 60.5 h", "owner/mhubert, layer 11, revision abc", "2e18", "2.0 h by",
-        "2 CPU-hours", "1.695 per unit", "0.027", "[0.550, 0.670]", "0.480 (chance)", "samples/a.wav", "me/tiny",
+        "2 CPU-hours",
+        "prompt.wav", "1.695 per unit", "0.027", "[0.550, 0.670]", "0.480 (chance)", "samples/a.wav", "me/tiny",
         "maimon2025sims", "cuervo2024scaling", "exact: weights that multiply",
     ):  # fmt: skip
         assert fact in text, fact

@@ -8,6 +8,7 @@ meta.json names its sources.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from speechscale.report.card_facts import ComputeFacts, DataFacts, Lines, LossFa
 from speechscale.report.cards import CONVENTIONS
 from speechscale.report.numbers import short_count
 from speechscale.study.located import Located
+from speechscale.tokens.interleave_config import InterleaveConfig
 from speechscale.tokens.text_tokenizer import HUB_NAME
 from speechscale.train.logs import METRICS, read_events
 from speechscale.train.run_folder import JOB, RESULT
@@ -115,7 +117,7 @@ def _recipe(settings: Mapping[str, Any], mixture: Mapping[str, float], result: M
     lines = recipe_lines(
         train,
         mixture=mixture,
-        interleave={"markers": True, **(data.get("interleave") or {})},
+        interleave=asdict(InterleaveConfig(**(data.get("interleave") or {}))),
         learning_rate=train.get("learning_rate"),
         precision=result.get("precision"),
         tokens=result.get("tokens_seen"),
@@ -135,12 +137,14 @@ def _preference(section: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
 
 
 def _sources(data: Mapping[str, Any]) -> Iterator[DataFacts]:
+    counted: dict[Path, str] = {}
     for name, source in data.get("sources", {}).items():
         place = Path(source.get("store") or source["rows"])
         meta = read_json(place / "meta.json", "token store", AGAIN) if (place / "meta.json").is_file() else {}
         counts = meta.get("counts") or {}
         stream = source["stream"]
         spoken = stream != "text"
+        first = counted.setdefault(place.resolve(), name) if spoken else name
         frames, rate = counts.get("frames"), meta.get("frame_rate_hz")
         amount = [
             f"{short_count(counts[key])} {words}"
@@ -151,8 +155,8 @@ def _sources(data: Mapping[str, Any]) -> Iterator[DataFacts]:
             what="text" if not spoken else "speech",
             name=f"{name} ({stream})",
             made=_made(place, meta),
-            hours=frames / rate / 3600 if spoken and frames and rate else None,
-            amount=", ".join(amount),
+            hours=frames / rate / 3600 if spoken and frames and rate and first == name else None,
+            amount=", ".join(amount) if first == name else f"the store of '{first}' again",
         )
 
 

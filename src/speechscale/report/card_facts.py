@@ -222,7 +222,7 @@ class ModelFacts:
     @property
     def hears(self) -> bool:
         """Whether a recording can be its prompt."""
-        return self.units.count > 0 and not self.units.oracle
+        return self.units.tokenizer_included and not self.units.oracle
 
     @property
     def speech_hours(self) -> float | None:
