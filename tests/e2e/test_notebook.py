@@ -1,4 +1,4 @@
-"""Would catch: a notebook that drifted from the API, cells that need later ones, stored outputs, another model exported."""
+"""Would catch: a notebook that drifted from the API, cells in a wrong order, stored outputs, another model exported."""
 
 from __future__ import annotations
 
