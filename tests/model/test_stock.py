@@ -22,7 +22,7 @@ from speechscale.errors import DataError
 from speechscale.model.folders import load_model, save_model
 from speechscale.model.interop_weights import INDEX, same_bits
 from speechscale.model.stock import export_stock
-from speechscale.model.stock_units import FORMAT
+from speechscale.model.stock_units import FORMAT, bundle_rate
 from speechscale.speech.units import SpeechTokenizer, fit_tokenizer, phone_tokenizer
 from speechscale.tokens.subwords import Subwords
 from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
@@ -149,7 +149,7 @@ def test_units_alone_and_text_alone_are_exported_too(tmp_path: Path) -> None:
 def test_tokenizer_goes_along_and_is_summed_up(tmp_path: Path, tokenizer: Path) -> None:
     trained(tmp_path / "model", joint())
     (tokenizer / "record.json").write_text("{}")
-    export_stock(tmp_path / "model", tmp_path / "out", speech_tokenizer=tokenizer)
+    export_stock(tmp_path / "model", tmp_path / "out", speech_tokenizer=tokenizer, units_per_second=20.5)
     copied, original = SpeechTokenizer.load(tmp_path / "out/speech_tokenizer"), SpeechTokenizer.load(tokenizer)
     assert copied.fingerprint == original.fingerprint
     assert not (tmp_path / "out/speech_tokenizer/record.json").exists()
@@ -158,6 +158,8 @@ def test_tokenizer_goes_along_and_is_summed_up(tmp_path: Path, tokenizer: Path) 
     assert summary | expected == summary
     saved = json.loads((tokenizer / "speech_tokenizer.json").read_text())
     assert summary["kmeans_sha256"] == saved["centroids_sha256"]
+    assert bundle_rate(tmp_path / "out") == 20.5
+    assert bundle_rate(tokenizer) is None, "a tokenizer's own file of that name is another thing"
     vocabulary = joint()
     assert summary["ids"]["units"] == [vocabulary.unit_start, vocabulary.speech_stop]
     assert summary["ids"]["speech_marker"] == vocabulary.SPEECH

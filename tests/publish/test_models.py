@@ -57,7 +57,7 @@ def test_a_run_becomes_a_bundle_whose_card_holds_its_records(study: Path, tmp_pa
         "espeak-ng 0.2.4", "| git commit | 0123456789ab |", "| 1e9 | exact", "2 more runs of this arm and size, 2e9",
         "8.0 s by the clock, 7.5 s of processors", "x86_64 Linux 2 cores", "2.043 per unit | 0.019 | test",
         "0.520 (chance)", "| 0.700 | [0.650, 0.750] | 100 | 50 |", "Hours by split: select 3, test 4, train 3.",
-        "v0, v1 (synthetic)", "Utterances dropped: 3.", "no vocoder",
+        "v0, v1 (synthetic)", 'continue_("tom ran", into="speech")', "Utterances dropped: 3.", "no vocoder",
     ):  # fmt: skip
         assert fact in card, fact
     assert str(tmp_path) not in card

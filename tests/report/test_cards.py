@@ -70,6 +70,7 @@ def bare(**changes: Any) -> ModelFacts:
             eos=0,
             eos_name="<eos>",
             unit_example="<Un12>",
+            text_example="tom ran",
             markers=("<speech>", "<text>"),
         ),
         "start": StartFacts(kind="not recorded"),

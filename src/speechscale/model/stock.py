@@ -25,14 +25,12 @@ from speechscale.errors import DataError
 from speechscale.files import read_json, write_json
 from speechscale.model.interop_stock import RECORD, Plan, check_weights, new_folder, older_rotary, stock_config
 from speechscale.model.interop_weights import INDEX, SINGLE, Weights, open_weights
-from speechscale.model.stock_units import copy_parts, units_summary
+from speechscale.model.stock_units import SUMMARY, copy_parts, units_summary
 from speechscale.tokens.vocabulary import Vocabulary
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Types that weights can be cast to, by the names of `train.precision`."""
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-SUMMARY = "speech_tokenizer.json"
-"""What the units are and where their ids lie, at the top of a bundle; the tokenizer itself is in its folder."""
 MAX_SHARD_BYTES = 5_000_000_000
 TEMPERATURE, TOP_K = 0.8, 25
 """How our own generation samples where nothing is said."""

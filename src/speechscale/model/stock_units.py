@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from speechscale.errors import DataError
+from speechscale.files import read_json
 from speechscale.speech.tokenizer_files import centroids_sha256
 from speechscale.speech.units import SpeechTokenizer
 from speechscale.speech.vocoders import UnitVocoder, open_vocoder
@@ -22,6 +23,8 @@ TOKENIZER_FOLDER, VOCODER_FOLDER = "speech_tokenizer", "vocoder"
 KINDS = ("*.json", "*.safetensors")
 LEFT = ("record.json",)
 """Of a study's step: what its folder holds beside the thing itself."""
+SUMMARY = "speech_tokenizer.json"
+"""What the units are and where their ids lie, at the top of a bundle; the tokenizer itself is in its folder."""
 FORMAT = "speechscale.bundle.units.1"
 ENCODER_FACTS = ("model", "revision", "layer", "hub", "weights_sha256")
 """Keys of an encoder's settings that say which pretrained model it is."""
@@ -99,6 +102,20 @@ def units_summary(vocabulary: Vocabulary, parts: Parts, units_per_second: float 
         if sound is None
         else {"folder": VOCODER_FOLDER, "sample_rate_hz": sound.sample_rate_hz, "speakers": list(sound.speakers)},
     }
+
+
+def bundle_rate(folder: Path) -> float | None:
+    """Units per second of the speech that a bundle's model was trained on; None where nothing says it.
+
+    Raises:
+        DataError: the summary is there and cannot be read.
+    """
+    path = folder / SUMMARY
+    if not path.is_file():
+        return None
+    saved = read_json(path, "summary of the units", "export the model again")
+    rate = saved.get("units_per_second") if saved.get("format") == FORMAT else None
+    return float(rate) if isinstance(rate, int | float) else None
 
 
 def _copied(source: Path, target: Path, what: str) -> Path:

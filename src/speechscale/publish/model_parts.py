@@ -7,6 +7,8 @@ knowing: weights are not loaded, their headers are read, so that the facts of a 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from speechscale.speech.units import SpeechTokenizer
 from speechscale.speech.vocoders import open_vocoder
 from speechscale.study.located import Located
 from speechscale.tokens.spelling import Spelling
+from speechscale.tokens.text_tokenizer import unknown_ids
 from speechscale.tokens.vocabulary import Vocabulary
 
 LEARNED_WITH_LABELS = "supervised"
@@ -53,8 +56,12 @@ def shape_of_model(folder: Path) -> Shape:
     )
 
 
-def id_facts(vocabulary: Vocabulary) -> IdFacts:
-    """The blocks of the vocabulary and how they are spelled."""
+def id_facts(vocabulary: Vocabulary, texts: Sequence[str] = ()) -> IdFacts:
+    """The blocks of the vocabulary and how they are spelled.
+
+    Args:
+        texts: that the model was trained on; the opening of one becomes the example of a prompt.
+    """
     spelling = Spelling.of(vocabulary.spelling)
     start = vocabulary.unit_start
     example = [unit for unit in (12, 7, 30) if unit < vocabulary.num_units] or [0]
@@ -67,9 +74,24 @@ def id_facts(vocabulary: Vocabulary) -> IdFacts:
         eos=vocabulary.eos_id,
         eos_name=vocabulary.spelled[vocabulary.eos_id],
         unit_example="".join(map(spelling.unit, example)),
+        text_example=text_example(vocabulary, texts),
         markers=(spelling.speech, spelling.text),
         merged_subwords=vocabulary.num_speech - vocabulary.num_units,
     )
+
+
+def text_example(vocabulary: Vocabulary, texts: Sequence[str] = ()) -> str:
+    """A few words of which the tokenizer knows every one: an opening, or else its own most frequent words."""
+    if not vocabulary.has_text:
+        return ""
+    openings = [" ".join(re.findall(r"[\w']+", text)[:4]) for text in texts]
+    unknown = unknown_ids(vocabulary.text_json, vocabulary.unk_id)
+    for words in ("once upon a time", *openings):
+        (ids,) = vocabulary.encode_text([words]).rows()
+        if words and not set(ids.tolist()) & set(unknown):
+            return words
+    names = map(vocabulary.text_tokenizer.id_to_token, range(vocabulary.text_size))
+    return " ".join([name for name in names if name and name.isalpha()][:3])
 
 
 def unit_facts(located: Located, vocabulary: Vocabulary, *, supervised: bool = False) -> UnitFacts:

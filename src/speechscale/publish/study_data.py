@@ -7,9 +7,11 @@ storyworld's utterances carry none, because this package made both text and voic
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from speechscale.corpus.tables import read_utterances
 from speechscale.files import read_json
 from speechscale.publish.speech_hours import speech_hours
 from speechscale.publish.study_records import StudyRecords
@@ -20,6 +22,15 @@ from speechscale.report.numbers import short_count
 
 STORY_VOICES = "espeak-ng formant voices (engine GPL-3.0-or-later)"
 STORY_TEXTS = "Apache-2.0 (templates of speechscale)"
+
+
+def opening_texts(records: StudyRecords, most: int = 5) -> list[str]:
+    """The first texts of the training split."""
+    record = records.first("corpus/")
+    if record is None:
+        return []
+    path = records.root / f"corpus/{record['config']['corpus']['name']}" / "utterances.parquet"
+    return list(islice((u.text for u in read_utterances(path) if u.split == "train" and u.text), most))
 
 
 def study_data(records: StudyRecords) -> tuple[DataFacts, ...]:

@@ -15,7 +15,7 @@ from speechscale.files import read_json
 from speechscale.publish.eval_facts import metric_facts, protocol_lines
 from speechscale.publish.model_parts import id_facts, shape_of_model, unit_facts
 from speechscale.publish.recipe_lines import recipe_lines
-from speechscale.publish.study_data import study_data
+from speechscale.publish.study_data import opening_texts, study_data
 from speechscale.publish.study_records import StudyRecords
 from speechscale.report.card_facts import (
     ComputeFacts,
@@ -67,7 +67,7 @@ def study_facts(run: Path, located: Located, terms: Terms) -> ModelFacts:
         context_tokens=shape.context,
         arm=config["arm"],
         units=unit_facts(located, vocabulary, supervised=config["supervised_units"]),
-        ids=id_facts(vocabulary),
+        ids=id_facts(vocabulary, opening_texts(records)),
         start=_start(records),
         terms=terms,
         languages=tuple(sorted({code for source in data for code in source.languages})),

@@ -52,7 +52,11 @@ class UnitFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdFacts:
-    """The vocabulary. Ranges are half open; None where there is no such block or marker."""
+    """The vocabulary. Ranges are half open; None where there is no such block or marker.
+
+    Args:
+        unit_example, text_example: a prompt of each kind that the model knows all tokens of; "" without text.
+    """
 
     size: int
     text: tuple[int, int] | None
@@ -62,6 +66,7 @@ class IdFacts:
     eos: int
     eos_name: str
     unit_example: str
+    text_example: str = ""
     markers: tuple[str, str]
     merged_subwords: int = 0
 

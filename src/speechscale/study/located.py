@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from speechscale.errors import DataError
-from speechscale.model.stock_units import TOKENIZER_FOLDER, VOCODER_FOLDER
+from speechscale.model.stock_units import TOKENIZER_FOLDER, VOCODER_FOLDER, bundle_rate
 from speechscale.study.steps import read_record
 from speechscale.tokens.vocabulary import Vocabulary
 from speechscale.tokens.vocabulary_files import LOCK_FILE
@@ -26,7 +26,7 @@ class Located:
     Args:
         name: for people and results. folder: with the weights and the vocabulary.
         speech_tokenizer, vocoder: their folders; None where there is none.
-        units_per_second: of the study's speech, None elsewhere.
+        units_per_second: of the speech it was trained on, as a study or a bundle says; None elsewhere.
     """
 
     name: str
@@ -76,6 +76,7 @@ def locate(path: Path, *, tokenizer: Path | None = None, vocoder: Path | None = 
                 folder=folder,
                 speech_tokenizer=tokenizer or _bundled(folder / TOKENIZER_FOLDER),
                 vocoder=vocoder or _bundled(folder / VOCODER_FOLDER),
+                units_per_second=bundle_rate(folder),
             )
     raise DataError(f"{path}: no model in it (config.json); give a run's folder, or a model's with {LOCK_FILE}")
 
