@@ -1,9 +1,10 @@
 """Generation beside transformers' own `generate`: python benchmarks/generate.py [--quick] [--run RUN]
 
-plain     any unit: a textless vocabulary of 501 ids; `continuations` and `generate` against model.generate
+plain     any unit: a textless vocabulary of 501 ids; `continuations` against model.generate, and against our `generate`,
+          which does the same: how far that ratio is from 1 is the error of the measurement
 units     units alone out of a joint vocabulary (500 units behind 2,500 or 32,000 text ids), against model.generate with
-          suppress_tokens (its fastest way), prefix_allowed_tokens_fn (its documented way), and bad_words_ids of one
-          token each (slamkit's way)
+          suppress_tokens, prefix_allowed_tokens_fn (its documented way), bad_words_ids of one token each (slamkit's
+          way), and a mask made beforehand in a logits_processor of one's own (the fastest that a user could write)
 ragged    prompts of 20 to 100 tokens; the other side pads them on the left
 samples   8 samples of one prompt; num_return_sequences there
 window    1,000 tokens through a window of 256: tokens per second before and after it first slides; nothing beside it
@@ -44,7 +45,7 @@ from speechscale.tokens.vocabulary import Vocabulary, build_text_tokenizer
 
 UNITS, CONTEXT = 500, 1024
 PROMPT, RAGGED, NEW = 60, (20, 100), 100
-TEMPERATURE, TOP_K = 0.8, 25
+USUAL: dict[str, Any] = {"temperature": 0.8, "top_k": 25}
 TEXTS = (2_500, 32_000)
 SAMPLES = 8
 WINDOW, LONG = 256, 1_000
@@ -125,15 +126,8 @@ def make_prompts(vocabulary: Vocabulary, lengths: Sequence[int]) -> list[np.ndar
 
 
 def ours(model: Any, vocabulary: Vocabulary, prompts: list[np.ndarray], modality: Modality, samples: int = 1) -> Call:
-    settings = Decoding(
-        max_new_tokens=NEW, modality=modality, temperature=TEMPERATURE, top_k=TOP_K, stop="never", samples=samples
-    )
+    settings = Decoding(max_new_tokens=NEW, modality=modality, stop="never", samples=samples, **USUAL)
     return lambda: sum(len(one.ids) for row in continuations(model, vocabulary, prompts, settings) for one in row)
-
-
-def ours_simple(model: Any, vocabulary: Vocabulary, prompts: list[np.ndarray]) -> Call:
-    options: dict[str, Any] = {"temperature": TEMPERATURE, "top_k": TOP_K, "stop_at_eos": False}
-    return lambda: sum(map(len, generate(model, vocabulary, prompts, max_new_tokens=NEW, **options)))
 
 
 def theirs(model: Any, vocabulary: Vocabulary, prompts: list[np.ndarray], **options: Any) -> Call:
@@ -142,22 +136,31 @@ def theirs(model: Any, vocabulary: Vocabulary, prompts: list[np.ndarray], **opti
     for row, prompt in enumerate(prompts):
         ids[row, width - len(prompt) :] = torch.from_numpy(prompt)
         mask[row, width - len(prompt) :] = 1
-    usual = {"do_sample": True, "temperature": TEMPERATURE, "top_k": TOP_K, "pad_token_id": vocabulary.eos_id}
+    usual = dict(USUAL, do_sample=True, max_new_tokens=NEW, pad_token_id=vocabulary.eos_id)
     model.generation_config.eos_token_id = None
 
     def call() -> int:
         with torch.inference_mode():
-            made = model.generate(ids, attention_mask=mask, max_new_tokens=NEW, **usual, **options)
+            made = model.generate(ids, attention_mask=mask, **usual, **options)
         return int(made[:, width:].numel())
 
     return call
+
+
+def masking(size: int, refused: list[int]) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    mask = torch.zeros(size, dtype=torch.bool)
+    mask[refused] = True
+    return lambda ids, scores: scores.masked_fill(mask, -torch.inf)
 
 
 def plain(size: str, batch: int, args: argparse.Namespace) -> list[Row]:
     vocabulary = Vocabulary.textless(UNITS)
     model, prompts = model_of(size, vocabulary, args.dtype), make_prompts(vocabulary, [PROMPT] * batch)
     mine = Contestant(name="ours", call=ours(model, vocabulary, prompts, "free"))
-    simple = Contestant(name="our `generate`", call=ours_simple(model, vocabulary, prompts))
+    options = {"max_new_tokens": NEW, "stop_at_eos": False, **USUAL}
+    simple = Contestant(
+        name="our `generate`", call=lambda: sum(map(len, generate(model, vocabulary, prompts, **options)))
+    )
     other = Contestant(name="transformers", call=theirs(model, vocabulary, prompts))
     race([mine, simple, other], args)
     return rows_of(f"any of {vocabulary.size} ids", batch, size, mine, [other, simple])
@@ -174,6 +177,7 @@ def units(size: str, batch: int, args: argparse.Namespace) -> list[Row]:
             "suppress_tokens": {"suppress_tokens": refused},
             "prefix_allowed_tokens_fn": {"prefix_allowed_tokens_fn": lambda row, ids, allowed=allowed: allowed},
             "bad_words_ids": {"bad_words_ids": [[token] for token in refused]},
+            "own logits_processor": {"logits_processor": [masking(vocabulary.size, refused)]},
         }
         mine = Contestant(name="ours", call=ours(model, vocabulary, prompts, "speech"))
         others = [Contestant(name=way, call=theirs(model, vocabulary, prompts, **ways[way])) for way in ways]
@@ -208,7 +212,7 @@ def samples(size: str, batch: int, args: argparse.Namespace) -> list[Row]:
 def window(size: str, batch: int, args: argparse.Namespace) -> list[Row]:
     vocabulary = Vocabulary.textless(UNITS)
     model, prompts = model_of(size, vocabulary, args.dtype), make_prompts(vocabulary, [PROMPT] * batch)
-    settings = Decoding(max_new_tokens=LONG, temperature=TEMPERATURE, top_k=TOP_K, stop="never", window=WINDOW)
+    settings = Decoding(max_new_tokens=LONG, stop="never", window=WINDOW, **USUAL)
     slides = WINDOW - PROMPT  # tokens until the window is full
     before, after = Contestant(name="before", call=int), Contestant(name="after", call=int)
     for number in range(-1, args.rounds):
@@ -260,19 +264,15 @@ def run_races(args: argparse.Namespace) -> list[Row]:
     return rows
 
 
-def split(value: str) -> list[str]:
-    return value.split(",")
-
-
-def split_numbers(value: str) -> list[int]:
-    return [int(one) for one in split(value)]
+def listed(kind: type) -> Callable[[str], list[Any]]:
+    return lambda value: [kind(one) for one in value.split(",")]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", type=split, default=[*RACES, "chain"])
-    parser.add_argument("--sizes", type=split, default=["0.2M", "1M", "5M", "10M"])
-    parser.add_argument("--batches", type=split_numbers, default=[1, 16])
+    parser.add_argument("--only", type=listed(str), default=[*RACES, "chain"])
+    parser.add_argument("--sizes", type=listed(str), default=["0.2M", "1M", "5M", "10M"])
+    parser.add_argument("--batches", type=listed(int), default=[1, 16])
     parser.add_argument("--dtype", choices=DTYPES, default="fp32")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--turn-s", type=float, default=TURN_S, help="processor seconds of a turn, at least")

@@ -3,7 +3,8 @@
 first sound   milliseconds of wall time until a stream has yielded its first sample behind the sound of the prompt. The
               clock starts at the "file" (before the prompt's file is opened, or its text taken) or at the "units" (the
               prompt is read and laid out). The very first call in a process that has just loaded the model, and the
-              median of later ones [smallest, largest].
+              median of later ones [smallest, largest]; milliseconds of processor time as well, which others on the
+              machine do not lengthen.
 real time     processor seconds per second of new sound, 3 s of speech continued for 4 s. To sound the prompt is part of
               the work, its seconds are not counted.
 
@@ -18,6 +19,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -50,17 +52,18 @@ def chain(run: Path, repeats: int) -> dict[str, Any]:
         cases = [(kind, start) for kind in ("speech", "text") for start in ("file", "units")]
         waits = {(kind, start): alone(first_sound, run, kind, start, sound, repeats) for kind, start in cases}
         factors = alone(real_time, run, sound, max(3, repeats // 2))
-    print("\n| prompt | clock starts at its | first call, ms | later calls, ms |\n|---|---|---|---|")
+    print("\n| prompt | clock starts at its | first call, ms | later calls, ms | processor ms |\n|---|---|---|---|---|")
     for (kind, start), times in waits.items():
         if times:
-            print(f"| {kind} | {start} | {times[0]:.0f} | {spread(times[1:])} |")
+            wall, processor = zip(*times, strict=True)
+            print(f"| {kind} | {start} | {wall[0]:.0f} | {spread(wall[1:])} | {spread(processor[1:])} |")
     print("\n| processor seconds per second of new sound | |\n|---|---|")
     for name, values in factors.items():
         print(f"| {name} | {spread(values, digits=3)} |")
     return {"first_sound_ms": {" ".join(case): times for case, times in waits.items()}, "real_time": factors}
 
 
-def spread(values: list[float], digits: int = 0) -> str:
+def spread(values: Sequence[float], digits: int = 0) -> str:
     return f"{statistics.median(values):.{digits}f} [{min(values):.{digits}f}, {max(values):.{digits}f}]"
 
 
@@ -87,24 +90,29 @@ def known_text(slm: SpeechLM) -> str:
     return " ".join(words[:: max(1, len(words) // WORDS)][:WORDS])
 
 
-def first_sound(run: Path, kind: str, start: str, sound: Path, repeats: int) -> list[float]:
-    """Milliseconds to the first new sound, the very first call first; nothing for a text that the model cannot read."""
+def first_sound(run: Path, kind: str, start: str, sound: Path, repeats: int) -> list[tuple[float, float]]:
+    """Milliseconds, wall and processor, to the first new sound, the very first call first; none without text ids."""
     slm = SpeechLM.from_pretrained(run)
     if kind == "text" and not slm.vocabulary.has_text:
         return []
     text, times = known_text(slm) if kind == "text" else "", []
     for seed in range(repeats + 1):
         settings = slm.settings("speech", seconds=NEW_S, seed=seed, stop="never")
-        began = time.perf_counter()
+        began = now()
         prompt = prompt_of(text) if text else prompt_of(sound, prompt_s=PROMPT_S)
         opened = slm.opened(prompt, settings)
         if start == "units":
-            began = time.perf_counter()
-        arrived = [(time.perf_counter(), chunk) for chunk in slm.stream_opened(opened, settings)]
-        old = samples_of_prompt(slm, opened, settings)
-        heard = np.cumsum([len(chunk.audio) for _, chunk in arrived])
-        times.append(1e3 * (arrived[int(np.argmax(heard > old))][0] - began))
+            began = now()
+        arrived = [(now(), len(chunk.audio)) for chunk in slm.stream_opened(opened, settings)]
+        heard = np.cumsum([samples for _, samples in arrived])
+        first = int(np.argmax(heard > samples_of_prompt(slm, opened, settings)))
+        wall, processor = 1e3 * (np.array(arrived[first][0]) - began)
+        times.append((float(wall), float(processor)))
     return times
+
+
+def now() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
 
 
 def samples_of_prompt(slm: SpeechLM, opened: Opened, settings: Decoding) -> int:
