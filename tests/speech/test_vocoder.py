@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -297,3 +298,37 @@ def test_spectrogram_comes_back() -> None:
     assert error < 0.15
     assert from_peaks < 0.3, "phases of a harmonic sound follow its peaks; random ones give 0.6 and more"
     assert error < 0.7 * from_peaks
+
+
+def test_noise_does_not_pulse_at_the_frame_rate() -> None:
+    """Spectral error does not hear it: phases taken from peaks everywhere put noise at the centers of the windows."""
+    spec, noise = MelSpec(), np.random.default_rng(0).standard_normal(2 * RATE).astype(np.float32) * 0.1
+    smooth = mel_to_magnitude(log_mel(torch.from_numpy(noise), spec), spec)
+    made = through(GriffinLim(spec, seed=0), smooth, 2 * RATE).numpy()
+    power = np.square(made[1600:-1600]).reshape(-1, spec.hop_samples // 20, 20).mean(axis=(0, 2))
+    assert power.max() / power.min() < 1.6, "energy by the place in a hop; it was 5 for speech"
+
+
+@pytest.mark.parametrize("sizes", [(1,), (3,), (1000,), (1, 7, 2, 40)])
+def test_blocks_do_not_depend_on_how_frames_are_cut(sizes: tuple[int, ...]) -> None:
+    magnitude = torch.rand(401, 77, generator=torch.Generator().manual_seed(0))
+    whole = through(GriffinLim(MelSpec(), seed=3), magnitude, 76 * 200 + 199)
+    lim, parts, place = GriffinLim(MelSpec(), seed=3), [], 0
+    for size in itertools.cycle(sizes):
+        parts.append(lim.push(magnitude[:, place : place + size]))
+        place += size
+        if place >= 77:
+            break
+    assert torch.equal(torch.cat([*parts, lim.finish(76 * 200 + 199)]), whole)
+    assert len(whole) == 76 * 200 + 199
+    assert not torch.equal(whole, through(GriffinLim(MelSpec(), seed=4), magnitude, len(whole)))
+
+
+@pytest.mark.parametrize(("window", "hop"), [(800, 200), (600, 250), (512, 128), (400, 200)])
+def test_any_window_and_hop_have_the_length_asked_for(window: int, hop: int) -> None:
+    spec = MelSpec(window_samples=window, hop_samples=hop, mels=20)
+    time = np.arange(9_137) / RATE
+    tone = torch.from_numpy((0.5 * np.sin(2 * np.pi * 440 * time)).astype(np.float32))
+    made = through(GriffinLim(spec, seed=0), mel_to_magnitude(log_mel(tone, spec), spec), len(tone))
+    assert len(made) == len(tone)
+    assert abs(loudest_hz(made.numpy()[1000:-1000]) - 440) < 60, "twenty bands are coarse"

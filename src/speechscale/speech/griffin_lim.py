@@ -23,6 +23,8 @@ AHEAD_FRAMES = 8
 ITERATIONS = 20
 """Per block. A frame is worked on in AHEAD_FRAMES / BLOCK_FRAMES + 1 blocks; docs/vocoder.md has the choice."""
 MOMENTUM = 0.99
+LOBE_BINS = 2
+"""Half the width of a sinusoid under a Hann window."""
 TINY = 1e-8
 
 
@@ -138,15 +140,21 @@ class GriffinLim:
 def peak_phases(
     magnitude: Float[Tensor, "frames bins"], before: Float[Tensor, " bins"], hop: int
 ) -> Float[Tensor, "frames bins"]:
-    """Phases at window centers: each bin turns with the frequency of the nearest spectral peak.
+    """Phases at window centers: near a spectral peak bins turn with the peak, elsewhere each with its own frequency.
+
+    Were all bins to follow the nearest peak, noise would pulse at the frame rate: phases that agree put its energy at
+    the centers of the windows.
 
     Args:
         magnitude: of frames `hop` samples apart. before: phases of the frame in front of them.
     """
     nearest, peak_bins = _peaks(magnitude)
-    turn = (2 * torch.pi * hop / (2 * (magnitude.shape[1] - 1))) * peak_bins
+    own = torch.arange(magnitude.shape[1])
+    near = (own - nearest).abs() <= LOBE_BINS
+    leader = torch.where(near, nearest, own)
+    turn = (torch.pi * hop / (magnitude.shape[1] - 1)) * torch.where(near, peak_bins, own)
     phases, phase = [], before
-    for row, step in zip(nearest, turn, strict=True):
+    for row, step in zip(leader, turn, strict=True):
         phase = (phase[row] + step) % (2 * torch.pi)
         phases.append(phase)
     return torch.stack(phases)
