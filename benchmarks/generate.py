@@ -1,13 +1,13 @@
 """Generation beside transformers' own `generate`: python benchmarks/generate.py [--quick] [--run RUN]
 
-plain     any unit: a textless vocabulary of 501 ids; `continuations` against model.generate, and against our `generate`,
-          which does the same: how far that ratio is from 1 is the error of the measurement
+plain     any unit: a textless vocabulary of 501 ids; `continuations` against model.generate, and against our
+          `generate`, which does the same: how far that ratio is from 1 is the error of the measurement
 units     units alone out of a joint vocabulary (500 units behind 2,500 or 32,000 text ids), against model.generate with
           suppress_tokens, prefix_allowed_tokens_fn (its documented way), bad_words_ids of one token each (slamkit's
           way), and a mask made beforehand in a logits_processor of one's own (the fastest that a user could write)
 ragged    prompts of 20 to 100 tokens; the other side pads them on the left
 samples   8 samples of one prompt; num_return_sequences there
-window    1,000 tokens through a window of 256: tokens per second before and after it first slides; nothing beside it
+window    500 tokens through a window of 256: tokens per second before and after it first slides; nothing beside it
 chain     (--run RUN, a trained run with speech tokenizer and vocoder): time to the first sound of a stream, real-time
           factor of recording -> units -> tokens -> sound; see generate_chain.py
 
@@ -48,7 +48,7 @@ PROMPT, RAGGED, NEW = 60, (20, 100), 100
 USUAL: dict[str, Any] = {"temperature": 0.8, "top_k": 25}
 TEXTS = (2_500, 32_000)
 SAMPLES = 8
-WINDOW, LONG = 256, 1_000
+WINDOW, LONG = 256, 500
 TURN_S, QUICK_TURN_S = 0.5, 0.1
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Call = Callable[[], int]
@@ -214,7 +214,7 @@ def window(size: str, batch: int, args: argparse.Namespace) -> list[Row]:
     model, prompts = model_of(size, vocabulary, args.dtype), make_prompts(vocabulary, [PROMPT] * batch)
     settings = Decoding(max_new_tokens=LONG, stop="never", window=WINDOW, **USUAL)
     slides = WINDOW - PROMPT  # tokens until the window is full
-    before, after = Contestant(name="before", call=int), Contestant(name="after", call=int)
+    before, after = (Contestant(name=f"ours, {when} it slides", call=int) for when in ("before", "after"))
     for number in range(-1, args.rounds):
         times = [time.process_time()]
         for _ in steps(model, vocabulary, prompts, settings):
@@ -222,11 +222,8 @@ def window(size: str, batch: int, args: argparse.Namespace) -> list[Row]:
         if number >= 0:
             before.rates.append(batch * slides / (times[slides] - times[0]))
             after.rates.append(batch * (LONG - slides) / (times[-1] - times[slides]))
-    return [
-        Row(race=f"window of {WINDOW}", batch=batch, size=size, name=f"ours, {one.name} it slides", rate=rate)
-        for one in (before, after)
-        for rate in [statistics.median(one.rates)]
-    ]
+    name = f"window of {WINDOW}"
+    return rows_of(name, batch, size, before, []) + rows_of(name, batch, size, after, [])
 
 
 RACES = {"plain": plain, "units": units, "ragged": ragged, "samples": samples, "window": window}
