@@ -116,6 +116,10 @@ def test_it_is_stored_clean(book: dict[str, Any]) -> None:
     assert flaws(book) == []
     assert NOTEBOOK.stat().st_size < 20_000
     assert book["cells"][0]["cell_type"] == "markdown"
+    said = "".join(line for cell in book["cells"] for line in cell["source"])
+    pages = set(re.findall(r"docs/[a-z_]+\.md", said))
+    assert "docs/generating.md" in pages
+    assert [page for page in sorted(pages) if not (NOTEBOOK.parents[1] / page).is_file()] == []
 
 
 @pytest.mark.parametrize(
