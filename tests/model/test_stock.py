@@ -188,6 +188,17 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path, tokenizer: Pat
     assert [path.name for path in tmp_path.glob(".*")] == [], "and no draft is left"
 
 
+def test_older_tools_find_the_rotary_base(tmp_path: Path) -> None:
+    trained(tmp_path / "model", joint())
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    config["rope_parameters"] = {"rope_type": "default", "rope_theta": 500_000.0}
+    (tmp_path / "model/config.json").write_text(json.dumps(config))
+    export_stock(tmp_path / "model", tmp_path / "out")
+    written = json.loads((tmp_path / "out/config.json").read_text())
+    assert (written["rope_theta"], written["torch_dtype"], written["dtype"]) == (500_000.0, "float32", "float32")
+    assert AutoConfig.from_pretrained(tmp_path / "out").rope_parameters["rope_theta"] == 500_000.0
+
+
 def test_code_of_others_does_not_travel(tmp_path: Path) -> None:
     trained(tmp_path / "model", joint())
     config = json.loads((tmp_path / "model/config.json").read_text())

@@ -54,7 +54,8 @@ def test_a_run_becomes_a_bundle_whose_card_holds_its_records(study: Path, tmp_pa
         "64 tokens, about 3 s of speech", "| encoder | MFCC |", "4,000 tokens of text, 0.8 passes, 5e8 FLOPs",
         "interleaved 0.5, speech 0.4, text 0.1", "by word, speech spans poisson(2)", "12,345 predicted, 50 steps",
         "256 tokens (4 rows of 64)", "0.03, cosine, to 0.1 of it, warm-up 0.05 of the tokens", "| seed | 0 |",
-        "espeak-ng 0.2.4", "| git commit | 0123456789ab |", "| 1e9 | exact", "2 more runs of this arm and size, 2e9",
+        "espeak-ng (espeakng-loader 0.2.4)",
+        "| git commit | 0123456789ab |", "| 1e9 | exact", "2 more runs of this arm and size, 2e9",
         "8.0 s by the clock, 7.5 s of processors", "x86_64 Linux 2 cores", "2.043 per unit | 0.019 | test",
         "0.520 (chance)", "| 0.700 | [0.650, 0.750] | 100 | 50 |", "Hours by split: select 3, test 4, train 3.",
         "v0, v1 (synthetic)", 'continue_("tom ran", into="speech")', "Utterances dropped: 3.", "no vocoder",
@@ -110,7 +111,7 @@ def test_a_model_without_records_says_so(tmp_path: Path) -> None:
     lock.save(tmp_path / "bare")
     made = publish_model(tmp_path / "bare", tmp_path / "out")
     card = (tmp_path / "out/README.md").read_text()
-    assert "No record of its training was found." in card
+    assert "No record of a study's run or of a training job lies beside it." in card
     assert "| begins with | not recorded |" in card
     assert "Time: not recorded. Machine: not recorded." in card
     assert any("no license" in note for note in made.notes)

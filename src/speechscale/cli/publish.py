@@ -75,7 +75,14 @@ def publish(
         from speechscale.publish.models import Wanted, publish_model
 
         wanted = Wanted(
-            terms=terms, name=name, results=results, samples=samples, tokenizer=tokenizer, vocoder=vocoder, dtype=dtype
+            terms=terms,
+            name=name,
+            repo=pushed or repo or "",
+            results=results,
+            samples=samples,
+            tokenizer=tokenizer,
+            vocoder=vocoder,
+            dtype=dtype,
         )
         made = publish_model(_chosen(source, best), out, wanted)
         for note in made.notes:

@@ -111,22 +111,12 @@ def export_stock(
 def _write_settings(config: Any, vocabulary: Vocabulary, dtypes: tuple[str, ...], draft: Path) -> None:
     """config.json, the tokenizer and how to sample."""
     config.bos_token_id = config.eos_token_id = vocabulary.eos_id
-    values = with_older_names(config)
-    values["dtype"] = values["torch_dtype"] = dtypes[0]
+    # With the names of transformers 4, which older tools look for.
+    values = config.to_diff_dict() | older_rotary(config) | {"dtype": dtypes[0], "torch_dtype": dtypes[0]}
     write_json(draft / "config.json", values)
     vocabulary.save(draft)
     write_json(draft / "tokenizer_config.json", tokenizer_settings(vocabulary, context_of(config)))
     write_json(draft / "generation_config.json", generation_settings(vocabulary))
-
-
-def with_older_names(config: Any) -> dict[str, Any]:
-    """config.json that transformers 4 and 5 read alike.
-
-    Transformers 4, and tools that read its names, look for the base of rotary positions at the top and would take
-    10,000 where it is not there.
-    """
-    values: dict[str, Any] = config.to_diff_dict()
-    return values | older_rotary(config)
 
 
 def context_of(config: Any) -> int | None:

@@ -120,7 +120,7 @@ def _bare_facts(located: Located, terms: Terms) -> ModelFacts:
     vocabulary, shape = located.load_vocabulary(), shape_of_model(located.folder)
     return ModelFacts(
         name=located.name,
-        origin="No record of its training was found.",
+        origin="No record of a study's run or of a training job lies beside it.",
         architecture=shape.architecture,
         family=shape.family,
         dtype="",

@@ -103,7 +103,7 @@ def _made(config: Mapping[str, Any], record: Mapping[str, Any]) -> tuple[str, st
 
 def _engine(record: Mapping[str, Any]) -> str:
     version = record.get("versions", {}).get("espeakng-loader")
-    return f"espeak-ng {version} (espeakng-loader)" if version else "espeak-ng"
+    return f"espeak-ng (espeakng-loader {version})" if version else "espeak-ng"
 
 
 def _text(
