@@ -150,6 +150,20 @@ def test_what_no_record_holds_is_called_so_and_never_filled_in() -> None:
     assert "nan" not in text.lower().split()
     body = text.split("## Evaluation")[1].split("##")[0].strip()
     assert body == "Not recorded."
+    assert "How it was trained is not recorded" in text
+    assert "and nothing else" not in text
+    assert text.split("## Training data")[1].split("##")[0].strip() == "Not recorded."
+
+
+def test_a_text_model_is_no_speech_model() -> None:
+    ids = replace(bare().ids, units=None, speech_marker=None, text_marker=None, size=397)
+    text = model_card(bare(units=UnitFacts(count=0), ids=ids))
+    data = ModelCard(text).data
+    assert data.pipeline_tag == "text-generation"
+    assert not [tag for tag in data.tags if "speech-" in tag]
+    assert "SpeechLM" not in text
+    assert "<eos>tom ran" in text
+    assert "It has no speech units" in text
 
 
 def test_limits_follow_from_the_facts() -> None:

@@ -60,12 +60,15 @@ def _data(facts: ModelFacts) -> Iterator[str]:
         )
     if len(facts.languages) == 1:
         yield f"It knows one language: {facts.languages[0]}."
-    yield (
-        "It was trained to predict the next token and on nothing else: no filter, no preference tuning and no safety "
-        "training stand between its data and what it says."
-        if not any("preference" in label for label, _ in facts.recipe)
-        else "Preference tuning is all that stands between its data and what it says; no safety training was done."
-    )
+    if any(label.startswith("preference") for label, _ in facts.recipe):
+        yield "Preference tuning is all that stands between its data and what it says; no safety training was done."
+    elif facts.recipe:
+        yield (
+            "It was trained to predict the next token and nothing else: no filter, no preference tuning and no safety "
+            "training stand between its data and what it says."
+        )
+    else:
+        yield "How it was trained is not recorded, and so is what it might say."
 
 
 def _units(facts: ModelFacts) -> Iterator[str]:
@@ -98,7 +101,7 @@ def _tasks(facts: ModelFacts) -> Iterator[str]:
 
 def _missing(facts: ModelFacts) -> Iterator[str]:
     if not facts.metrics:
-        yield "It was not evaluated on any task; only losses are known."
+        yield "No score on any task is recorded" + ("; only losses are known." if facts.losses else ".")
     if facts.units.count and not facts.generation:
         yield "What it generates was not measured (intelligibility, naturalness, content)."
 

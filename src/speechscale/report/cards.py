@@ -192,7 +192,8 @@ def _groups(facts: ModelFacts) -> dict[str, list[Any]]:
 
 
 def _tags(facts: ModelFacts) -> list[str]:
-    tags = ["speechscale", "speech", "speech-language-model", facts.family]
+    tags = ["speechscale", facts.family]
     if facts.units.count:
+        tags += ["speech", "speech-language-model"]
         tags.append("interleaved-speech-text" if facts.ids.text else "textless")
     return [tag for tag in dict.fromkeys(tags) if tag]
