@@ -590,4 +590,11 @@ def test_one_interface_for_all(tmp_path: Path) -> None:
         vocoder = open_vocoder(tmp_path / folder)
         assert vocoder.sample_rate_hz == 16_000
         assert vocoder.synthesize(np.array([1, 2, 3]), np.array([2, 2, 2]), None).dtype == np.float32
-        assert len(vocoder.synthesize(np.array([1, 2, 3]))) > 0
+        whole = vocoder.synthesize(np.array([1, 2, 3]))
+        assert len(whole) > 0
+        stream = vocoder.stream()
+        made = np.concatenate([*(stream.push(np.array([unit])) for unit in (1, 2, 3)), stream.finish()])
+        assert len(made) == len(whole)
+        assert np.abs(made - whole).max() < 1e-5
+    with pytest.raises(DataError, match=r"p: speaks 20 units, the vocabulary has 500; use the vocoder of the same"):
+        open_vocoder(tmp_path / "p", num_units=500)
