@@ -134,6 +134,8 @@ def test_scores_of_other_weights_are_refused(study: Path, tmp_path: Path) -> Non
         (tmp_path / name / "results.json").write_text(json.dumps(saved))
     made = publish_model(run, tmp_path / "out", Wanted(results=(tmp_path / "own",)))
     assert [metric.benchmark for metric in made.facts.metrics] == ["storyworld", "storyworld", "sblimp"]
+    twice = publish_model(run, tmp_path / "twice", Wanted(results=(tmp_path / "own", tmp_path / "own")))
+    assert len(twice.facts.metrics) == 3, "a score is shown once"
     with pytest.raises(DataError, match="they are of 'other'"):
         publish_model(run, tmp_path / "borrowed", Wanted(results=(tmp_path / "other",)))
     with pytest.raises(DataError, match="file is missing"):
@@ -201,6 +203,31 @@ def test_a_training_job_has_a_card(tmp_path: Path) -> None:
     (tmp_path / "run/result.json").unlink()
     with pytest.raises(DataError, match="let the training end"):
         publish_model(tmp_path / "run", tmp_path / "early")
+
+
+def test_a_preference_tuning_has_a_card(tmp_path: Path) -> None:
+    lock = vocabulary()
+    for name in ("slm", "tuned/model"):
+        save_model(small(lock.size), tmp_path / name)
+        lock.save(tmp_path / name)
+    section = {"pairs": "/home/somebody/pairs.jsonl", "batch_pairs": 4, "context": 64, "learning_rate": 5e-5}
+    model = {"start": "slm", "path": str(tmp_path / "slm")}
+    job = TrainJob.model_validate({"model": model, "preference": section}).model_dump(mode="json")
+    (tmp_path / "tuned/job.json").write_text(json.dumps({"job": job, "vocabulary": lock.fingerprint}))
+    result = {"steps": 9, "precision": "fp32", "seconds": 3.0, "tokens_seen": 500}
+    (tmp_path / "tuned/result.json").write_text(json.dumps(result))
+    publish_model(tmp_path / "tuned", tmp_path / "out", Wanted(terms=Terms(license="mit")))
+    card = (tmp_path / "out/README.md").read_text()
+    assert validate_card(card, "model") == []
+    for fact in (
+        "| preference: beta | 0.1 |",
+        "| preference: pairs | pairs.jsonl |",
+        "trained on: slm",
+        "Preference tuning",
+    ):
+        assert fact in card, fact
+    assert "/home" not in card
+    assert str(tmp_path) not in card
 
 
 def test_the_command_lists_and_sends_nothing(study: Path, tmp_path: Path) -> None:

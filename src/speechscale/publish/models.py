@@ -109,7 +109,7 @@ def _facts(run: Path, located: Located, wanted: Wanted) -> ModelFacts:
         facts,
         name=wanted.name or facts.name,
         repo=wanted.repo,
-        metrics=(*facts.metrics, *found.metrics),
+        metrics=tuple(dict.fromkeys((*facts.metrics, *found.metrics))),
         protocols=tuple(sorted({*facts.protocols, *found.protocols})),
         generation=found.generation,
     )
