@@ -10,8 +10,9 @@ import pytest
 import torch
 from transformers import LogitsProcessor
 
-from speechscale.decode.generate import continue_units, generate
+from speechscale.decode.generate import continuations, continue_units, generate, steps
 from speechscale.decode.grammar import allowed_ids
+from speechscale.decode.settings import Decoding
 from speechscale.errors import DataError
 from speechscale.tokens.vocabulary import Vocabulary
 
@@ -215,3 +216,63 @@ def test_diverged_weights_are_reported(make_model: Callable[..., Any], vocabular
         model.get_input_embeddings().weight[7] = float("nan")
     with pytest.raises(DataError, match=r"prompt 1: the model gives logits that are not finite"):
         generate(model, vocabulary, [[0, 3], [0, 7]], max_new_tokens=2)
+
+
+def test_a_stream_leaves_its_caller_alone(make_model: Callable[..., Any], vocabulary: Vocabulary) -> None:
+    # An inference mode held across a yield is the caller's too, and two streams at once end in each other's.
+    for kind in ("llama", "granite"):
+        model, settings = make_model(kind), Decoding(max_new_tokens=12, stop="never")
+        pairs = []
+        for first, second in zip(
+            steps(model, vocabulary, PROMPTS, settings), steps(model, vocabulary, PROMPTS[:2], settings), strict=True
+        ):
+            assert not torch.is_inference_mode_enabled()
+            assert (torch.ones(1, requires_grad=True) * 2).requires_grad
+            pairs.append((first.tokens[:2].tolist(), second.tokens.tolist()))
+        assert len(pairs) == 12
+        assert all(a == b for a, b in pairs)
+        assert not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": 1e-308},
+        {"temperature": 1e-308, "top_k": 3},
+        {"temperature": 1e300},
+        {"repetition_penalty": 1e-300},
+        {"repetition_penalty": 1e300},
+    ],
+)
+def test_far_settings_still_draw(
+    make_model: Callable[..., Any], vocabulary: Vocabulary, settings: dict[str, Any]
+) -> None:
+    asked = Decoding(max_new_tokens=12, modality="speech", stop="never", **settings)
+    rows = [one.ids for (one,) in continuations(make_model(), vocabulary, PROMPTS, asked)]
+    assert {len(row) for row in rows} == {12}
+    assert all(10 <= id < 20 for row in rows for id in row)
+    if "temperature" in settings and settings["temperature"] < 1:
+        asked = Decoding(max_new_tokens=12, modality="speech", stop="never", temperature=0)
+        assert [one.ids for (one,) in continuations(make_model(), vocabulary, PROMPTS, asked)] == rows
+
+
+def test_output_without_end_asks_for_no_memory_without_end(
+    make_model: Callable[..., Any], vocabulary: Vocabulary
+) -> None:
+    endless = Decoding(max_new_tokens=10**13, modality="speech", stop="never", window=32, seed=2)
+    coming = steps(make_model(), vocabulary, [[0, 12]], endless)
+    first = [int(next(coming).tokens[0]) for _ in range(600)]
+    whole = Decoding(max_new_tokens=600, modality="speech", stop="never", window=32, seed=2)
+    ((one,),) = continuations(make_model(), vocabulary, [[0, 12]], whole)
+    assert list(one.ids) == first
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks for it
+def test_an_adapter_is_read(make_model: Callable[..., Any], vocabulary: Vocabulary) -> None:
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    wrapped = peft.get_peft_model(make_model(), config)
+    found = generate(wrapped, vocabulary, PROMPTS, max_new_tokens=20, temperature=0, stop_at_eos=False)
+    plain = generate(make_model(), vocabulary, PROMPTS, max_new_tokens=20, temperature=0, stop_at_eos=False)
+    merged = wrapped.merge_and_unload()
+    assert generate(merged, vocabulary, PROMPTS, max_new_tokens=20, temperature=0, stop_at_eos=False) == found != plain

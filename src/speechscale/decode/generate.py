@@ -17,11 +17,11 @@ from jaxtyping import Float, Int
 
 from speechscale.decode.grammar import Grammar
 from speechscale.decode.lean import is_lean
+from speechscale.decode.limits import token_limit
 from speechscale.decode.sampling import Chooser
 from speechscale.decode.settings import Decoding, Modality, Stop
 from speechscale.decode.steppers import stepper_of
-from speechscale.errors import DataError
-from speechscale.model.anatomy import context_limit, evaluating, head_of
+from speechscale.model.anatomy import evaluating, head_of
 from speechscale.records import offsets
 from speechscale.tokens.ragged import Ragged
 from speechscale.tokens.vocabulary import Vocabulary
@@ -30,6 +30,8 @@ Ids = Int[np.ndarray, " tokens"]
 PromptIds = Sequence[Sequence[int] | Ids]
 SHRINK_AT = 0.75
 """Share of rows still going on, from which the others are dropped; each drop copies the cache."""
+NOISE_STEPS = 256
+"""Steps for which numbers are drawn at once, so that output without end needs no memory without end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +71,10 @@ def continuations(
             window), a modality the vocabulary lacks, logits that are not finite.
     """
     rows = len(prompt_ids) * settings.samples
-    chosen = np.full((rows, settings.max_new_tokens), -1, np.int64)
+    taken = list(steps(model, vocabulary, prompt_ids, settings, numbers))
+    chosen = np.full((rows, len(taken)), -1, np.int64)
     ended = np.zeros(rows, bool)
-    for number, step in enumerate(steps(model, vocabulary, prompt_ids, settings, numbers)):
+    for number, step in enumerate(taken):
         chosen[step.rows, number] = np.where(step.ended, -1, step.tokens)
         ended[step.rows] = step.ended
     made = [
@@ -90,10 +93,12 @@ def steps(
     """Yield the tokens of each step as they come; arguments and errors as `continuations`."""
     grammar = Grammar.of(vocabulary, settings.modality, settings.stop)
     prompts = [np.asarray(prompt, np.int64) for prompt in prompt_ids]
-    limit = _checked_limit(model, prompts, settings)
+    limit = token_limit(model, prompts, settings)
     if not prompts or settings.max_new_tokens == 0:
         return
-    asked = _Asked(model, vocabulary, prompts, settings, grammar, limit, list(numbers or range(len(prompts))))
+    asked = _Asked(
+        model, vocabulary, prompts, settings, grammar, limit, list(range(len(prompts)) if numbers is None else numbers)
+    )
     rows = [(i, j) for i in range(len(prompts)) for j in range(settings.samples)]
     if settings.window is None or is_lean(model) or len(rows) == 1:
         yield from _Run(asked, rows)
@@ -141,48 +146,65 @@ class _Run:
         states = asked.grammar.start(own, asked.vocabulary)
         self.chooser = Chooser(head_of(asked.model), asked.grammar, asked.settings, own, states)
         named = [(asked.numbers[prompt], sample) for prompt, sample in rows]
-        noise = [_uniform(self.settings.seed, name, self.settings.max_new_tokens) for name in named]
-        self.noise = torch.stack(noise).to(asked.model.device)  # (rows, steps)
-        self.history = np.zeros((len(rows), self.settings.max_new_tokens), np.int64)
+        self.generators = [_generator(self.settings.seed, name) for name in named]
         self.held = np.array([len(prompt) for prompt in own])  # tokens in each row's window
+        self.read = np.zeros((len(rows), 0 if self.settings.window is None else self.limit), np.int64)  # these tokens
+        if self.settings.window is not None:
+            for row, prompt in enumerate(own):
+                self.read[row, : len(prompt)] = prompt
         self.number = torch.tensor([prompt for prompt, _ in named], device=asked.model.device)
         self.stepper = stepper_of(asked.model, asked.limit)
 
     def __iter__(self) -> Iterator[Step]:
-        with evaluating(self.model), torch.inference_mode():
-            hidden = self.stepper.prefill(self.prompts)
-            rows = torch.arange(len(self.source), device=hidden.device)  # of the cache -> continuations
-            if len(self.source) != len(self.prompts):
-                copies = torch.from_numpy(self.source).to(hidden.device)
-                self.stepper.keep(copies)
-                hidden = hidden[copies]
-            alive = np.ones(len(rows), bool)
-            for step in range(self.settings.max_new_tokens):
-                tokens, ends = self.chooser(hidden, self.noise[rows, step], step, self.number[rows])
-                names, drawn, ended = rows.cpu().numpy(), tokens.cpu().numpy(), ends.cpu().numpy()
-                yield Step(rows=names[alive], tokens=drawn[alive], ended=ended[alive])
-                self.history[names, step] = drawn
-                alive &= ~ended
-                if not alive.any() or step == self.settings.max_new_tokens - 1:
+        with evaluating(self.model):
+            turns = self._turns()
+            while True:
+                with torch.inference_mode():  # not around the caller's loop, who may train or run another stream there
+                    step = next(turns, None)
+                if step is None:
                     return
-                if alive.mean() <= SHRINK_AT:
-                    left = torch.from_numpy(np.flatnonzero(alive)).to(rows.device)
-                    self.stepper.keep(left)
-                    self.chooser.keep(left)
-                    rows, tokens, alive = rows[left], tokens[left], np.ones(len(left), bool)
-                if self.settings.window is not None:
-                    self._forget(rows.cpu().numpy(), step)
-                hidden = self.stepper.advance(tokens)
+                yield step
 
-    def _forget(self, names: np.ndarray, step: int) -> None:
-        """Rows whose window is full keep their opening and the newer half of it."""
-        for row, name in enumerate(names):
-            if self.held[name] == self.limit:
-                seen = np.concatenate([self.prompts[self.source[name]], self.history[name, :step]])
-                kept = _shortened(seen, self.limit // 2, self.vocabulary)
-                self.stepper.refill(row, kept)
-                self.held[name] = len(kept)
-        self.held[names] += 1  # the newest token is read next
+    def _turns(self) -> Iterator[Step]:
+        hidden = self.stepper.prefill(self.prompts)
+        rows = torch.arange(len(self.source), device=hidden.device)  # of the cache -> continuations
+        if len(self.source) != len(self.prompts):
+            copies = torch.from_numpy(self.source).to(hidden.device)
+            self.stepper.keep(copies)
+            hidden = hidden[copies]
+        alive = np.ones(len(rows), bool)
+        for step in range(self.settings.max_new_tokens):
+            if step % NOISE_STEPS == 0:
+                noise = self._noise().to(hidden.device)
+            tokens, ends = self.chooser(hidden, noise[rows, step % NOISE_STEPS], step, self.number[rows])
+            names, drawn, ended = rows.cpu().numpy(), tokens.cpu().numpy(), ends.cpu().numpy()
+            yield Step(rows=names[alive], tokens=drawn[alive], ended=ended[alive])
+            alive &= ~ended
+            if not alive.any() or step == self.settings.max_new_tokens - 1:
+                return
+            if alive.mean() <= SHRINK_AT:
+                left = torch.from_numpy(np.flatnonzero(alive)).to(rows.device)
+                self.stepper.keep(left)
+                self.chooser.keep(left)
+                rows, tokens, alive = rows[left], tokens[left], np.ones(len(left), bool)
+            if self.settings.window is not None:
+                self._forget(rows.cpu().numpy(), tokens.cpu().numpy())
+            hidden = self.stepper.advance(tokens)
+
+    def _noise(self) -> Float[torch.Tensor, "rows steps"]:
+        """Numbers of the next steps; each continuation's are its own."""
+        steps = min(NOISE_STEPS, self.settings.max_new_tokens)
+        return torch.stack([torch.rand(steps, generator=own, dtype=torch.float64) for own in self.generators])
+
+    def _forget(self, names: np.ndarray, newest: np.ndarray) -> None:
+        """Rows whose window is full keep their opening and the newer half of it; the newest token is read next."""
+        for row in np.flatnonzero(self.held[names] == self.limit).tolist():
+            kept = _shortened(self.read[names[row]], self.limit // 2, self.vocabulary)
+            self.stepper.refill(row, kept)
+            self.read[names[row], : len(kept)] = kept
+            self.held[names[row]] = len(kept)
+        self.read[names, self.held[names]] = newest
+        self.held[names] += 1
 
 
 def _shortened(seen: Ids, keep: int, vocabulary: Vocabulary) -> Ids:
@@ -257,36 +279,8 @@ def continue_units(
     return [vocabulary.units_of(np.array(ids, np.int64))[:max_new_units] for ids in new]
 
 
-def _uniform(seed: int, number: tuple[int, int], steps: int) -> Float[torch.Tensor, " steps"]:
-    """Numbers of one continuation; the first sample's are those of its prompt alone."""
+def _generator(seed: int, number: tuple[int, int]) -> torch.Generator:
+    """Of one continuation; the first sample's is that of its prompt alone."""
     prompt, sample = number
     state = np.random.SeedSequence((seed, prompt, sample) if sample else (seed, prompt)).generate_state(1, np.uint64)[0]
-    generator = torch.Generator().manual_seed(int(state >> np.uint64(1)))
-    return torch.rand(steps, generator=generator, dtype=torch.float64)
-
-
-def _checked_limit(model: Any, prompts: Sequence[Ids], settings: Decoding) -> int:
-    """Tokens that a row may hold. Raises DataError for prompts that do not fit."""
-    context, vocabulary = context_limit(model).tokens, model.config.vocab_size
-    limit = context if settings.window is None else settings.window
-    if limit > context:
-        raise DataError(f"window {limit}: the model's context holds {context} tokens; give at most as many")
-    longest = 0
-    for i, prompt in enumerate(prompts):
-        if len(prompt) == 0:
-            raise DataError(f"prompt {i} is empty; open it at least with the document start <eos>")
-        if prompt.min() < 0 or prompt.max() >= vocabulary:
-            raise DataError(
-                f"prompt {i}: token ids run {prompt.min()}..{prompt.max()}, the model has {vocabulary} ids; "
-                "use the vocabulary saved with this model"
-            )
-        longest = max(longest, len(prompt) + (settings.max_new_tokens if settings.window is None else 1))
-        if longest > limit:
-            wanted = f" and {settings.max_new_tokens} new ones" if settings.window is None else ""
-            raise DataError(
-                f"prompt {i}: {len(prompt)} tokens{wanted}, the model's context holds {limit}; shorten one of them"
-                + ("" if settings.window is not None else ", or let a window slide over them")
-            )
-    return (
-        longest if settings.window is None else min(limit, max(map(len, prompts), default=0) + settings.max_new_tokens)
-    )
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))

@@ -21,6 +21,9 @@ from speechscale.model.anatomy import Head
 VIEW_FROM = 0.9
 """Share of a range of rows that must be candidates for the range to be used as it is, without a copy."""
 
+LARGEST = float(torch.finfo(torch.float32).max)
+"""No penalty makes a logit larger: an infinite one has no probability."""
+
 
 class Chooser:
     """Draws tokens; holds what a draw depends on beside the logits: each row's state and what it has said."""
@@ -94,7 +97,8 @@ class Chooser:
         """Lower what was said, then rule out what the grammar or the shortest length does."""
         penalty = self.settings.repetition_penalty
         if self.said is not None:
-            logits = torch.where(self.said, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+            lowered = torch.where(logits > 0, logits / penalty, logits * penalty).clamp(-LARGEST, LARGEST)
+            logits = torch.where(self.said, lowered, logits)
         if not self.all_allowed:
             logits = logits.masked_fill(self.refused[self.states], -torch.inf)
         if step < self.settings.min_new_tokens:
@@ -102,7 +106,8 @@ class Chooser:
         return logits
 
     def _drawn(self, logits: Float[torch.Tensor, "B V"], noise: Float[torch.Tensor, " B"]) -> Int[torch.Tensor, " B"]:
-        logits = logits.double() / self.settings.temperature
+        logits = logits.double()
+        logits = (logits - logits.amax(dim=1, keepdim=True)) / self.settings.temperature  # 0 at most: never inf - inf
         top_p, min_p = self.settings.top_p, self.settings.min_p
         if self.top_k is None and top_p is None and min_p is None:
             return _inverted(torch.softmax(logits, dim=1), noise)

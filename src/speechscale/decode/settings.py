@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from speechscale.errors import DataError
+
 Modality = Literal["speech", "text", "free"]
 Stop = Literal["eos", "switch", "never"]
 
@@ -32,6 +34,9 @@ class Decoding:
             of an utterance; "never" goes on to `max_new_tokens`.
         window: context in tokens for continuations without end: when it is full, the older half is forgotten (all but
             the opening). None: prompt and continuation must fit the model's context.
+
+    Raises:
+        DataError: a value that is not allowed; the message names it.
 
     Source: Keskar et al. 2019 (repetition penalty), Holtzman et al. 2020 (top-p), Nguyen et al. 2024 (min-p).
     """
@@ -66,7 +71,7 @@ class Decoding:
     def _among(self, name: str, kind: Any) -> None:
         value, allowed = getattr(self, name), get_args(kind)
         if value not in allowed:
-            raise ValueError(f"{name} '{value}': allowed are {', '.join(allowed)}")
+            raise DataError(f"{name} '{value}': allowed are {', '.join(allowed)}")
 
     def _within(
         self, name: str, low: float, high: float, remedy: str, *, above: bool = False, below: bool = False
@@ -76,4 +81,4 @@ class Decoding:
         if value is None:
             return
         if not low <= value <= high or (above and value == low) or (below and value == high):
-            raise ValueError(f"{name} {value}: give {remedy}")
+            raise DataError(f"{name} {value}: give {remedy}")

@@ -17,6 +17,7 @@ from transformers import DynamicCache
 
 from speechscale.decode.lean import LeanStepper, is_lean
 from speechscale.errors import DataError
+from speechscale.model.anatomy import body_of
 
 Prompts = Sequence[Int[np.ndarray, " tokens"]]
 
@@ -50,7 +51,7 @@ class StockStepper:
     """Runs the transformers body with its own cache; prompts are padded on the left."""
 
     def __init__(self, model: Any) -> None:
-        self.model, self.body = model, model.base_model
+        self.model, self.body = model, body_of(model)
         self._clear(0)
 
     def _clear(self, rows: int) -> None:
