@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,11 +10,13 @@ from typing import Any
 
 import pytest
 import requests
+from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
 from speechscale.errors import DataError
 from speechscale.publish.bundle import SUMS, verify_bundle, write_sums
 from speechscale.publish.hub import plan_push, push
+from tests.local_server import serving
 
 CARD = "---\nlicense: mit\n---\n# A model\n"
 
@@ -145,3 +148,27 @@ def test_refusals_of_the_hub_are_told_without_the_token(folder: Path, monkeypatc
         with pytest.raises(DataError, match=match) as caught:
             push(plan, FakeHub(error=error))
         assert "hf_secret" not in str(caught.value)
+
+
+def test_the_real_client_takes_what_it_is_given() -> None:
+    given = {
+        "create_repo": {"repo_type": "model", "private": True, "exist_ok": True},
+        "repo_info": {"repo_type": "model"},
+        "upload_folder": {"repo_type": "model", "folder_path": "x", "commit_message": "y"},
+    }
+    for name, options in given.items():
+        inspect.signature(getattr(HfApi, name)).bind(None, repo_id="me/tiny", **options)
+
+
+def test_the_real_client_is_refused_by_a_server_and_finds_none(folder: Path) -> None:
+    plan = plan_push(folder, "me/tiny", kind="model")
+    answer = (401, {"Content-Type": "application/json"}, b'{"error": "Invalid token"}')
+    refused = pytest.raises(DataError, match=r"refused by the hub.*hf auth login")
+    with serving(lambda body, number: answer) as (address, server), refused as caught:
+        push(plan, HfApi(endpoint=address, token="hf_secretsecret"))
+    assert [request.path for request in server.requests] == ["/api/repos/create"]
+    assert "private" in (server.requests[0].body.get("visibility"), *server.requests[0].body), "by either name"
+    assert server.requests[0].body.get("private", True) is True
+    assert "hf_secret" not in str(caught.value)
+    with pytest.raises(DataError, match="check name and network"):
+        push(plan, HfApi(endpoint=address, token="hf_secretsecret"))

@@ -87,8 +87,7 @@ def push(wanted: Push, api: Api | None = None) -> str:
         raise DataError(f"{wanted.folder} changed since it was listed; look at the list again")
     try:
         hub.create_repo(wanted.repo, repo_type=wanted.kind, private=not wanted.public, exist_ok=True)
-        private = bool(hub.repo_info(wanted.repo, repo_type=wanted.kind).private)
-        if not wanted.public and not private:
+        if not wanted.public and not hub.repo_info(wanted.repo, repo_type=wanted.kind).private:
             raise DataError(
                 f"repository {wanted.repo} exists and is public; say --public, or push to another one; nothing was sent"
             )
@@ -104,7 +103,12 @@ def push(wanted: Push, api: Api | None = None) -> str:
         code = getattr(getattr(error, "response", None), "status_code", None)
         remedy = LOGIN if code in (401, 403) else "see the hub's answer"
         raise DataError(f"push to {wanted.repo}: refused by the hub ({_first_line(error)}); {remedy}") from None
-    except (HFValidationError, OSError) as error:
+    except Exception as error:  # of the http library, whichever the hub's client has
+        known = isinstance(error, HFValidationError | OSError) or type(error).__module__.startswith(
+            ("http", "requests")
+        )
+        if not known:
+            raise
         raise DataError(f"push to {wanted.repo}: {_first_line(error)}; check name and network") from None
     return str(getattr(done, "commit_url", "") or f"{wanted.kind} {wanted.repo}")
 
