@@ -51,7 +51,7 @@ def test_the_card_of_a_corpus_counts_hours_and_licences(corpus: Path, tmp_path: 
     card = (tmp_path / "out/README.md").read_text()
     assert validate_card(card, "dataset") == []
     for fact in (
-        "# books", "| utterances | 6 (1 were dropped) |", f"| CC-BY-4.0 | 4 | {8 / 3600:.5f} |", "| not recorded | 2 |",
+        "# books", "| utterances | 6 (dropped: 1) |", f"| CC-BY-4.0 | 4 | {8 / 3600:.5f} |", "| not recorded | 2 |",
         "| speakers | 2 |", "| languages | en |", "Imported from books (format jsonl).", "| record it again | 1 |",
         "| test | 1 |", "no licence in its records", "| `utterances.parquet` |", "| no |",
     ):  # fmt: skip
@@ -98,6 +98,7 @@ def test_the_card_of_units_takes_licences_from_their_corpus(corpus: Path, tmp_pa
     assert validate_card(card, "dataset") == []
     assert "| CC-BY-4.0 | 4 |" in card
     assert "config_name: default" in card
+    assert "Its corpus: Imported from books (format jsonl)." in card
     assert open_units(tmp_path / "out").info == units.info, "what travels opens as it did"
     other = tmp_path / "other"
     one = Utterance(id="a", text="a", speaker="s", split="train", audio="u0.wav")

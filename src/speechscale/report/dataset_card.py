@@ -47,7 +47,7 @@ def metadata(facts: DatasetFacts) -> DatasetCardData:
         language=list(facts.languages) or None,
         license=facts.terms.license or None,
         size_categories=[size_category(facts.utterances)],
-        task_categories=["text-to-speech", "automatic-speech-recognition"] if facts.kind == "corpus" else ["other"],
+        task_categories=["text-to-speech", "automatic-speech-recognition"] if facts.kind == "corpus" else None,
         language_creators=["machine-generated"] if facts.synthetic else None,
         tags=["speechscale", "speech", "audio" if facts.kind == "corpus" else "speech-units"],
         **extra,
