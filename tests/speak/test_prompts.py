@@ -41,6 +41,12 @@ def test_files_and_texts_in_order(tmp_path: Path) -> None:
         ('{"text": "a"}\n{"text": "', "line 2: no JSON"),
         ('{"id": "../up", "text": "a"}', "cannot be part of a file's name"),
         ('{"id": ".hidden", "text": "a"}', "cannot be part of a file's name"),
+        ('{"id": null, "text": "a"}', "id null cannot be part"),
+        ('{"id": ["a"], "text": "a"}', "cannot be part"),
+        ('{"id": "a\\u0000b", "text": "a"}', "cannot be part"),
+        ('{"id": "\\ud800", "text": "a"}', "cannot be part"),
+        ('{"id": "' + 300 * "x" + '", "text": "a"}', "at most 150 bytes"),
+        ('{"text": "a \\ud800"}', "half of a character"),
         ('{"id": "p1", "text": "a"}\n{"text": "b"}', "id 'p1' occurs twice"),
         ('{"text": " "}', "the text is empty"),
         ("", "no prompt"),
@@ -71,3 +77,11 @@ def test_a_string_is_a_text_unless_it_ends_like_sound() -> None:
         prompt_of("nothing.MP3")
     assert prompt_of(tones(0.2, 0)).seconds == pytest.approx(0.2)
     assert prompt_of(np.zeros(8000, np.float64), rate_hz=8000).seconds == 1.0
+
+
+def test_marks_of_other_systems_are_no_text(tmp_path: Path) -> None:
+    row = {"id": "ä 日", "text": "one\u2028two"}
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + json.dumps(row, ensure_ascii=False).encode() + b"\r\n")
+    (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbfthree\r\n\r\nfour\x0cfive\r\n")
+    prompts = read_prompts([tmp_path / "a.jsonl", tmp_path / "b.txt"])
+    assert [(p.id, p.text) for p in prompts] == [("ä 日", "one\u2028two"), ("p1", "three"), ("p2", "four\x0cfive")]

@@ -21,6 +21,8 @@ from speechscale.speech.audio import TARGET_RATE_HZ, load_audio, resample
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac")
 TEXT_SUFFIXES = (".txt",)
 LINES_SUFFIXES = (".jsonl", ".ndjson")
+LONGEST_ID = 150
+"""Bytes; file systems allow 255 for a name, and ours are longer than the id."""
 Source = str | Path | Float[np.ndarray, " samples"]
 
 
@@ -71,9 +73,7 @@ def prompt_of(
     if isinstance(source, Path) or Path(source).suffix.lower() in AUDIO_SUFFIXES:
         loaded = load_audio(source)
         return _sound(id, loaded.audio, loaded.sample_rate_hz, str(source), loaded.notes, prompt_s)
-    if not source.strip():
-        raise DataError(f"prompt {id}: the text is empty; give words, or a recording")
-    return Prompt(id=id, text=source)
+    return prompt_of_text(source, id)
 
 
 def read_prompts(
@@ -103,9 +103,11 @@ def read_prompts(
 
 
 def prompt_of_text(text: str, id: str) -> Prompt:
-    """A text as it stands, whatever it looks like. Raises DataError if it is empty."""
+    """A text as it stands, whatever it looks like. Raises DataError if it is empty or no Unicode text."""
     if not text.strip():
         raise DataError(f"prompt {id}: the text is empty; give words, or a recording")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise DataError(f"prompt {id}: the text holds half of a character (a lone surrogate); write it as UTF-8")
     return Prompt(id=id, text=text)
 
 
@@ -116,8 +118,8 @@ def _of_file(path: Path, first: int, prompt_s: float | None) -> list[Prompt]:
     if suffix not in (*TEXT_SUFFIXES, *LINES_SUFFIXES):
         known = ", ".join((*AUDIO_SUFFIXES, *TEXT_SUFFIXES, *LINES_SUFFIXES))
         raise DataError(f"prompt '{path}': what it holds is not known by its ending; allowed: {known}")
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+    try:  # no splitlines: a string of JSON may hold U+2028
+        lines = [line.rstrip("\r") for line in path.read_text(encoding="utf-8-sig").split("\n")]
     except FileNotFoundError:
         raise DataError(f"prompt '{path}': no such file; correct the path") from None
     except UnicodeDecodeError as error:
@@ -137,9 +139,13 @@ def _of_line(path: Path, number: int, line: str, id: str, prompt_s: float | None
     given = [key for key in ("text", "audio") if isinstance(row, dict) and isinstance(row.get(key), str)]
     if len(given) != 1:
         raise DataError(f'{where}: needs exactly one of "text" and "audio", a string each; correct the line')
-    id = str(row.get("id", id))
-    if not id or any(mark in id for mark in "/\\") or id.startswith("."):
-        raise DataError(f"{where}: id '{id}' cannot be part of a file's name; use letters, digits, '-' and '_'")
+    named = row.get("id", id)
+    id = named if isinstance(named, str) else str(named) if type(named) is int else ""
+    if not id.isprintable() or not 0 < len(id.encode()) <= LONGEST_ID or "/" in id or "\\" in id or id.startswith("."):
+        raise DataError(
+            f"{where}: id {json.dumps(named)[:60]} cannot be part of a file's name; use letters, digits, '-' and '_', "
+            f"at most {LONGEST_ID} bytes"
+        )
     if given == ["text"]:
         return prompt_of_text(row["text"], id)
     return prompt_of(path.parent / row["audio"], id=id, prompt_s=prompt_s)
