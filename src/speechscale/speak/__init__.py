@@ -1,1 +1,1 @@
-"""A model that listens, writes and speaks: see `speech_lm.SpeechLM`; docs/speaking.md."""
+"""A model that listens, writes and speaks: see `speech_lm.SpeechLM`; docs/generating.md."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from speechscale.decode.settings import Decoding
 from speechscale.errors import DataError
-from speechscale.speak.devices import Sink, growing_file, loudspeaker, raw_output
+from speechscale.speak.devices import Sink, growing_file, loudspeaker, raw_output, require_writable
 from speechscale.speak.prompts import Prompt
 from speechscale.speak.speech_lm import Opened, SpeechLM
 from speechscale.speak.streaming import Chunk
@@ -48,13 +48,15 @@ def speak_aloud(
         out: .wav or .flac, or "-" for raw samples on standard output. stream, play: give sound away as it is made.
 
     Raises:
-        DataError: no vocoder, nothing said, or see `SpeechLM.continue_`.
+        DataError: no vocoder, an `out` that is no sound file, nothing said, or see `SpeechLM.continue_`.
     """
     if slm.vocoder is None:
         raise DataError(
             f"{slm.name}: no vocoder to speak with; set [vocoder] enabled = true and run the study again, name one "
             "(--vocoder), or take units and text from `speechscale generate`"
         )
+    if str(out) != "-":
+        require_writable(out)
     opened = slm.opened(prompt, settings)
     started, first, seconds, units, text = time.monotonic(), None, 0.0, 0, ""
     rate_hz = slm.vocoder.sample_rate_hz

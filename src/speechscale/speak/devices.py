@@ -56,17 +56,28 @@ def loudspeaker(rate_hz: int) -> Iterator[Sink]:
         raise DataError(f"loudspeaker: cannot play ({error}); write a file instead (--out)") from error
 
 
+def require_writable(path: Path) -> None:
+    """Raise DataError for a folder, or a file that does not end in .wav or .flac."""
+    if path.suffix.lower() not in (".wav", ".flac"):
+        raise DataError(f"'{path}': sound is written as .wav or .flac; choose one of them, or - for raw samples")
+    if path.is_dir():
+        raise DataError(f"'{path}' is a folder; name a file in it")
+
+
 @contextmanager
 def growing_file(path: Path, rate_hz: int) -> Iterator[Sink]:
     """A wav or flac file that other programs can read while it grows.
 
     Raises:
-        DataError: another suffix.
+        DataError: see `require_writable`, or the file cannot be opened.
     """
-    if path.suffix.lower() not in (".wav", ".flac"):
-        raise DataError(f"'{path}': sound is written as .wav or .flac; choose one of them, or - for raw samples")
+    require_writable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with soundfile.SoundFile(path, "w", samplerate=rate_hz, channels=1, subtype="PCM_16") as file:
+    try:
+        opened = soundfile.SoundFile(path, "w", samplerate=rate_hz, channels=1, subtype="PCM_16")
+    except soundfile.LibsndfileError as error:
+        raise DataError(f"'{path}': cannot be written ({error.error_string}); choose another file") from error
+    with opened as file:
 
         def write(audio: Float[np.ndarray, " samples"]) -> None:
             file.write(np.clip(audio, -1, 1))
