@@ -126,12 +126,12 @@ class Spoken:
 
 
 def new_spans(vocabulary: Vocabulary, ids: Sequence[int]) -> list[SpokenSpan]:
-    """What new ids say; markers and ends part spans."""
+    """What new ids say; markers, ends and text that spells nothing part spans."""
     spans = []
     for span in vocabulary.to_spans(ids):
         if span.modality == "speech" and span.units:
             spans.append(SpokenSpan(modality="speech", units=span.units))
-        elif span.modality == "text" and span.text:
+        elif span.modality == "text" and (span.text or span.ids):
             spans.append(SpokenSpan(modality="text", text=span.text))
     return spans
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -99,28 +100,43 @@ class _Mouth:
 
 
 class _Written:
-    """Text that grows token by token; half a character waits for its other half."""
+    """Text that grows token by token; half a character waits for its other half.
+
+    Only the newest tokens are decoded anew: `before` of them are shown already and say how the next one joins them.
+    """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
         self.ids: list[int] = []
-        self.shown = ""
+        self.before = 0
+        self.parted = False  # from an earlier span
 
     def add(self, token: int) -> str:
         if token >= self.vocabulary.unit_start:  # a marker ends the span
             return self.rest()
         self.ids.append(token)
-        text = self.vocabulary.text_tokenizer.decode(self.ids, skip_special_tokens=False)
-        if text.endswith("\N{REPLACEMENT CHARACTER}") or not text.startswith(self.shown):
-            return ""
-        new, self.shown = text[len(self.shown) :], text
-        return new
+        return self._new(last=False)
 
     def rest(self) -> str:
         """What is left of the span, which is over."""
-        if not self.ids:
-            return ""
-        text = self.vocabulary.text_tokenizer.decode(self.ids, skip_special_tokens=False)
-        new = text[len(self.shown) :] if text.startswith(self.shown) else text
-        self.ids, self.shown = [], ""
+        new = self._new(last=True)
+        self.parted = self.parted or self.before > 0
+        self.ids, self.before = [], 0
         return new
+
+    def _new(self, *, last: bool) -> str:
+        if len(self.ids) == self.before:
+            return ""
+        shown, text = self._decoded(self.ids[: self.before]), self._decoded(self.ids)
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(shown, text, strict=False)))
+        new = text[same:]
+        if not last and (not new or text.endswith("\N{REPLACEMENT CHARACTER}") or not text.startswith(shown)):
+            return ""
+        if self.parted and new.strip():
+            new, self.parted = " " + new.lstrip(), False
+        self.ids = self.ids[self.before :]
+        self.before = len(self.ids)
+        return new
+
+    def _decoded(self, ids: list[int]) -> str:
+        return self.vocabulary.text_tokenizer.decode(ids, skip_special_tokens=False) if ids else ""
