@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import struct
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,13 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 from click.testing import CliRunner
 
 from speechscale.cli import cli
 from speechscale.errors import DataError, MissingExtra, StaleStep
+from speechscale.files import held_alone
 from speechscale.report.samples_records import shown_samples
 from speechscale.speak.aloud import speak_aloud
-from speechscale.speak.devices import record
+from speechscale.speak.devices import growing_file, record
 from speechscale.speak.prompts import prompt_of, read_prompts
 from speechscale.speak.speech_lm import SpeechLM
 from speechscale.speak.writing import Wanted, write_samples
@@ -90,6 +94,49 @@ def test_words_that_a_recognizer_heard_stand_in_the_record(slm: SpeechLM, tmp_pa
     assert records[0]["words_by"] == "one-word"
     assert records[0]["words"] == []
     assert any("no times" in note for note in records[0]["notes"])
+
+
+def test_one_writer_at_a_time_and_one_vocoder(slm: SpeechLM, tmp_path: Path) -> None:
+    prompts, settings = read_prompts([], ["tom ran", "he won"]), slm.settings("speech", max_new_tokens=10)
+    with held_alone(tmp_path, "is generating into it"), pytest.raises(DataError, match="another run is generating"):
+        write_samples(slm, prompts, settings, tmp_path)
+    write_samples(slm, prompts, settings, tmp_path)
+    before = _files(tmp_path)
+    (tmp_path / "audio" / "p1-0.wav").unlink()
+    write_samples(slm, prompts, settings, tmp_path)
+    after = _files(tmp_path)
+    assert after.pop("kept.jsonl") != before.pop("kept.jsonl")
+    assert after == before, "lost sound is made again"
+    other: Any = copy.deepcopy(slm.vocoder)
+    with torch.no_grad():
+        next(other.network.parameters()).add_(1)
+    with pytest.raises(StaleStep, match="another vocoder"):
+        write_samples(replace(slm, vocoder=other), prompts, settings, tmp_path)
+
+
+def test_a_batch_cut_short_in_bf16_goes_on_to_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    slm = SpeechLM.from_pretrained(folder, dtype="bf16")  # whose rounding depends on the batch
+    texts = ["tom ran", "ann lost", "he won rome", "rome", "tom . ann", "lost he"]
+    prompts, settings = (
+        read_prompts([], texts),
+        slm.settings("speech", max_new_tokens=60, stop="never", temperature=2.0),
+    )
+    write_samples(slm, prompts, settings, tmp_path / "a")
+    write_samples(slm, prompts, settings, tmp_path / "b")
+    kept = tmp_path / "b" / "kept.jsonl"
+    kept.write_bytes(b"".join(kept.read_bytes().splitlines(keepends=True)[:5]))
+    write_samples(slm, prompts, settings, tmp_path / "b")
+    assert _files(tmp_path / "a") == _files(tmp_path / "b")
+
+
+def test_what_cannot_be_written_is_said_before_anything_is_made(slm: SpeechLM, tmp_path: Path) -> None:
+    (tmp_path / "d.wav").mkdir()
+    settings = slm.settings("speech", max_new_tokens=10)
+    for name, message in (("d.wav", "is a folder"), ("x.mp3", "written as .wav or .flac")):
+        with pytest.raises(DataError, match=message):
+            speak_aloud(replace(slm, model=None), prompt_of("tom ran"), settings, tmp_path / name)
+    with pytest.raises(DataError, match="cannot be written"), growing_file(Path("/proc/x.wav"), RATE):
+        pass
 
 
 def test_streamed_and_whole_files_are_equal(slm: SpeechLM, recording: Path, tmp_path: Path) -> None:

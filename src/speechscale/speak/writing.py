@@ -21,7 +21,7 @@ from speechscale.evals.generation.heard_words import words_heard, write_words
 from speechscale.evals.generation.kept import Kept
 from speechscale.evals.generation.transcribe import Transcriber
 from speechscale.evals.weights import weights_sha256
-from speechscale.files import complete_file, read_versioned, write_json
+from speechscale.files import complete_file, held_alone, read_versioned, write_json
 from speechscale.progress import Progress, Watch
 from speechscale.report.samples_page import samples_page
 from speechscale.skips import SkipLog
@@ -60,20 +60,30 @@ def write_samples(
 ) -> tuple[list[dict[str, Any]], SkipLog]:
     """Continue every prompt and keep what comes; the same call goes on after an interruption.
 
+    A batch that was cut short is made again as a whole, since rounding depends a little on what stands beside a prompt.
+
     Returns:
         The lines of samples.jsonl, and the prompts without one, each with its reason.
 
     Raises:
-        DataError: no prompt can be used. StaleStep: `out` holds samples of another recipe.
+        DataError: no prompt can be used, or another process writes into `out`. StaleStep: `out` holds samples of
+            another recipe.
     """
-    wanted = wanted or Wanted()
+    with held_alone(out, "is generating into it"):
+        return _written(slm, prompts, settings, out, wanted or Wanted(), watch)
+
+
+def _written(
+    slm: SpeechLM, prompts: Sequence[Prompt], settings: Decoding, out: Path, wanted: Wanted, watch: Watch | None
+) -> tuple[list[dict[str, Any]], SkipLog]:
     _claim(out, _recipe(slm, prompts, settings, wanted))
     kept, skips, records = Kept(out / "kept.jsonl"), SkipLog(), []
     started, before = time.monotonic(), len(kept)
     for first in range(0, len(prompts), wanted.batch):
         numbers = range(first, min(first + wanted.batch, len(prompts)))
-        missing = [number for number in numbers if kept.get(str(number)) is None]
-        _make(slm, prompts, missing, settings, wanted, out, kept)
+        missing = {number for number in numbers if not _is_whole(kept.get(str(number)), out)}
+        if missing:
+            _make(slm, prompts, numbers, missing, settings, wanted, out, kept)
         for number in numbers:
             entry = kept.get(str(number))
             assert entry is not None
@@ -112,12 +122,16 @@ def _recipe(slm: SpeechLM, prompts: Sequence[Prompt], settings: Decoding, wanted
         "model": {"name": slm.name, "sha256": weights_sha256(slm.model)},
         "vocabulary": slm.vocabulary.fingerprint,
         "speech_tokenizer": None if slm.tokenizer is None else slm.tokenizer.fingerprint,
-        "vocoder": None if slm.vocoder is None else type(slm.vocoder).__name__,
+        "vocoder": None if slm.vocoder is None else _vocoder_stamp(slm.vocoder),
         "speaker": wanted.speaker,
         "recognizer": None if wanted.recognizer is None else wanted.recognizer.stamp(),
         "prompts": {"count": len(prompts), "sha256": digest.hexdigest()},
         "settings": asdict(settings),
     }
+
+
+def _vocoder_stamp(vocoder: Any) -> list[str]:
+    return [type(vocoder).__name__, weights_sha256(vocoder.network)]
 
 
 def _claim(out: Path, recipe: dict[str, Any]) -> None:
@@ -134,29 +148,40 @@ def _claim(out: Path, recipe: dict[str, Any]) -> None:
         )
 
 
+def _is_whole(entry: dict[str, Any] | None, out: Path) -> bool:
+    """Whether a prompt is done and its sound still there."""
+    if entry is None or "skip" in entry:
+        return entry is not None
+    paths = [path for record in entry["records"] for path in (record["audio"], record["prompt"]["audio"]) if path]
+    return all((out / path).is_file() for path in paths)
+
+
 def _make(
     slm: SpeechLM,
     prompts: Sequence[Prompt],
     numbers: Sequence[int],
+    missing: set[int],
     settings: Decoding,
     wanted: Wanted,
     out: Path,
     kept: Kept,
 ) -> None:
-    """Continue a batch; a prompt that cannot be used leaves its reason."""
+    """Continue a batch and keep those that are missing; a prompt that cannot be used leaves its reason."""
     usable = []
     for number in numbers:
         try:
             usable.append((number, slm.opened(prompts[number], settings)))
         except DataError as error:
             reason, _, remedy = str(error).rpartition("; ")
-            kept.put(str(number), {"skip": [reason or remedy, remedy]})
+            if number in missing:
+                kept.put(str(number), {"skip": [reason or remedy, remedy]})
     if not usable:
         return
     opened = [one for _, one in usable]
     made = slm.continue_opened(opened, settings, [n for n, _ in usable], speaker=wanted.speaker)
     for (number, _), row in zip(usable, made, strict=True):
-        kept.put(str(number), {"records": [_kept(out, one, settings, wanted) for one in row]})
+        if number in missing:
+            kept.put(str(number), {"records": [_kept(out, one, settings, wanted) for one in row]})
 
 
 def _kept(out: Path, one: Spoken, settings: Decoding, wanted: Wanted) -> dict[str, Any]:
