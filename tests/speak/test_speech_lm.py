@@ -226,3 +226,28 @@ def test_seconds_become_tokens(slm: SpeechLM) -> None:
     assert slm.settings("text").max_new_tokens == 60
     with pytest.raises(DataError, match="seconds 0"):
         slm.settings("speech", seconds=0.0)
+
+
+def test_an_ending_is_spelled_as_behind_a_prompt(
+    make_model: Callable[..., Any], slm: SpeechLM, recording: Path
+) -> None:
+    # Where blanks are tokens, a text behind a marker or another text begins with one, as in training.
+    letters = Vocabulary.from_pretrained(_letters(), 10)
+    typed = replace(slm, vocabulary=letters, model=make_model(vocab_size=letters.size))
+    for given in (recording, "tom"):
+        ids = np.concatenate([typed.encode(given, "text"), letters.encode_text([" ran on"]).flat])
+        with torch.inference_mode():
+            logs = torch.log_softmax(typed.model(input_ids=torch.from_numpy(ids)[None]).logits[0].double(), -1)
+        expected = float(sum(logs[i - 1, ids[i]] for i in range(len(ids) - 7, len(ids))))
+        found = typed.score("ran on", given=given)
+        assert found.tokens == 7
+        assert found.log_likelihood_nats == pytest.approx(expected, abs=1e-3)
+    units = slm.units(recording)
+    behind = slm.score(prompt_of(recording), given=prompt_of(recording))
+    assert behind.units == len(units) - int(units[0] == units[-1])
+
+
+def test_no_endless_seconds(slm: SpeechLM) -> None:
+    for seconds in (float("inf"), float("nan"), 0.0):
+        with pytest.raises(DataError, match="seconds"):
+            slm.continue_(TEXT, seconds=seconds)

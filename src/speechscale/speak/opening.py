@@ -57,6 +57,25 @@ def text_ids(vocabulary: Vocabulary, text: str, *, inside: bool) -> Ids:
     return ids
 
 
+def following_ids(
+    vocabulary: Vocabulary, content: Int[np.ndarray, " units"] | str, opening: Int[np.ndarray, " ids"]
+) -> Ids:
+    """Ids of what comes behind an opening: text word by word, a unit that went on across the seam only once.
+
+    Raises:
+        DataError: nothing is left, or see `text_ids`.
+    """
+    if isinstance(content, str):
+        return text_ids(vocabulary, content, inside=True)
+    last = int(opening[-1])
+    if vocabulary.unit_start <= last < vocabulary.speech_stop and len(content):
+        before = vocabulary.units_of(np.array([last]))
+        content = content[int(before[-1] == content[0]) :]
+    if not len(content):
+        raise DataError("the recording only holds on the last unit of the prompt; give a longer one")
+    return speech_ids(vocabulary, content)
+
+
 def opening_ids(vocabulary: Vocabulary, kind: Kind, content: Int[np.ndarray, " units"] | str, into: Modality) -> Ids:
     """Ids that `into` is to follow.
 

@@ -7,6 +7,7 @@ continuations in speech, text or both, likelihoods, ids. The one decision worth 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,12 +19,12 @@ from jaxtyping import Int
 from speechscale.decode.generate import Continuation, continuations
 from speechscale.decode.settings import Decoding, Modality
 from speechscale.errors import DataError
-from speechscale.evals.score import score
 from speechscale.model.anatomy import context_limit
 from speechscale.model.folders import load_model
 from speechscale.model.interop_hub import fetch
 from speechscale.records import dedup
-from speechscale.speak.opening import opening_ids
+from speechscale.speak.likelihood import Likelihood, likelihood
+from speechscale.speak.opening import following_ids, opening_ids
 from speechscale.speak.prompts import Prompt, Source, at_rate, prompt_of
 from speechscale.speak.spoken import Spoken, new_spans
 from speechscale.speak.streaming import Chunk, stream_chunks
@@ -49,19 +50,6 @@ class Opened(NamedTuple):
     prompt: Prompt
     units: Int[np.ndarray, " units"]
     ids: Int[np.ndarray, " ids"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Likelihood:
-    """log_likelihood_nats: of `tokens` tokens, the opening not among them. units: those that are speech."""
-
-    log_likelihood_nats: float
-    tokens: int
-    units: int
-
-    @property
-    def nats_per_token(self) -> float:
-        return -self.log_likelihood_nats / self.tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -188,7 +176,7 @@ class SpeechLM:
             seconds: how much speech; by the usual number of units in a second. max_new_tokens: wins over it.
             more: other fields of `Decoding`.
         """
-        if seconds is not None and not seconds > 0:
+        if seconds is not None and not 0 < seconds < math.inf:
             raise DataError(f"seconds {seconds}: give a positive number")
         if max_new_tokens is None and (into == "text" or not self.vocabulary.num_units) and seconds is None:
             max_new_tokens = TEXT_TOKENS
@@ -256,7 +244,7 @@ class SpeechLM:
         opening = opening_ids(self.vocabulary, prompt.kind, content, settings.modality)
         limit = settings.window or context_limit(self.model).tokens
         if settings.window is not None and len(opening) >= limit:  # the newest half of it, as later on
-            head, kept = opening[: 1 + int(settings.modality != prompt.kind)], limit // 2
+            head, kept = opening[: 1 + int(opening[1] in (self.vocabulary.SPEECH, self.vocabulary.TEXT))], limit // 2
             return np.concatenate([head, opening[len(opening) - (kept - len(head)) :]])
         if len(opening) + settings.max_new_tokens > limit and settings.window is None:
             raise DataError(
@@ -310,18 +298,11 @@ class SpeechLM:
         said = source if isinstance(source, Prompt) else prompt_of(source)
         content = self.units(said) if said.text is None else said.text
         if given is None:
-            whole, opening = opening_ids(self.vocabulary, said.kind, content, said.kind), 1
+            opening, ending = np.split(opening_ids(self.vocabulary, said.kind, content, said.kind), [1])
         else:
-            before = self.encode(given, into=said.kind)
-            own = opening_ids(self.vocabulary, said.kind, content, said.kind)[1:]
-            whole, opening = np.concatenate([before, own]), len(before)
-        scores = score(self.model, [whole], [opening], vocabulary=self.vocabulary, names=[said.source or said.id])
-        start, stop = self.vocabulary.unit_start, self.vocabulary.speech_stop
-        return Likelihood(
-            log_likelihood_nats=float(scores.ending_full[0]),
-            tokens=int(scores.ending_tokens[0]),
-            units=int(((whole[opening:] >= start) & (whole[opening:] < stop)).sum()),
-        )
+            opening = self.encode(given, into=said.kind)
+            ending = following_ids(self.vocabulary, content, opening)
+        return likelihood(self.model, self.vocabulary, opening, ending, name=said.source or said.id)
 
 
 def _found(
