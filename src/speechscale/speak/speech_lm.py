@@ -20,27 +20,21 @@ from speechscale.decode.generate import Continuation, continuations
 from speechscale.decode.settings import Decoding, Modality
 from speechscale.errors import DataError
 from speechscale.model.anatomy import context_limit
-from speechscale.model.folders import load_model
-from speechscale.model.interop_hub import fetch
 from speechscale.records import dedup
 from speechscale.speak.likelihood import Likelihood, likelihood
 from speechscale.speak.opening import following_ids, opening_ids
+from speechscale.speak.parts import USUAL_DEDUP, USUAL_RATE_HZ, load_parts
 from speechscale.speak.prompts import Prompt, Source, at_rate, prompt_of
 from speechscale.speak.spoken import Spoken, new_spans
 from speechscale.speak.streaming import Chunk, stream_chunks
 from speechscale.speak.voice import sound_of
 from speechscale.speech.units import SpeechTokenizer
-from speechscale.speech.vocoders import UnitVocoder, open_vocoder
-from speechscale.study.devices import resolved
-from speechscale.study.located import Located, locate
+from speechscale.speech.vocoders import UnitVocoder
 from speechscale.tokens.vocabulary import Vocabulary
 
 SECONDS = 4.0
 """How much new speech where nothing is said."""
 TEXT_TOKENS = 60
-USUAL_DEDUP = 0.78
-"""Units over frames where the speech of a model is not known; HuBERT at 25 Hz has 19.4 units per second."""
-USUAL_RATE_HZ = 25.0
 TEMPERATURE, TOP_K = 0.8, 25
 
 
@@ -95,26 +89,10 @@ class SpeechLM:
         Raises:
             DataError: no model there, no vocabulary lock or a wrong one, parts that do not fit each other.
         """
-        found = _found(path_or_name, revision, tokenizer, vocoder)
-        vocabulary = found.load_vocabulary()
-        model = load_model(found.folder, dtype=dtype).to(resolved(device))
-        if model.config.vocab_size != vocabulary.size:
-            raise DataError(
-                f"{found.folder}: the model has {model.config.vocab_size} ids, vocabulary.json {vocabulary.size}; give "
-                "the vocabulary it was trained with"
-            )
-        hears = found.speech_tokenizer and SpeechTokenizer.load(found.speech_tokenizer)
-        speaks = found.vocoder and open_vocoder(found.vocoder, num_units=vocabulary.num_units)
-        if hears:
-            _require_units("speech tokenizer", hears.num_units, vocabulary, found.speech_tokenizer)
-        usual = USUAL_DEDUP * (hears.frame_rate_hz if hears else USUAL_RATE_HZ)
         return cls(
-            name=found.name,
-            model=model,
-            vocabulary=vocabulary,
-            tokenizer=hears or None,
-            vocoder=speaks or None,
-            units_per_second=found.units_per_second or usual,
+            **load_parts(
+                path_or_name, tokenizer=tokenizer, vocoder=vocoder, revision=revision, device=device, dtype=dtype
+            )
         )
 
     # -- in and out of ids
@@ -303,23 +281,3 @@ class SpeechLM:
             opening = self.encode(given, into=said.kind)
             ending = following_ids(self.vocabulary, content, opening)
         return likelihood(self.model, self.vocabulary, opening, ending, name=said.source or said.id)
-
-
-def _found(
-    path_or_name: str | Path, revision: str | None, tokenizer: str | Path | None, vocoder: str | Path | None
-) -> Located:
-    path, parts = Path(path_or_name), {"tokenizer": tokenizer, "vocoder": vocoder}
-    given = {key: Path(value) for key, value in parts.items() if value is not None}
-    name = str(path_or_name)
-    if not path.exists() and name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        path = fetch(name, revision, parts=True).folder
-        return replace(locate(path, **given), name=name)
-    return locate(path, **given)
-
-
-def _require_units(what: str, found: int, vocabulary: Vocabulary, path: Path | None) -> None:
-    if found != vocabulary.num_units:
-        raise DataError(
-            f"{what} {path}: it has {found} units, the model's vocabulary {vocabulary.num_units}; give the one that "
-            "this model was trained with"
-        )
