@@ -36,7 +36,7 @@ def generate(model: str, prompts: tuple[Path, ...], texts: tuple[str, ...], out:
     from speechscale.evals.generation.transcribe import open_transcriber
     from speechscale.progress import ProgressLine
     from speechscale.report.samples_text import samples_text
-    from speechscale.speak.prompts import read_prompts
+    from speechscale.speak.prompts import read_lines, read_prompts
     from speechscale.speak.speech_lm import SpeechLM
     from speechscale.speak.writing import Wanted, write_samples
 
@@ -45,7 +45,7 @@ def generate(model: str, prompts: tuple[Path, ...], texts: tuple[str, ...], out:
     settings = decoding(slm, options["into"], options, samples=options["samples"])
     recognizer = None
     if options["asr"]:
-        lines = None if options["asr_texts"] is None else options["asr_texts"].read_text("utf-8").splitlines()
+        lines = None if options["asr_texts"] is None else read_lines(options["asr_texts"], "sentences")
         recognizer = open_transcriber(
             options["asr"], folder=out / "asr", texts=lines, device=options["device"], language=options["language"]
         )

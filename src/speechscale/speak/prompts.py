@@ -118,16 +118,21 @@ def _of_file(path: Path, first: int, prompt_s: float | None) -> list[Prompt]:
     if suffix not in (*TEXT_SUFFIXES, *LINES_SUFFIXES):
         known = ", ".join((*AUDIO_SUFFIXES, *TEXT_SUFFIXES, *LINES_SUFFIXES))
         raise DataError(f"prompt '{path}': what it holds is not known by its ending; allowed: {known}")
-    try:  # no splitlines: a string of JSON may hold U+2028
-        lines = [line.rstrip("\r") for line in path.read_text(encoding="utf-8-sig").split("\n")]
-    except FileNotFoundError:
-        raise DataError(f"prompt '{path}': no such file; correct the path") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"prompt '{path}': not UTF-8 ({error}); save it as UTF-8") from None
+    lines = read_lines(path, "prompt")
     filled = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if suffix in TEXT_SUFFIXES:
         return [prompt_of_text(line, f"p{first + i}") for i, (_, line) in enumerate(filled)]
     return [_of_line(path, number, line, f"p{first + i}", prompt_s) for i, (number, line) in enumerate(filled)]
+
+
+def read_lines(path: Path, what: str) -> list[str]:
+    """Lines of a text file, as any system ends them. Raises DataError: no such file, or not UTF-8."""
+    try:  # no splitlines: a string of JSON may hold U+2028
+        return [line.rstrip("\r") for line in path.read_text(encoding="utf-8-sig").split("\n")]
+    except FileNotFoundError:
+        raise DataError(f"{what} '{path}': no such file; correct the path") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{what} '{path}': not UTF-8 ({error}); save it as UTF-8") from None
 
 
 def _of_line(path: Path, number: int, line: str, id: str, prompt_s: float | None) -> Prompt:
