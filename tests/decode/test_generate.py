@@ -210,6 +210,21 @@ def test_bad_settings_are_refused(
         generate(make_model(), vocabulary, [[0]], max_new_tokens=2, **settings)
 
 
+def test_counts_are_whole_numbers() -> None:
+    for name in ("max_new_tokens", "top_k", "samples", "window", "seed"):
+        with pytest.raises(DataError, match=rf"{name} 20\.5: a whole number"):
+            Decoding(**({"max_new_tokens": 5} | {name: 20.5}))  # type: ignore[arg-type]
+        Decoding(**({"max_new_tokens": 5} | {name: np.int64(20)}))  # type: ignore[arg-type]
+
+
+def test_a_model_in_training_is_left_so(make_model: Callable[..., Any], vocabulary: Vocabulary) -> None:
+    model = make_model().train()
+    next(coming := steps(model, vocabulary, PROMPTS, Decoding(max_new_tokens=5)))
+    assert not model.training
+    coming.close()
+    assert model.training
+
+
 def test_diverged_weights_are_reported(make_model: Callable[..., Any], vocabulary: Vocabulary) -> None:
     model = make_model()
     with torch.no_grad():

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from speechscale.errors import DataError
-from speechscale.speak.prompts import prompt_of, read_prompts
+from speechscale.speak.prompts import Prompt, prompt_of, read_prompts
 from tests.speak.conftest import RATE, tones
 
 
@@ -85,3 +85,15 @@ def test_marks_of_other_systems_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbfthree\r\n\r\nfour\x0cfive\r\n")
     prompts = read_prompts([tmp_path / "a.jsonl", tmp_path / "b.txt"])
     assert [(p.id, p.text) for p in prompts] == [("ä 日", "one\u2028two"), ("p1", "three"), ("p2", "four\x0cfive")]
+
+
+def test_what_is_neither_text_nor_sound() -> None:
+    for source in (None, [0.1] * 100, 3):
+        with pytest.raises(DataError, match="give a text, a file or a numpy array"):
+            prompt_of(source)  # type: ignore[arg-type]
+    for both in ({}, {"text": "a", "audio": tones(0.2, 0)}):
+        with pytest.raises(DataError, match="exactly one of text and audio"):
+            Prompt(id="x", **both)  # type: ignore[arg-type]
+    for samples in (np.full(100, 1e300), np.array(["a"]), np.zeros(100, np.int16)):
+        with pytest.raises(DataError, match="give finite mono samples"):
+            prompt_of(samples)

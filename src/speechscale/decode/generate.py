@@ -8,6 +8,7 @@ sample) and stands in a row of its own length: what becomes of a prompt does not
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -156,7 +157,7 @@ class _Run:
         self.stepper = stepper_of(asked.model, asked.limit)
 
     def __iter__(self) -> Iterator[Step]:
-        with evaluating(self.model):
+        with evaluating(self.model) if self.model.training else nullcontext():
             turns = self._turns()
             while True:
                 with torch.inference_mode():  # not around the caller's loop, who may train or run another stream there

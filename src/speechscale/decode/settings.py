@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 from speechscale.errors import DataError
 
 Modality = Literal["speech", "text", "free"]
 Stop = Literal["eos", "switch", "never"]
+WHOLE = ("max_new_tokens", "min_new_tokens", "top_k", "seed", "samples", "window")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +33,7 @@ class Decoding:
         seed: continuation j of prompt i draws from its own generator (seed, i, j).
         samples: continuations of each prompt.
         stop: "eos" ends at `<eos>`; "switch" also where the model would switch to the other modality, which is the end
-            of an utterance; "never" goes on to `max_new_tokens`.
+            of an utterance (in free output it may switch: there it is "eos"); "never" goes on to `max_new_tokens`.
         window: context in tokens for continuations without end: when it is full, the older half is forgotten (all but
             the opening). None: prompt and continuation must fit the model's context.
 
@@ -80,5 +82,7 @@ class Decoding:
         value = getattr(self, name)
         if value is None:
             return
+        if name in WHOLE and not isinstance(value, Integral):
+            raise DataError(f"{name} {value!r}: a whole number is needed; give {remedy}")
         if not low <= value <= high or (above and value == low) or (below and value == high):
             raise DataError(f"{name} {value}: give {remedy}")

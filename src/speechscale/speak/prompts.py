@@ -42,6 +42,10 @@ class Prompt:
     source: str = ""
     notes: tuple[str, ...] = field(default=())
 
+    def __post_init__(self) -> None:
+        if (self.text is None) == (self.audio is None):
+            raise DataError(f"prompt {self.id}: give exactly one of text and audio")
+
     @property
     def kind(self) -> Literal["speech", "text"]:
         return "speech" if self.audio is not None else "text"
@@ -70,6 +74,8 @@ def prompt_of(
         raise DataError(f"prompt_s {prompt_s}: give a positive number of seconds, or none for all of it")
     if isinstance(source, np.ndarray):
         return _sound(id, _mono(id, source), rate_hz, "", (), prompt_s)
+    if not isinstance(source, (str, Path)):
+        raise DataError(f"prompt {id}: a {type(source).__name__}; give a text, a file or a numpy array of mono samples")
     if isinstance(source, Path) or Path(source).suffix.lower() in AUDIO_SUFFIXES:
         loaded = load_audio(source)
         return _sound(id, loaded.audio, loaded.sample_rate_hz, str(source), loaded.notes, prompt_s)
@@ -168,12 +174,14 @@ def _sound(
 
 def _mono(id: str, samples: np.ndarray) -> Float[np.ndarray, " samples"]:
     audio = np.asarray(samples)
-    if audio.ndim != 1 or not len(audio) or audio.dtype.kind != "f" or not np.isfinite(audio).all():
+    with np.errstate(over="ignore"):
+        single = audio.astype(np.float32) if audio.dtype.kind == "f" else np.full(1, np.nan)
+    if audio.ndim != 1 or not len(audio) or not np.isfinite(single).all():
         raise DataError(
             f"prompt {id}: an array of {audio.dtype} of shape {audio.shape}; give finite mono samples (1-D floats in "
             "[-1, 1])"
         )
-    return audio.astype(np.float32)
+    return single
 
 
 def at_rate(prompt: Prompt, rate_hz: int) -> Float[np.ndarray, " samples"]:
