@@ -122,6 +122,20 @@ def test_streaming_gives_what_continuing_gives(slm: SpeechLM, recording: Path) -
         assert all(len(chunk.ids) == 1 for chunk in chunks[:-1] if not chunk.prompt)
 
 
+def test_a_prompt_need_not_be_heard(slm: SpeechLM, recording: Path) -> None:
+    settings: dict[str, Any] = {"max_new_tokens": 60, "seed": 5, "stop": "never"}
+    both, alone = (slm.continue_(recording, prompt_sound=sound, **settings) for sound in (True, False))
+    assert slm.vocoder is not None
+    assert both.ids == alone.ids
+    assert np.array_equal(alone.audio, slm.vocoder.synthesize(alone.units))
+    assert (alone.prompt_s, alone.spans[0].start_s) == (0.0, 0.0)
+    chunks = list(slm.stream(recording, prompt_sound=False, **settings))
+    assert not any(chunk.prompt for chunk in chunks)
+    assert np.array_equal(np.concatenate([chunk.audio for chunk in chunks]), alone.audio)
+    pieces = [chunk for chunk in slm.stream(recording, **settings) if chunk.prompt]
+    assert sum(len(chunk.audio) > 0 for chunk in pieces) > 1, "a long prompt is heard little by little"
+
+
 def test_scores_are_those_of_the_whole_softmax(slm: SpeechLM, recording: Path) -> None:
     ids = slm.encode(TEXT, "text")
     with torch.inference_mode():

@@ -122,9 +122,9 @@ def test_a_batch_cut_short_is_made_again_as_it_was(
     write_samples(slm, prompts, settings, tmp_path / "a", Wanted(batch=3))
     batches, whole = [], SpeechLM.continue_opened
 
-    def watched(self: SpeechLM, opened: Any, settings: Any, numbers: list[int], **more: Any) -> Any:
+    def watched(self: SpeechLM, opened: Any, settings: Any, numbers: list[int], voice: Any) -> Any:
         batches.append(numbers)
-        return whole(self, opened, settings, numbers, **more)
+        return whole(self, opened, settings, numbers, voice)
 
     monkeypatch.setattr(SpeechLM, "continue_opened", watched)
     write_samples(slm, prompts, settings, tmp_path / "b", Wanted(batch=3))

@@ -21,6 +21,12 @@ from speechscale.cli.decode_options import LOADING, PATH, decode_options, decodi
 @click.option(
     "--out", type=PATH, default=Path("spoken.wav"), show_default=True, help="wav or flac; - for raw 16-bit samples."
 )
+@click.option(
+    "--prompt-sound/--no-prompt-sound",
+    default=True,
+    show_default=True,
+    help="Hear a spoken prompt first, as units say it.",
+)
 @click.option("--stream", is_flag=True, help="Write the sound while it is made.")
 @click.option("--play", is_flag=True, help="Play it, while it is made (extra: devices).")
 @decode_options
@@ -38,6 +44,7 @@ def speak(
     from speechscale.speak.devices import record
     from speechscale.speak.prompts import Prompt, prompt_of, prompt_of_text
     from speechscale.speak.speech_lm import SpeechLM
+    from speechscale.speak.voice import Voice
 
     if sum(source is not None for source in (prompt, text, microphone)) != 1:
         raise DataError("give exactly one of --prompt (audio), --text and --microphone")
@@ -55,7 +62,7 @@ def speak(
         asked,
         decoding(slm, options["into"], options),
         out,
-        speaker=options["speaker"],
+        voice=Voice(speaker=options["speaker"], prompt_sound=options["prompt_sound"]),
         stream=options["stream"],
         play=options["play"],
     )

@@ -18,6 +18,7 @@ from speechscale.speak.devices import Sink, growing_file, loudspeaker, raw_outpu
 from speechscale.speak.prompts import Prompt
 from speechscale.speak.speech_lm import Opened, SpeechLM
 from speechscale.speak.streaming import Chunk
+from speechscale.speak.voice import DEFAULT_VOICE, Voice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,7 @@ def speak_aloud(
     settings: Decoding,
     out: Path,
     *,
-    speaker: str | None = None,
+    voice: Voice = DEFAULT_VOICE,
     stream: bool = False,
     play: bool = False,
 ) -> Aloud:
@@ -62,7 +63,7 @@ def speak_aloud(
     rate_hz = slm.vocoder.sample_rate_hz
     with ExitStack() as stack:
         sinks: list[Sink] = []
-        for chunk in _chunks(slm, opened, settings, speaker, stream=stream or play):
+        for chunk in _chunks(slm, opened, settings, voice, stream=stream or play):
             if len(chunk.audio) and not sinks:  # nothing is opened, or left behind, before there is sound
                 sinks = _sinks(stack, out, rate_hz, play=play)
             if len(chunk.audio):
@@ -86,11 +87,11 @@ def speak_aloud(
     )
 
 
-def _chunks(slm: SpeechLM, opened: Opened, settings: Decoding, speaker: str | None, *, stream: bool) -> Iterator[Chunk]:
+def _chunks(slm: SpeechLM, opened: Opened, settings: Decoding, voice: Voice, *, stream: bool) -> Iterator[Chunk]:
     if stream:
-        yield from slm.stream_opened(opened, settings, speaker=speaker)
+        yield from slm.stream_opened(opened, settings, voice)
         return
-    ((said,),) = slm.continue_opened([opened], replace(settings, samples=1), [0], speaker=speaker)
+    ((said,),) = slm.continue_opened([opened], replace(settings, samples=1), [0], voice)
     yield Chunk(ids=said.ids, units=said.units, text=said.text, audio=said.audio, ended=said.ended)
 
 

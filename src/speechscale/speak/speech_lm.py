@@ -27,7 +27,7 @@ from speechscale.speak.parts import USUAL_DEDUP, USUAL_RATE_HZ, load_parts
 from speechscale.speak.prompts import Prompt, Source, at_rate, prompt_of
 from speechscale.speak.spoken import Spoken, new_spans
 from speechscale.speak.streaming import Chunk, stream_chunks
-from speechscale.speak.voice import sound_of
+from speechscale.speak.voice import DEFAULT_VOICE, Voice, sound_of
 from speechscale.speech.units import SpeechTokenizer
 from speechscale.speech.vocoders import UnitVocoder
 from speechscale.tokens.vocabulary import Vocabulary
@@ -164,27 +164,35 @@ class SpeechLM:
         return Decoding(max_new_tokens=max_new_tokens, modality=into, temperature=temperature, top_k=top_k, **more)
 
     def continue_(
-        self, source: Source | Prompt, into: Modality = "speech", *, speaker: str | None = None, **settings: Any
+        self,
+        source: Source | Prompt,
+        into: Modality = "speech",
+        *,
+        speaker: str | None = None,
+        prompt_sound: bool = True,
+        **settings: Any,
     ) -> Spoken:
         """Go on from a recording or a text, once.
 
         Args:
             source: samples, a file, a text, or a `Prompt`; see `prompts.prompt_of`. into: "speech", "text", or "free".
             speaker: a voice of the vocoder. settings: see `settings`.
+            prompt_sound: a spoken prompt is heard before the continuation, both made as one.
 
         Raises:
             DataError: a direction that this model does not have, a prompt too long for its context (give `window`).
         """
         asked = self.settings(into, **settings)
-        return self.continue_many([source], replace(asked, samples=1), speaker=speaker)[0][0]
+        voice = Voice(speaker=speaker, prompt_sound=prompt_sound)
+        return self.continue_many([source], replace(asked, samples=1), voice)[0][0]
 
     def continue_many(
-        self, sources: Sequence[Source | Prompt], settings: Decoding, *, speaker: str | None = None
+        self, sources: Sequence[Source | Prompt], settings: Decoding, voice: Voice = DEFAULT_VOICE
     ) -> list[list[Spoken]]:
         """Go on from several prompts at once, `settings.samples` times each. Errors as `continue_`."""
         prompts = [s if isinstance(s, Prompt) else prompt_of(s, id=f"p{i}") for i, s in enumerate(sources)]
         opened = [self.opened(prompt, settings) for prompt in prompts]
-        return self.continue_opened(opened, settings, range(len(opened)), speaker=speaker)
+        return self.continue_opened(opened, settings, range(len(opened)), voice)
 
     def opened(self, prompt: Prompt, settings: Decoding) -> Opened:
         """A prompt, read and laid out; what can be wrong with a prompt is wrong here. Errors as `continue_`."""
@@ -192,30 +200,36 @@ class SpeechLM:
         return Opened(prompt, units, self._opening(prompt, units, settings))
 
     def continue_opened(
-        self, opened: Sequence[Opened], settings: Decoding, numbers: Sequence[int], *, speaker: str | None = None
+        self, opened: Sequence[Opened], settings: Decoding, numbers: Sequence[int], voice: Voice = DEFAULT_VOICE
     ) -> list[list[Spoken]]:
         """Go on from opened prompts; a prompt draws by its number."""
         ids = [one.ids for one in opened]
         made = continuations(self.model, self.vocabulary, ids, settings, numbers)
         return [
-            [self._spoken(one, settings, continuation, j, speaker) for j, continuation in enumerate(row)]
+            [self._spoken(one, settings, said, j, voice) for j, said in enumerate(row)]
             for one, row in zip(opened, made, strict=True)
         ]
 
     def stream(
-        self, source: Source | Prompt, into: Modality = "speech", *, speaker: str | None = None, **settings: Any
+        self,
+        source: Source | Prompt,
+        into: Modality = "speech",
+        *,
+        speaker: str | None = None,
+        prompt_sound: bool = True,
+        **settings: Any,
     ) -> Iterator[Chunk]:
         """Go on from a prompt and yield units, text and sound as they come; in all, what `continue_` gives.
 
-        The sound of a spoken prompt comes first (`Chunk.prompt`). Errors as `continue_`.
+        The sound of a spoken prompt comes first (`Chunk.prompt`), unless `prompt_sound` is off. Errors as `continue_`.
         """
         prompt, asked = source if isinstance(source, Prompt) else prompt_of(source), self.settings(into, **settings)
-        return self.stream_opened(self.opened(prompt, asked), asked, speaker=speaker)
+        return self.stream_opened(self.opened(prompt, asked), asked, Voice(speaker=speaker, prompt_sound=prompt_sound))
 
-    def stream_opened(self, opened: Opened, settings: Decoding, *, speaker: str | None = None) -> Iterator[Chunk]:
+    def stream_opened(self, opened: Opened, settings: Decoding, voice: Voice = DEFAULT_VOICE) -> Iterator[Chunk]:
         """`stream` from an opened prompt."""
-        asked = replace(settings, samples=1)
-        return stream_chunks(self.model, self.vocabulary, opened.ids, opened.units, asked, self.vocoder, speaker)
+        asked, heard = replace(settings, samples=1), voice.heard(opened.units)
+        return stream_chunks(self.model, self.vocabulary, opened.ids, heard, asked, self.vocoder, voice.speaker)
 
     def _opening(self, prompt: Prompt, units: Int[np.ndarray, " units"], settings: Decoding) -> Int[np.ndarray, " ids"]:
         content = units if prompt.text is None else prompt.text
@@ -232,10 +246,8 @@ class SpeechLM:
             )
         return opening
 
-    def _spoken(
-        self, opened: Opened, settings: Decoding, one: Continuation, number: int, speaker: str | None
-    ) -> Spoken:
-        prompt, units = opened.prompt, opened.units
+    def _spoken(self, opened: Opened, settings: Decoding, one: Continuation, number: int, voice: Voice) -> Spoken:
+        heard = voice.heard(opened.units)
         spans, notes = tuple(new_spans(self.vocabulary, one.ids)), []
         audio, rate_hz, prompt_s = np.zeros(0, np.float32), None, 0.0
         speech = any(span.modality == "speech" for span in spans)
@@ -243,12 +255,12 @@ class SpeechLM:
             notes.append("the model ended at once and said nothing; try another seed or prompt")
         if self.vocoder is None and (speech or settings.modality == "speech"):
             notes.append("no vocoder: units and text only; name one (vocoder=, --vocoder DIR) to hear them")
-        elif self.vocoder is not None and (speech or (len(units) and settings.modality != "text")):
-            sound = sound_of(spans, units, self.vocoder, speaker)
+        elif self.vocoder is not None and (speech or (len(heard) and settings.modality != "text")):
+            sound = sound_of(spans, heard, self.vocoder, voice.speaker)
             spans, audio, rate_hz, prompt_s = sound.spans, sound.audio, sound.rate_hz, sound.prompt_s
         return Spoken(
-            prompt=prompt,
-            prompt_units=units,
+            prompt=opened.prompt,
+            prompt_units=opened.units,
             into=settings.modality,
             ids=one.ids,
             spans=spans,

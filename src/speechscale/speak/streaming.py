@@ -22,6 +22,8 @@ from speechscale.speech.vocoders import UnitStream, UnitVocoder
 from speechscale.tokens.vocabulary import Vocabulary
 
 NOTHING = np.zeros(0, np.float32)
+PROMPT_UNITS = 8
+"""Of a spoken prompt that are made into sound at once: about .4 s, so that something is heard soon."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -30,7 +32,7 @@ class Chunk:
 
     Args:
         ids: the new token, if any. units: that it spells. text: that became readable with it.
-        audio: samples that are final now. prompt: the audio is still that of the prompt, as a whole chunk.
+        audio: samples that are final now. prompt: all of the audio is still that of the prompt.
         ended: the model came to an end by itself.
     """
 
@@ -51,10 +53,15 @@ def stream_chunks(
     vocoder: UnitVocoder | None,
     speaker: str | None,
 ) -> Iterator[Chunk]:
-    """Yield chunks until the model ends or `settings.max_new_tokens` are reached; see `SpeechLM.stream`."""
+    """Yield chunks until the model ends or `settings.max_new_tokens` are reached; see `SpeechLM.stream`.
+
+    Args:
+        prompt_units: whose sound comes first, a little at a time; none: the continuation alone is heard.
+    """
     mouth = None if vocoder is None or settings.modality == "text" else _Mouth(vocoder, speaker)
-    if mouth is not None and len(prompt_units):
-        yield Chunk(audio=mouth.say(prompt_units), prompt=True)
+    if mouth is not None:
+        for start in range(0, len(prompt_units), PROMPT_UNITS):
+            yield Chunk(audio=mouth.say(prompt_units[start : start + PROMPT_UNITS]), prompt=True)
     written = _Written(vocabulary)
     ended = False
     for step in steps(model, vocabulary, [opening], settings):

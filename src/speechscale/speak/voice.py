@@ -17,6 +17,26 @@ from speechscale.speak.spoken import PAUSE_S, SpokenSpan, stretches
 from speechscale.speech.vocoders import UnitVocoder
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Voice:
+    """How something is spoken.
+
+    Args:
+        speaker: of the vocoder; None for its first. prompt_sound: a spoken prompt is heard before what follows, both
+            made as one.
+    """
+
+    speaker: str | None = None
+    prompt_sound: bool = True
+
+    def heard(self, prompt_units: Int[np.ndarray, " units"]) -> Int[np.ndarray, " units"]:
+        """Those units of a prompt that sound."""
+        return prompt_units if self.prompt_sound else prompt_units[:0]
+
+
+DEFAULT_VOICE = Voice()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sound:
     """A waveform, the spans with their times, and where the continuation starts."""

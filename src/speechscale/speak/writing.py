@@ -28,6 +28,7 @@ from speechscale.skips import SkipLog
 from speechscale.speak.prompts import Prompt
 from speechscale.speak.speech_lm import SpeechLM
 from speechscale.speak.spoken import Spoken
+from speechscale.speak.voice import Voice
 from speechscale.speech.audio import samples_sha256, write_audio
 
 FORMAT, FORMAT_VERSION = "speechscale samples", 1
@@ -178,7 +179,7 @@ def _make(
     if not usable:
         return
     opened = [one for _, one in usable]
-    made = slm.continue_opened(opened, settings, [n for n, _ in usable], speaker=wanted.speaker)
+    made = slm.continue_opened(opened, settings, [n for n, _ in usable], Voice(speaker=wanted.speaker))
     for (number, _), row in zip(usable, made, strict=True):
         if number in missing:
             kept.put(str(number), {"records": [_kept(out, one, settings, wanted) for one in row]})
