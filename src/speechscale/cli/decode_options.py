@@ -37,8 +37,9 @@ _OPTIONS = (
     click.option("--revision", help="Of a hub name."),
     click.option("--device", default="cpu", show_default=True, help="cpu, cuda, or auto."),
     click.option("--dtype", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True),
+    click.option("--compile", is_flag=True, help="Compile steps first (tens of seconds); for long work."),
 )
-LOADING = ("tokenizer", "vocoder", "revision", "device", "dtype")
+LOADING = ("tokenizer", "vocoder", "revision", "device", "dtype", "compile")
 
 
 def decode_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from speechscale.decode.compiled import CompiledSteps
 from speechscale.decode.grammar import Grammar
 from speechscale.decode.lean import is_lean
 from speechscale.decode.limits import token_limit
@@ -59,6 +60,7 @@ def continuations(
     prompt_ids: PromptIds,
     settings: Decoding,
     numbers: Sequence[int] | None = None,
+    compiled: CompiledSteps | None = None,
 ) -> list[list[Continuation]]:
     """Continue every prompt, `settings.samples` times each; the outer list is in the order of the prompts.
 
@@ -66,13 +68,14 @@ def continuations(
         model: a transformers `*ForCausalLM` of `vocabulary.size` ids.
         prompt_ids: prompts, each opened with `<eos>` (and markers) as in training; see `layouts.prompt_ids`.
         numbers: of the prompts, for their generators; None: 0, 1, ... A prompt keeps its draws in any batch.
+        compiled: steps of this model that were compiled, for long work.
 
     Raises:
         DataError: an empty prompt, ids the model does not know, prompt and continuation longer than the context (and no
             window), a modality the vocabulary lacks, logits that are not finite.
     """
     rows = len(prompt_ids) * settings.samples
-    taken = list(steps(model, vocabulary, prompt_ids, settings, numbers))
+    taken = list(steps(model, vocabulary, prompt_ids, settings, numbers, compiled))
     chosen = np.full((rows, len(taken)), -1, np.int64)
     ended = np.zeros(rows, bool)
     for number, step in enumerate(taken):
@@ -90,6 +93,7 @@ def steps(
     prompt_ids: PromptIds,
     settings: Decoding,
     numbers: Sequence[int] | None = None,
+    compiled: CompiledSteps | None = None,
 ) -> Iterator[Step]:
     """Yield the tokens of each step as they come; arguments and errors as `continuations`."""
     grammar = Grammar.of(vocabulary, settings.modality, settings.stop)
@@ -97,9 +101,8 @@ def steps(
     limit = token_limit(model, prompts, settings)
     if not prompts or settings.max_new_tokens == 0:
         return
-    asked = _Asked(
-        model, vocabulary, prompts, settings, grammar, limit, list(range(len(prompts)) if numbers is None else numbers)
-    )
+    named = list(range(len(prompts)) if numbers is None else numbers)
+    asked = _Asked(model, vocabulary, prompts, settings, grammar, limit, named, compiled)
     rows = [(i, j) for i in range(len(prompts)) for j in range(settings.samples)]
     if settings.window is None or is_lean(model) or len(rows) == 1:
         yield from _Run(asked, rows)
@@ -128,6 +131,7 @@ class _Asked(NamedTuple):
     grammar: Grammar
     limit: int
     numbers: list[int]
+    compiled: CompiledSteps | None
 
 
 class _Run:
@@ -154,7 +158,8 @@ class _Run:
             for row, prompt in enumerate(own):
                 self.read[row, : len(prompt)] = prompt
         self.number = torch.tensor([prompt for prompt, _ in named], device=asked.model.device)
-        self.stepper = stepper_of(asked.model, asked.limit)
+        made = asked.compiled
+        self.stepper = stepper_of(asked.model, asked.limit) if made is None else made.stepper(asked.limit)
 
     def __iter__(self) -> Iterator[Step]:
         with evaluating(self.model) if self.model.training else nullcontext():
@@ -183,7 +188,7 @@ class _Run:
             alive &= ~ended
             if not alive.any() or step == self.settings.max_new_tokens - 1:
                 return
-            if alive.mean() <= SHRINK_AT:
+            if self.stepper.shrinks and alive.mean() <= SHRINK_AT:
                 left = torch.from_numpy(np.flatnonzero(alive)).to(rows.device)
                 self.stepper.keep(left)
                 self.chooser.keep(left)

@@ -45,6 +45,8 @@ def is_lean(model: Any) -> bool:
 class LeanStepper:
     """Reads prompts and then one token per row and step; see `steppers.Stepper`."""
 
+    shrinks = True
+
     def __init__(self, model: Any, capacity: int) -> None:
         self.shape = _Shape.of(model, capacity)
         body, join = model.base_model, sum(p.numel() for p in model.parameters()) < JOIN_BELOW

@@ -23,7 +23,9 @@ Prompts = Sequence[Int[np.ndarray, " tokens"]]
 
 
 class Stepper(Protocol):
-    """What decoding needs of a model. Rows are numbered 0 .. B - 1."""
+    """What decoding needs of a model. Rows are numbered 0 .. B - 1. shrinks: fewer rows are less work."""
+
+    shrinks: bool
 
     def prefill(self, prompts: Prompts) -> Float[torch.Tensor, "B d"]:
         """Read prompts, one per row; the hidden state of each one's last token."""
@@ -49,6 +51,8 @@ def stepper_of(model: Any, capacity: int) -> Stepper:
 
 class StockStepper:
     """Runs the transformers body with its own cache; prompts are padded on the left."""
+
+    shrinks = True
 
     def __init__(self, model: Any) -> None:
         self.model, self.body = model, body_of(model)

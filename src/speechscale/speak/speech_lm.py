@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from speechscale.decode.compiled import CompiledSteps
 from speechscale.decode.generate import Continuation, continuations
 from speechscale.decode.settings import Decoding, Modality
 from speechscale.errors import DataError
@@ -56,7 +57,7 @@ class SpeechLM:
         slm.continue_("once upon a time", into="free").text
 
     Args:
-        units_per_second: of the speech it was trained on; turns seconds into tokens.
+        units_per_second: of the speech it was trained on; turns seconds into tokens. compiled: steps to decode with.
     """
 
     name: str
@@ -66,6 +67,7 @@ class SpeechLM:
     vocoder: UnitVocoder | None = None
     units_per_second: float = USUAL_DEDUP * USUAL_RATE_HZ
     notes: tuple[str, ...] = ()
+    compiled: CompiledSteps | None = None
 
     @classmethod
     def from_pretrained(
@@ -77,6 +79,7 @@ class SpeechLM:
         revision: str | None = None,
         device: str = "cpu",
         dtype: str = "fp32",
+        compile: bool = False,
     ) -> SpeechLM:
         """Load a model and what belongs to it.
 
@@ -85,15 +88,15 @@ class SpeechLM:
                 hub. Checkpoints of others are imported first: `speechscale model import`.
             tokenizer, vocoder: folders to take instead of those beside the model (docs/vocoder.md).
             device: cpu, cuda or auto. dtype: fp32, bf16 or fp16, of the weights in memory.
+            compile: compile steps when they are first needed (tens of seconds); for long work (decode/compiled.py).
 
         Raises:
             DataError: no model there, no vocabulary lock or a wrong one, parts that do not fit each other.
         """
-        return cls(
-            **load_parts(
-                path_or_name, tokenizer=tokenizer, vocoder=vocoder, revision=revision, device=device, dtype=dtype
-            )
+        parts = load_parts(
+            path_or_name, tokenizer=tokenizer, vocoder=vocoder, revision=revision, device=device, dtype=dtype
         )
+        return cls(**parts, compiled=CompiledSteps(parts["model"]) if compile else None)
 
     # -- in and out of ids
 
@@ -204,7 +207,7 @@ class SpeechLM:
     ) -> list[list[Spoken]]:
         """Go on from opened prompts; a prompt draws by its number."""
         ids = [one.ids for one in opened]
-        made = continuations(self.model, self.vocabulary, ids, settings, numbers)
+        made = continuations(self.model, self.vocabulary, ids, settings, numbers, self.compiled)
         return [
             [self._spoken(one, settings, said, j, voice) for j, said in enumerate(row)]
             for one, row in zip(opened, made, strict=True)
@@ -229,7 +232,9 @@ class SpeechLM:
     def stream_opened(self, opened: Opened, settings: Decoding, voice: Voice = DEFAULT_VOICE) -> Iterator[Chunk]:
         """`stream` from an opened prompt."""
         asked, heard = replace(settings, samples=1), voice.heard(opened.units)
-        return stream_chunks(self.model, self.vocabulary, opened.ids, heard, asked, self.vocoder, voice.speaker)
+        return stream_chunks(
+            self.model, self.vocabulary, opened.ids, heard, asked, self.vocoder, voice.speaker, self.compiled
+        )
 
     def _opening(self, prompt: Prompt, units: Int[np.ndarray, " units"], settings: Decoding) -> Int[np.ndarray, " ids"]:
         content = units if prompt.text is None else prompt.text

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from speechscale.decode.compiled import CompiledSteps
 from speechscale.decode.generate import steps
 from speechscale.decode.settings import Decoding
 from speechscale.speak.spoken import PAUSE_S
@@ -52,6 +53,7 @@ def stream_chunks(
     settings: Decoding,
     vocoder: UnitVocoder | None,
     speaker: str | None,
+    compiled: CompiledSteps | None = None,
 ) -> Iterator[Chunk]:
     """Yield chunks until the model ends or `settings.max_new_tokens` are reached; see `SpeechLM.stream`.
 
@@ -64,7 +66,7 @@ def stream_chunks(
             yield Chunk(audio=mouth.say(prompt_units[start : start + PROMPT_UNITS]), prompt=True)
     written = _Written(vocabulary)
     ended = False
-    for step in steps(model, vocabulary, [opening], settings):
+    for step in steps(model, vocabulary, [opening], settings, compiled=compiled):
         token, ended = int(step.tokens[0]), bool(step.ended[0])
         if ended:
             break
