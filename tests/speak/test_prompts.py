@@ -21,7 +21,7 @@ def test_files_and_texts_in_order(tmp_path: Path) -> None:
     lines = [{"id": "x", "text": "three.wav"}, {"audio": "a.flac"}]
     (tmp_path / "d.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n\n")
     files = [tmp_path / name for name in ("a.flac", "c.txt", "d.jsonl", "b.mp3")]
-    prompts = read_prompts(files, ["y.wav"], prompt_s=0.5)
+    prompts = [waiting.read() for waiting in read_prompts(files, ["y.wav"], prompt_s=0.5)]
     assert [p.id for p in prompts] == ["p0", "p1", "p2", "x", "p4", "p5", "p6"]
     assert [p.kind for p in prompts] == ["speech", "text", "text", "text", "speech", "speech", "text"]
     assert [p.text for p in prompts if p.text is not None] == ["one", " two <speech> ", "three.wav", "y.wav"]
@@ -62,13 +62,18 @@ def test_what_is_no_prompt(tmp_path: Path) -> None:
     (tmp_path / "x.bin").write_bytes(b"\x00")
     (tmp_path / "x.wav").write_bytes(b"RIFFnothing")
     (tmp_path / "x.txt").write_bytes("é".encode("latin1"))
-    for name, message in (("x.bin", "not known by its ending"), ("x.wav", r"x\.wav"), ("x.txt", "not UTF-8"),
+    for name, message in (("x.bin", "not known by its ending"), ("x.txt", "not UTF-8"),
                           ("no.txt", "no such file"), ("no.mp3", r"no\.mp3")):  # fmt: skip
         with pytest.raises(DataError, match=message):
             read_prompts([tmp_path / name])
+    (waiting,) = read_prompts([tmp_path / "x.wav"])  # its turn may never come
+    with pytest.raises(DataError, match=r"x\.wav"):
+        waiting.read()
     for seconds in (0.0, -1.0, float("nan")):
         with pytest.raises(DataError, match="prompt_s"):
             prompt_of("a", prompt_s=seconds)
+        with pytest.raises(DataError, match="prompt_s"):
+            read_prompts([tmp_path / "x.wav"], prompt_s=seconds)
 
 
 def test_a_string_is_a_text_unless_it_ends_like_sound() -> None:

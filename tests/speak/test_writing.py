@@ -54,6 +54,14 @@ def test_every_prompt_is_kept_or_dropped_with_a_reason(slm: SpeechLM, recording:
     assert (tmp_path / "a" / lines[0]["prompt"]["audio"]).is_file()
     page = (tmp_path / "a" / "index.html").read_text()
     assert "tom ran" in page
+    # A file that cannot be read is one prompt lost, not all.
+    (tmp_path / "broken.wav").write_bytes(b"RIFFnothing")
+    lines_file = tmp_path / "more.jsonl"
+    lines_file.write_text(
+        '{"id": "gone", "audio": "gone.wav"}\n{"id": "sound", "audio": "broken.wav"}\n{"text": "tom ran"}\n'
+    )
+    records_of_more, skips_of_more = write_samples(slm, read_prompts([lines_file]), settings, tmp_path / "more")
+    assert ([r["id"] for r in records_of_more], skips_of_more.ids) == (["p2-0", "p2-1"], ["gone", "sound"])
     # Another batch size is another recipe only for the machine: draws go by the prompt's number.
     again, _ = write_samples(slm, prompts, settings, tmp_path / "b", Wanted(batch=16))
     assert again == records

@@ -6,6 +6,7 @@ one decision worth knowing: a marker that somebody types (`<speech>`) is text li
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from jaxtyping import Float
 
 from speechscale.errors import DataError
 from speechscale.speech.audio import TARGET_RATE_HZ, load_audio, resample
+from speechscale.speech.encoders.model_files import file_sha256
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac")
 TEXT_SUFFIXES = (".txt",)
@@ -55,6 +57,32 @@ class Prompt:
         return 0.0 if self.audio is None else len(self.audio) / self.rate_hz
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A prompt whose sound is read when its turn comes: exactly one of text and path is given."""
+
+    id: str
+    text: str | None = None
+    path: Path | None = None
+    prompt_s: float | None = None
+
+    def read(self) -> Prompt:
+        """The prompt. Raises DataError as `prompt_of`."""
+        if self.path is None:
+            assert self.text is not None
+            return prompt_of_text(self.text, self.id)
+        return prompt_of(self.path, id=self.id, prompt_s=self.prompt_s)
+
+    def sha256(self) -> str:
+        """Checksum of what decides the prompt: the text, or the file's bytes; "" for a file that cannot be read."""
+        if self.path is None:
+            return hashlib.sha256(str(self.text).encode()).hexdigest()
+        try:
+            return f"{file_sha256(self.path)} {self.prompt_s}"
+        except OSError:
+            return ""
+
+
 def prompt_of(
     source: Source, *, id: str = "p0", rate_hz: int = TARGET_RATE_HZ, prompt_s: float | None = None
 ) -> Prompt:
@@ -84,20 +112,22 @@ def prompt_of(
 
 def read_prompts(
     sources: Sequence[str | Path], texts: Sequence[str] = (), *, prompt_s: float | None = None
-) -> list[Prompt]:
-    """Prompts of files and texts, in order; ids are p0, p1, ... unless a JSON line has its own.
+) -> list[Waiting]:
+    """Prompts of files and texts, in order; ids are p0, p1, ... unless a JSON line has its own. Sound is not read yet.
 
     Args:
         sources: audio files, .txt (a prompt per line that is not empty), .jsonl (a prompt per line: {"id"?, "text"} or
             {"id"?, "audio"}, audio relative to the file).
 
     Raises:
-        DataError: nothing given, an id twice, a file of another kind; or see `prompt_of`.
+        DataError: nothing given, an id twice, a file that is not there or of another kind, a line that says no prompt.
     """
-    prompts: list[Prompt] = []
+    if prompt_s is not None and not prompt_s > 0:
+        raise DataError(f"prompt_s {prompt_s}: give a positive number of seconds, or none for all of it")
+    prompts: list[Waiting] = []
     for source in map(Path, sources):
         prompts += _of_file(source, len(prompts), prompt_s)
-    prompts += [prompt_of_text(text, f"p{len(prompts) + i}") for i, text in enumerate(texts)]
+    prompts += [_waiting(text, f"p{len(prompts) + i}") for i, text in enumerate(texts)]
     if not prompts:
         raise DataError("no prompt: give audio files, .txt or .jsonl files, or --text")
     seen: set[str] = set()
@@ -117,17 +147,23 @@ def prompt_of_text(text: str, id: str) -> Prompt:
     return Prompt(id=id, text=text)
 
 
-def _of_file(path: Path, first: int, prompt_s: float | None) -> list[Prompt]:
+def _waiting(text: str, id: str) -> Waiting:
+    return Waiting(id=id, text=prompt_of_text(text, id).text)
+
+
+def _of_file(path: Path, first: int, prompt_s: float | None) -> list[Waiting]:
     suffix = path.suffix.lower()
     if suffix in AUDIO_SUFFIXES:
-        return [prompt_of(path, id=f"p{first}", prompt_s=prompt_s)]
+        if not path.is_file():
+            raise DataError(f"prompt '{path}': no such file; correct the path")
+        return [Waiting(id=f"p{first}", path=path, prompt_s=prompt_s)]
     if suffix not in (*TEXT_SUFFIXES, *LINES_SUFFIXES):
         known = ", ".join((*AUDIO_SUFFIXES, *TEXT_SUFFIXES, *LINES_SUFFIXES))
         raise DataError(f"prompt '{path}': what it holds is not known by its ending; allowed: {known}")
     lines = read_lines(path, "prompt")
     filled = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if suffix in TEXT_SUFFIXES:
-        return [prompt_of_text(line, f"p{first + i}") for i, (_, line) in enumerate(filled)]
+        return [_waiting(line, f"p{first + i}") for i, (_, line) in enumerate(filled)]
     return [_of_line(path, number, line, f"p{first + i}", prompt_s) for i, (number, line) in enumerate(filled)]
 
 
@@ -141,7 +177,7 @@ def read_lines(path: Path, what: str) -> list[str]:
         raise DataError(f"{what} '{path}': not UTF-8 ({error}); save it as UTF-8") from None
 
 
-def _of_line(path: Path, number: int, line: str, id: str, prompt_s: float | None) -> Prompt:
+def _of_line(path: Path, number: int, line: str, id: str, prompt_s: float | None) -> Waiting:
     where = f"{path}, line {number}"
     try:
         row: Any = json.loads(line)
@@ -158,8 +194,8 @@ def _of_line(path: Path, number: int, line: str, id: str, prompt_s: float | None
             f"at most {LONGEST_ID} bytes"
         )
     if given == ["text"]:
-        return prompt_of_text(row["text"], id)
-    return prompt_of(path.parent / row["audio"], id=id, prompt_s=prompt_s)
+        return _waiting(row["text"], id)
+    return Waiting(id=id, path=path.parent / row["audio"], prompt_s=prompt_s)
 
 
 def _sound(

@@ -25,11 +25,11 @@ from speechscale.files import complete_file, held_alone, read_versioned, write_j
 from speechscale.progress import Progress, Watch
 from speechscale.report.samples_page import samples_page
 from speechscale.skips import SkipLog
-from speechscale.speak.prompts import Prompt
+from speechscale.speak.prompts import Waiting
 from speechscale.speak.speech_lm import SpeechLM
 from speechscale.speak.spoken import Spoken
 from speechscale.speak.voice import Voice
-from speechscale.speech.audio import samples_sha256, write_audio
+from speechscale.speech.audio import write_audio
 
 FORMAT, FORMAT_VERSION = "speechscale samples", 1
 BATCH = 16
@@ -52,7 +52,7 @@ class Wanted:
 
 def write_samples(
     slm: SpeechLM,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Waiting],
     settings: Decoding,
     out: Path,
     wanted: Wanted | None = None,
@@ -75,7 +75,7 @@ def write_samples(
 
 
 def _written(
-    slm: SpeechLM, prompts: Sequence[Prompt], settings: Decoding, out: Path, wanted: Wanted, watch: Watch | None
+    slm: SpeechLM, prompts: Sequence[Waiting], settings: Decoding, out: Path, wanted: Wanted, watch: Watch | None
 ) -> tuple[list[dict[str, Any]], SkipLog]:
     _claim(out, _recipe(slm, prompts, settings, wanted))
     kept, skips, records = Kept(out / "kept.jsonl"), SkipLog(), []
@@ -112,11 +112,10 @@ def _written(
     return records, skips
 
 
-def _recipe(slm: SpeechLM, prompts: Sequence[Prompt], settings: Decoding, wanted: Wanted) -> dict[str, Any]:
+def _recipe(slm: SpeechLM, prompts: Sequence[Waiting], settings: Decoding, wanted: Wanted) -> dict[str, Any]:
     digest = hashlib.sha256()
     for prompt in prompts:
-        content = prompt.text if prompt.audio is None else [samples_sha256(prompt.audio), prompt.rate_hz]
-        digest.update(json.dumps([prompt.id, content]).encode())
+        digest.update(json.dumps([prompt.id, prompt.sha256()]).encode())
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -159,7 +158,7 @@ def _is_whole(entry: dict[str, Any] | None, out: Path) -> bool:
 
 def _make(
     slm: SpeechLM,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Waiting],
     numbers: Sequence[int],
     missing: set[int],
     settings: Decoding,
@@ -171,7 +170,7 @@ def _make(
     usable = []
     for number in numbers:
         try:
-            usable.append((number, slm.opened(prompts[number], settings)))
+            usable.append((number, slm.opened(prompts[number].read(), settings)))
         except DataError as error:
             reason, _, remedy = str(error).rpartition("; ")
             if number in missing:
