@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from speechscale.errors import DataError
+from speechscale.errors import DataError, StaleStep
 
 
 @contextmanager
@@ -91,6 +91,28 @@ def read_versioned(
             f"this package reads {format!r} version {version}; {remedy}"
         )
     return saved
+
+
+def claim_recipe(out: Path, recipe: dict[str, Any], what: str) -> None:
+    """Write OUT/recipe.json, or see that the one there is the same, so that results of two recipes never mix.
+
+    Args:
+        recipe: everything that decides the results; it has `format` and `format_version`. what: that OUT holds.
+
+    Raises:
+        StaleStep: OUT holds results of another recipe. DataError: its recipe.json is none.
+    """
+    path = out / "recipe.json"
+    if not path.is_file():
+        write_json(path, recipe)
+        return
+    format, version = str(recipe["format"]), int(recipe["format_version"])
+    found = read_versioned(path, "recipe", "choose another output", format=format, version=version)
+    unlike = sorted(key for key in recipe if recipe[key] != found.get(key))
+    if unlike:
+        raise StaleStep(
+            f"{out}: holds {what} made with another {', '.join(unlike)}; choose another output, or delete it"
+        )
 
 
 def canonical_sha256(content: dict[str, Any]) -> str:

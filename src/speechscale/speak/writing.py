@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from speechscale.decode.settings import Decoding
-from speechscale.errors import DataError, StaleStep
+from speechscale.errors import DataError
 from speechscale.evals.generation.heard_words import words_heard, write_words
 from speechscale.evals.generation.kept import Kept
 from speechscale.evals.generation.transcribe import Transcriber
 from speechscale.evals.weights import weights_sha256
-from speechscale.files import complete_file, held_alone, read_versioned, write_json
+from speechscale.files import claim_recipe, complete_file, held_alone
 from speechscale.progress import Progress, Watch
 from speechscale.report.samples_page import samples_page
 from speechscale.skips import SkipLog
@@ -77,7 +77,7 @@ def write_samples(
 def _written(
     slm: SpeechLM, prompts: Sequence[Waiting], settings: Decoding, out: Path, wanted: Wanted, watch: Watch | None
 ) -> tuple[list[dict[str, Any]], SkipLog]:
-    _claim(out, _recipe(slm, prompts, settings, wanted))
+    claim_recipe(out, _recipe(slm, prompts, settings, wanted), "samples")
     kept, skips, records = Kept(out / "kept.jsonl"), SkipLog(), []
     started, before = time.monotonic(), len(kept)
     for first in range(0, len(prompts), wanted.batch):
@@ -132,20 +132,6 @@ def _recipe(slm: SpeechLM, prompts: Sequence[Waiting], settings: Decoding, wante
 
 def _vocoder_stamp(vocoder: Any) -> list[str]:
     return [type(vocoder).__name__, weights_sha256(vocoder.network)]
-
-
-def _claim(out: Path, recipe: dict[str, Any]) -> None:
-    """Write the recipe, or see that the one there is the same."""
-    path = out / "recipe.json"
-    if not path.is_file():
-        write_json(path, recipe)
-        return
-    found = read_versioned(path, "recipe", "choose another output", format=FORMAT, version=FORMAT_VERSION)
-    unlike = sorted(key for key in recipe if recipe[key] != found.get(key))
-    if unlike:
-        raise StaleStep(
-            f"{out}: holds samples made with another {', '.join(unlike)}; choose another output, or delete it"
-        )
 
 
 def _is_whole(entry: dict[str, Any] | None, out: Path) -> bool:

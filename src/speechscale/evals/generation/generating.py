@@ -20,13 +20,13 @@ import numpy as np
 from jaxtyping import Int
 
 from speechscale.decode.generate import Modality, generate
-from speechscale.errors import DataError, StaleStep
+from speechscale.errors import DataError
 from speechscale.evals.generation.kept import Kept
 from speechscale.evals.generation.prompts import Prompt, PromptSource, cut_prompt
 from speechscale.evals.generation.samples import Sample, Sampling, Speaker
 from speechscale.evals.layouts import prompt_ids
 from speechscale.evals.weights import weights_sha256
-from speechscale.files import read_versioned, write_json
+from speechscale.files import claim_recipe
 from speechscale.progress import Progress, Watch
 from speechscale.records import Utterance, dedup, offsets
 from speechscale.skips import SkipLog
@@ -64,7 +64,7 @@ def generate_samples(
     speaker.check(sampling.direction)
     if source.kind == "texts" and sampling.direction[0] == "s":
         raise DataError(f"direction '{sampling.direction}' needs spoken prompts, these are texts; use ts")
-    _claim(out, recipe(speaker, source, sampling))
+    claim_recipe(out, recipe(speaker, source, sampling), "samples")
     kept, skips, samples = Kept(out / "generated.jsonl"), SkipLog(), []
     started, before = time.monotonic(), len(kept)
     for first in range(0, len(source.utterances), sampling.batch):
@@ -93,20 +93,6 @@ def generate_samples(
     if not samples:
         raise DataError(f"generate: none of {len(source.utterances)} prompts can be used ({skips.first()})")
     return samples, skips
-
-
-def _claim(out: Path, wanted: dict[str, Any]) -> None:
-    """Write the recipe, or see that the one there is the same."""
-    path = out / "recipe.json"
-    if not path.is_file():
-        write_json(path, wanted)
-        return
-    found = read_versioned(path, "recipe", "choose another output", format=FORMAT, version=FORMAT_VERSION)
-    unlike = sorted(key for key in wanted if wanted[key] != found.get(key))
-    if unlike:
-        raise StaleStep(
-            f"{out}: holds samples made with another {', '.join(unlike)}; choose another output, or delete it"
-        )
 
 
 def _generate_batch(
