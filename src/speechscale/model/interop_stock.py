@@ -26,6 +26,7 @@ from speechscale.files import write_json
 from speechscale.model.anatomy import require_known
 from speechscale.model.folders import BUFFERS
 from speechscale.model.interop_weights import REMEDY, Weights, copy_weights, same_bits
+from speechscale.model.stock_settings import context_of, tokenizer_settings
 from speechscale.tokens.vocabulary import Vocabulary
 
 RECORD = "import.json"
@@ -223,20 +224,11 @@ def write_stock(
             config.pad_token_id = None
             GenerationConfig(eos_token_id=end, bos_token_id=end).save_pretrained(draft)
             ids.vocabulary.save(draft)
-            write_json(draft / "tokenizer_config.json", _tokenizer_settings(ids.vocabulary))
+            write_json(draft / "tokenizer_config.json", tokenizer_settings(ids.vocabulary, context_of(config)))
         write_json(draft / "config.json", config.to_diff_dict() | older_rotary(config))
         record = {"format": "speechscale.import.1", "layout": plan.layout, "source": dict(source), "notes": notes}
         write_json(draft / RECORD, record)
     return (ids.vocabulary if ids is not None else None), notes
-
-
-def _tokenizer_settings(vocabulary: Vocabulary) -> dict[str, Any]:
-    """Without them transformers takes the tokenizer of the model's family and cuts text by rules of its own."""
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "clean_up_tokenization_spaces": False,
-        "eos_token": vocabulary.spelled[vocabulary.eos_id],
-    }
 
 
 @contextmanager

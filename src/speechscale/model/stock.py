@@ -25,6 +25,7 @@ from speechscale.errors import DataError
 from speechscale.files import read_json, write_json
 from speechscale.model.interop_stock import RECORD, Plan, check_weights, new_folder, older_rotary, stock_config
 from speechscale.model.interop_weights import INDEX, SINGLE, Weights, open_weights
+from speechscale.model.stock_settings import context_of, generation_settings, tokenizer_settings
 from speechscale.model.stock_units import SUMMARY, copy_parts, units_summary
 from speechscale.tokens.vocabulary import Vocabulary
 
@@ -32,8 +33,6 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Types that weights can be cast to, by the names of `train.precision`."""
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 MAX_SHARD_BYTES = 5_000_000_000
-TEMPERATURE, TOP_K = 0.8, 25
-"""How our own generation samples where nothing is said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,47 +116,6 @@ def _write_settings(config: Any, vocabulary: Vocabulary, dtypes: tuple[str, ...]
     vocabulary.save(draft)
     write_json(draft / "tokenizer_config.json", tokenizer_settings(vocabulary, context_of(config)))
     write_json(draft / "generation_config.json", generation_settings(vocabulary))
-
-
-def context_of(config: Any) -> int | None:
-    """Tokens that the config allows; None where it does not say."""
-    context = getattr(config, "max_position_embeddings", None)
-    return context if isinstance(context, int) and context > 0 else None
-
-
-def tokenizer_settings(vocabulary: Vocabulary, context: int | None) -> dict[str, Any]:
-    """tokenizer_config.json: our tokenizer.json as it is; nothing is put around a text.
-
-    Without it transformers takes the tokenizer of the model's family and cuts text by rules of its own.
-    """
-    settings: dict[str, Any] = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "clean_up_tokenization_spaces": False,
-        "add_bos_token": False,
-        "add_eos_token": False,
-        "eos_token": vocabulary.spelled[vocabulary.eos_id],
-        "pad_token": vocabulary.spelled[vocabulary.eos_id],
-    }
-    if vocabulary.unk_id is not None:
-        settings["unk_token"] = vocabulary.spelled[vocabulary.unk_id]
-    if context is not None:
-        settings["model_max_length"] = context
-    return settings
-
-
-def generation_settings(vocabulary: Vocabulary) -> dict[str, Any]:
-    """generation_config.json: how our own generation samples, and that `<unk>` is never said."""
-    settings: dict[str, Any] = {
-        "bos_token_id": vocabulary.eos_id,
-        "eos_token_id": vocabulary.eos_id,
-        "pad_token_id": vocabulary.eos_id,
-        "do_sample": True,
-        "temperature": TEMPERATURE,
-        "top_k": TOP_K,
-    }
-    if vocabulary.unk_id is not None:
-        settings["suppress_tokens"] = [vocabulary.unk_id]
-    return settings
 
 
 def _write_weights(

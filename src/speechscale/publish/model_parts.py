@@ -15,7 +15,7 @@ from pathlib import Path
 from speechscale.files import read_json
 from speechscale.model.interop_stock import stock_config
 from speechscale.model.interop_weights import open_weights
-from speechscale.model.stock import context_of
+from speechscale.model.stock_settings import context_of
 from speechscale.report.card_facts import IdFacts, UnitFacts
 from speechscale.speech.tokenizer_files import centroids_sha256
 from speechscale.speech.units import SpeechTokenizer

@@ -21,6 +21,7 @@ from speechscale.decode.generate import Continuation, continuations
 from speechscale.decode.settings import Decoding, Modality
 from speechscale.errors import DataError
 from speechscale.model.anatomy import context_limit
+from speechscale.model.stock_settings import TEMPERATURE, TOP_K
 from speechscale.records import dedup
 from speechscale.speak.likelihood import Likelihood, likelihood
 from speechscale.speak.opening import following_ids, opening_ids
@@ -36,7 +37,6 @@ from speechscale.tokens.vocabulary import Vocabulary
 SECONDS = 4.0
 """How much new speech where nothing is said."""
 TEXT_TOKENS = 60
-TEMPERATURE, TOP_K = 0.8, 25
 
 
 class Opened(NamedTuple):
