@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -84,6 +85,20 @@ def test_every_difference_is_found(folder: Path, tmp_path: Path) -> None:
         wrong("not a checksum|cannot be read")
     (folder / SUMS).unlink()
     wrong("cannot be read")
+
+
+def test_odd_files_are_refused_and_odd_names_are_listed(folder: Path) -> None:
+    (folder / "a\u2028b c.txt").write_text("x")
+    write_sums(folder)
+    assert len(verify_bundle(folder)) == 5, "a break of unicode is part of a name"
+    for name in ("a\rb", "a\nb", "a\\b", b"a\xff".decode("utf-8", "surrogateescape")):
+        (folder / name).write_text("x")
+        with pytest.raises(DataError, match="a name with a line break"):
+            write_sums(folder)
+        (folder / name).unlink()
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(DataError, match="neither a file nor a folder"):
+        verify_bundle(folder)
 
 
 def test_a_push_sends_what_was_listed_to_a_private_repository(folder: Path) -> None:

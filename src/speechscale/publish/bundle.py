@@ -49,11 +49,18 @@ def hashed(folder: Path) -> Iterator[BundleFile]:
             raise DataError(f"'{path}' is a link; give the file itself")
         if path.is_dir() or name == SUMS:
             continue
-        if "\n" in name or "\\" in name:
-            raise DataError(f"'{path}': a name with a line break or a backslash cannot be listed; rename it")
+        if not path.is_file():
+            raise DataError(f"'{path}' is neither a file nor a folder; take it away")
+        if set(name) & set("\n\r\\") or not is_text(name):
+            raise DataError(f"{name!r} in {folder}: a name with a line break, a backslash or broken text; rename it")
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         yield BundleFile(path=name, bytes=path.stat().st_size, sha256=digest)
+
+
+def is_text(value: str) -> bool:
+    """Whether it can be written as UTF-8; names from a disk or a shell may hold bytes that cannot."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def verify_bundle(folder: Path) -> list[BundleFile]:
@@ -80,7 +87,7 @@ def verify_bundle(folder: Path) -> list[BundleFile]:
 
 def _read(path: Path) -> dict[str, str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # names may hold other breaks
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); {AGAIN}") from error
     listed: dict[str, str] = {}
