@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -207,6 +208,19 @@ def test_code_of_others_does_not_travel(tmp_path: Path) -> None:
     export_stock(tmp_path / "model", tmp_path / "out")
     assert "auto_map" not in json.loads((tmp_path / "out/config.json").read_text())
     assert {path.suffix for path in (tmp_path / "out").rglob("*.*")} == {".json", ".safetensors"}
+
+
+def test_links_to_what_lies_elsewhere_are_not_followed(tmp_path: Path, tokenizer: Path) -> None:
+    trained(tmp_path / "model", joint())
+    (tmp_path / "secret.json").write_text('{"password": "x"}')
+    shutil.copytree(tokenizer, tmp_path / "units")
+    (tmp_path / "units/notes.json").symlink_to(tmp_path / "secret.json")
+    with pytest.raises(DataError, match=r"notes\.json' is a link that leaves"):
+        export_stock(tmp_path / "model", tmp_path / "out", speech_tokenizer=tmp_path / "units")
+    (tmp_path / "model/import.json").symlink_to(tmp_path / "secret.json")
+    with pytest.raises(DataError, match=r"import\.json' is a link that leaves"):
+        export_stock(tmp_path / "model", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_command_exports_and_tells_layouts_apart(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ goes along.
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from speechscale.files import read_json, write_json
 from speechscale.model.interop_stock import RECORD, Plan, check_weights, new_folder, older_rotary, stock_config
 from speechscale.model.interop_weights import INDEX, SINGLE, Weights, open_weights
 from speechscale.model.stock_settings import context_of, generation_settings, tokenizer_settings
-from speechscale.model.stock_units import SUMMARY, copy_parts, units_summary
+from speechscale.model.stock_units import SUMMARY, copy_inside, copy_parts, units_summary
 from speechscale.tokens.vocabulary import Vocabulary
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -96,7 +95,7 @@ def export_stock(
         parts = copy_parts(draft, vocabulary, speech_tokenizer, vocoder)
         write_json(draft / SUMMARY, units_summary(vocabulary, parts, units_per_second))
         if (source / RECORD).is_file():
-            shutil.copyfile(source / RECORD, draft / RECORD)
+            copy_inside(source / RECORD, draft / RECORD)
     cast = [f"weights were cast to {dtype}"] if dtype is not None else []
     return Exported(
         folder=out,
@@ -169,5 +168,6 @@ def _sizes(weights: Weights, dtype: str | None) -> dict[str, int]:
 def _cast(name: str, weight: Tensor, dtype: str) -> Tensor:
     made = weight.to(DTYPES[dtype])
     if not torch.equal(made.isfinite(), weight.isfinite()):
-        raise DataError(f"weight '{name}' holds numbers that {dtype} cannot; keep the weights' own type, or take bf16")
+        remedy = "; keep the weights' own type" + (", or take bf16" if dtype == "fp16" else "")
+        raise DataError(f"weight '{name}' holds numbers that {dtype} cannot{remedy}")
     return made

@@ -129,8 +129,15 @@ def _copied(source: Path, target: Path, what: str) -> Path:
         )
     target.mkdir()
     for path in files:
-        shutil.copyfile(path, target / path.name)
+        copy_inside(path, target / path.name)
     return target
+
+
+def copy_inside(path: Path, target: Path) -> None:
+    """Copy a file that travels. Raises DataError: it is a link to what lies elsewhere, which nobody meant to send."""
+    if not path.resolve().is_relative_to(path.parent.resolve()):
+        raise DataError(f"'{path}' is a link that leaves its folder; put the file itself there")
+    shutil.copyfile(path, target)
 
 
 def _units_of(vocoder: UnitVocoder) -> int | None:
