@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,13 @@ from click.testing import CliRunner
 from huggingface_hub import ModelCard
 
 from speechscale.cli import cli
+from speechscale.corpus.tables import read_utterances, write_utterances
 from speechscale.errors import DataError
 from speechscale.evals.weights import weights_sha256
 from speechscale.model.folders import load_model, save_model
 from speechscale.publish.bundle import verify_bundle
 from speechscale.publish.choose import best_run
+from speechscale.publish.model_parts import beside, hub_name
 from speechscale.publish.models import Wanted, publish_model
 from speechscale.report.card_check import validate_card
 from speechscale.report.card_facts import Terms
@@ -103,6 +106,23 @@ def test_licences_are_those_of_the_utterances(tmp_path: Path) -> None:
     assert "imported from books (format librispeech)" in card
     assert "/home/somebody" not in card
     assert "synthetic" not in card
+    said = study / "steps/corpus/c/utterances.parquet"
+    utterances = list(read_utterances(said))
+    write_utterances(said, [replace(u, licence="") if u.id == "u0" else u for u in utterances])
+    publish_model(best_run(study, "interleaved"), tmp_path / "partly")
+    card = (tmp_path / "partly/README.md").read_text()
+    assert "not recorded: 1 h; CC0-1.0: 2 h" in card, "hours without a licence are not lost"
+    assert "60 minutes without a licence in any record" in card
+
+
+def test_a_local_folder_is_no_model_of_the_hub(tmp_path: Path) -> None:
+    run = tmp_path / "project/runs/mine"
+    (tmp_path / "project/models/lm").mkdir(parents=True)
+    run.mkdir(parents=True)
+    assert hub_name("Qwen/Qwen2.5-0.5B", run) == "Qwen/Qwen2.5-0.5B"
+    assert hub_name("models/lm", run) is None, "named from the folder where the job was started"
+    assert hub_name("/data/lm", run) is None
+    assert beside("models/lm", run) == tmp_path / "project/models/lm"
 
 
 def test_a_model_without_records_says_so(tmp_path: Path) -> None:
@@ -194,7 +214,7 @@ def test_a_training_job_has_a_card(tmp_path: Path) -> None:
     ):  # fmt: skip
         assert fact in card, fact
     assert "rows of new ids" not in card, "nothing was extended"
-    assert "It heard 5 minutes" in card, "a store that is read twice is counted once"
+    assert "This training gave it 5 minutes" in card, "a store that is read twice is counted once"
     assert "prompt.wav" not in card, "there is no speech tokenizer to hear with"
     assert str(tmp_path) not in card
     best = publish_model(tmp_path / "run/best", tmp_path / "best")
@@ -223,7 +243,7 @@ def test_a_preference_tuning_has_a_card(tmp_path: Path) -> None:
         "| preference: beta | 0.1 |",
         "| preference: pairs | pairs.jsonl |",
         "trained on: slm",
-        "Preference tuning",
+        "This training was preference tuning",
     ):
         assert fact in card, fact
     assert "/home" not in card

@@ -177,9 +177,23 @@ def test_limits_follow_from_the_facts() -> None:
     large = replace(full(), params_total=7_000_000_000)
     assert "It is small" not in " ".join(limits(large))
     machine = replace(full().data[0], synthetic=True, made="stories from templates")
-    assert "never given a human recording (2" not in " ".join(limits(replace(full(), data=(machine,))))
+    assert "60.5 h without a licence" in said
     assert "synthetic (2: v1, v2)" in " ".join(limits(replace(full(), data=(machine,))))
     assert "phones that a speech engine" in " ".join(limits(replace(full(), units=UnitFacts(count=3, oracle=True))))
+
+
+def test_nothing_is_said_for_the_training_of_others() -> None:
+    stories = replace(full().data[0], synthetic=True, made="stories from templates", licences=(("CC0-1.0", 9.0),))
+    warm = model_card(replace(full(), data=(stories,)))
+    assert "What Qwen/Qwen2.5-0.5B was trained on, and how, is not recorded here" in warm
+    assert "keeps its own terms: the training data (licences in the table above), Qwen/Qwen2.5-0.5B" in warm
+    for claim in ("knows nothing of the world", "knows one language", "human recording", "no filter"):
+        assert claim not in warm, claim
+    own = replace(full(), data=(stories,), start=StartFacts(kind="scratch"))
+    assert "knows nothing of the world" in " ".join(limits(own))
+    assert "without a licence" not in " ".join(limits(own))
+    cost = ComputeFacts(flops=(), text_lm_flops=1e20, text_lm_counted=False)
+    assert "1e20 FLOPs (as the study's file says), which" in model_card(replace(full(), compute=cost))
 
 
 def test_names_from_data_stay_text() -> None:

@@ -14,14 +14,13 @@ from typing import Any
 
 from speechscale.errors import DataError
 from speechscale.files import read_json
-from speechscale.publish.model_parts import id_facts, shape_of_model, unit_facts
+from speechscale.publish.model_parts import beside, hub_name, id_facts, shape_of_model, unit_facts
 from speechscale.publish.recipe_lines import recipe_lines
 from speechscale.report.card_facts import ComputeFacts, DataFacts, Lines, LossFacts, ModelFacts, StartFacts, Terms
 from speechscale.report.cards import CONVENTIONS
 from speechscale.report.numbers import short_count
 from speechscale.study.located import Located
 from speechscale.tokens.interleave_config import InterleaveConfig
-from speechscale.tokens.text_tokenizer import HUB_NAME
 from speechscale.train.logs import METRICS, read_events
 from speechscale.train.run_folder import JOB, RESULT
 
@@ -57,7 +56,7 @@ def job_facts(run: Path, located: Located, terms: Terms) -> ModelFacts:
     mixture = _mixture(data)
     best = located.folder.name == "best"
     units = unit_facts(located, vocabulary)
-    sources = tuple(_sources(data))
+    sources = tuple(_sources(data, run))
     return ModelFacts(
         name=located.name,
         origin="It is the result of one training (`speechscale train`)"
@@ -71,7 +70,7 @@ def job_facts(run: Path, located: Located, terms: Terms) -> ModelFacts:
         arm=ARMS.get("".join(mixture), "interleaved") if mixture else "preference tuned",
         units=units,
         ids=id_facts(vocabulary),
-        start=_start(settings["model"]),
+        start=_start(settings["model"], run),
         terms=terms,
         languages=(),
         data=sources,
@@ -99,11 +98,11 @@ def _mixture(data: Mapping[str, Any]) -> dict[str, float]:
     return shares
 
 
-def _start(model: Mapping[str, Any]) -> StartFacts:
+def _start(model: Mapping[str, Any], run: Path) -> StartFacts:
     kind, path = model["start"], str(model.get("path") or "")
     if kind == "scratch":
         return StartFacts(kind=kind, details=(("shape", str(model.get("size") or "")),))
-    hub = path if HUB_NAME.fullmatch(path) and not Path(path).exists() else None
+    hub = hub_name(path, run)
     return StartFacts(kind=kind, base=hub or Path(path).name, hub_base=hub, revision=str(model.get("revision") or ""))
 
 
@@ -136,10 +135,10 @@ def _preference(section: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
             yield f"preference: {key.replace('_', ' ')}", shown
 
 
-def _sources(data: Mapping[str, Any]) -> Iterator[DataFacts]:
+def _sources(data: Mapping[str, Any], run: Path) -> Iterator[DataFacts]:
     counted: dict[Path, str] = {}
     for name, source in data.get("sources", {}).items():
-        place = Path(source.get("store") or source["rows"])
+        place = beside(source.get("store") or source["rows"], run)
         meta = read_json(place / "meta.json", "token store", AGAIN) if (place / "meta.json").is_file() else {}
         counts = meta.get("counts") or {}
         stream = source["stream"]

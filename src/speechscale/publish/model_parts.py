@@ -22,7 +22,7 @@ from speechscale.speech.units import SpeechTokenizer
 from speechscale.speech.vocoders import open_vocoder
 from speechscale.study.located import Located
 from speechscale.tokens.spelling import Spelling
-from speechscale.tokens.text_tokenizer import unknown_ids
+from speechscale.tokens.text_tokenizer import HUB_NAME, unknown_ids
 from speechscale.tokens.vocabulary import Vocabulary
 
 LEARNED_WITH_LABELS = "supervised"
@@ -32,6 +32,20 @@ OWN_ENCODERS = {
     "mfcc": "MFCC",
 }
 """Encoders without a published model, for people."""
+
+
+def beside(name: str, run: Path) -> Path:
+    """A path as a record has it: from here, or, if it is not there, from the first folder above the run that has it.
+
+    A job names what it read as its user did, perhaps from where it was started.
+    """
+    places = [Path(name), *(folder / name for folder in run.resolve().parents)]
+    return next((place for place in places if place.exists()), places[0])
+
+
+def hub_name(name: str, run: Path) -> str | None:
+    """OWNER/NAME of a model on the hub; None for what is, or looks like, a folder of this machine."""
+    return name if HUB_NAME.fullmatch(name) and not beside(name, run).exists() else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,7 +62,7 @@ def _speech(
     if row.get("speech_epochs") is not None:
         seen.append(f"{hours(row['speech_epochs'])} passes")
     codes = {language_code(language) for language in found.languages} - {None}
-    licences = {name: amount for name, amount in found.licences.items() if name}
+    licences = dict(found.licences) if any(found.licences) else {}
     if synthetic and not licences:
         licences = {STORY_VOICES: found.splits.get("train", 0.0)}
     return DataFacts(

@@ -13,7 +13,7 @@ from typing import Any
 from speechscale.evals.results import RESULTS
 from speechscale.files import read_json
 from speechscale.publish.eval_facts import metric_facts, protocol_lines
-from speechscale.publish.model_parts import id_facts, shape_of_model, unit_facts
+from speechscale.publish.model_parts import hub_name, id_facts, shape_of_model, unit_facts
 from speechscale.publish.recipe_lines import recipe_lines
 from speechscale.publish.study_data import opening_texts, study_data
 from speechscale.publish.study_records import StudyRecords
@@ -30,7 +30,6 @@ from speechscale.report.numbers import short_flops
 from speechscale.study.located import Located
 from speechscale.study.recipes import MARKER
 from speechscale.study.steps import read_record
-from speechscale.tokens.text_tokenizer import HUB_NAME
 
 VERSIONS = ("speechscale", "torch", "transformers", "python")
 LOSSES = (
@@ -109,7 +108,7 @@ def _start(records: StudyRecords) -> StartFacts:
         return StartFacts(kind="scratch")
     if config.get("pretrained"):
         name = str(config["pretrained"])
-        hub = name if HUB_NAME.fullmatch(name) and not Path(name).exists() else None
+        hub = hub_name(name, records.root)
         base = hub or Path(name).name
         return StartFacts(kind=config["start"], base=base, hub_base=hub)
     step = results.get("text_lm")
@@ -165,6 +164,7 @@ def _compute(records: StudyRecords) -> ComputeFacts:
     return ComputeFacts(
         flops=tuple((name, row[name]) for name in CONVENTIONS if row.get(name) is not None),
         text_lm_flops=row.get("flops_text_lm_exact") or None,
+        text_lm_counted=not record["config"].get("pretrained"),
         sweep=_sweep(records, row),
         seconds=record.get("seconds"),
         cpu_seconds=record.get("cpu_seconds"),

@@ -113,13 +113,19 @@ class StartFacts:
     revision: str = ""
     details: Lines = ()
 
+    @property
+    def foreign(self) -> bool:
+        """Whether it began with a model whose training no record here tells of."""
+        return bool(self.base) and not self.details
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComputeFacts:
     """What it cost.
 
     Args:
-        flops: (convention, FLOPs of this run). text_lm_flops: of the TextLM it began with, exact count.
+        flops: (convention, FLOPs of this run). text_lm_flops: of the TextLM it began with; text_lm_counted: exactly, by
+            its own record, not as a study's file says.
         sweep: (runs, FLOPs) of the learning rates that were tried at the same arm and size.
         seconds: of wall time. cpu_seconds: of processors. device_hours: devices times hours.
         covers: what the times are of.
@@ -127,6 +133,7 @@ class ComputeFacts:
 
     flops: tuple[tuple[str, float], ...]
     text_lm_flops: float | None = None
+    text_lm_counted: bool = True
     sweep: tuple[int, float] | None = None
     seconds: float | None = None
     cpu_seconds: float | None = None

@@ -43,32 +43,45 @@ def _data(facts: ModelFacts) -> Iterator[str]:
     speech = [source for source in facts.data if source.what == "speech"]
     hours = facts.speech_hours
     if hours is not None and hours < SMALL_HOURS:
-        yield f"It heard {_hours(hours)} of different speech."
+        yield f"This training gave it {_hours(hours)} of different speech."
     voices = {voice for source in speech for voice in source.voices}
     if speech and all(source.synthetic for source in speech):
         yield (
-            f"Every voice it heard is synthetic ({len(voices)}: {', '.join(sorted(voices)[:12])}"
-            f"{', ...' if len(voices) > 12 else ''}): it was never given a human recording."
+            f"Every voice of this training is synthetic ({len(voices)}: {', '.join(sorted(voices)[:12])}"
+            f"{', ...' if len(voices) > 12 else ''})."
         )
     elif 0 < len(voices) < FEW_VOICES:
         heard = f"{len(voices)} speaker{'s' if len(voices) > 1 else ''}"
-        yield f"It heard {heard}; others may be encoded and continued badly."
-    if any(source.synthetic and source.made.startswith("stories") for source in speech):
+        yield f"This training had {heard}; others may be encoded and continued badly."
+    if not facts.start.foreign and any(source.synthetic and source.made.startswith("stories") for source in speech):
         yield (
             "Its texts are made from templates about invented people: it knows nothing of the world, and its words are "
             "those of the templates."
         )
     if len(facts.languages) == 1:
-        yield f"It knows one language: {facts.languages[0]}."
+        yield f"This training had one language: {facts.languages[0]}."
+    unnamed = sum(amount for source in speech for name, amount in source.licences if not name)
+    if unnamed or any(not source.licences for source in speech):
+        yield (
+            f"{_hours(unnamed) if unnamed else 'Training speech'} without a licence in any record went into it; ask "
+            "the source before giving it on."
+        )
+    yield from _training(facts)
+
+
+def _training(facts: ModelFacts) -> Iterator[str]:
+    """What stands between the data and what it says; nothing is said for the trainings of others."""
     if any(label.startswith("preference") for label, _ in facts.recipe):
-        yield "Preference tuning is all that stands between its data and what it says; no safety training was done."
+        yield "This training was preference tuning; no record tells of any safety training."
     elif facts.recipe:
         yield (
-            "It was trained to predict the next token and nothing else: no filter, no preference tuning and no safety "
+            "This training taught it to predict the next token and nothing else: no preference tuning and no safety "
             "training stand between its data and what it says."
         )
     else:
-        yield "How it was trained is not recorded, and so is what it might say."
+        yield "How it was trained is not recorded, and neither is what it might say."
+    if facts.start.foreign:
+        yield f"What {facts.start.base} was trained on, and how, is not recorded here; its biases may remain."
 
 
 def _units(facts: ModelFacts) -> Iterator[str]:
