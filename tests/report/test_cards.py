@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +27,7 @@ from speechscale.report.card_facts import (
 )
 from speechscale.report.card_limits import limits
 from speechscale.report.card_rules import LICENSES, language_code, size_category
-from speechscale.report.cards import cell, hours, model_card, slug
+from speechscale.report.cards import cell, code_span, hours, model_card, slug
 from speechscale.report.dataset_card import dataset_card
 
 
@@ -205,6 +206,19 @@ def test_names_from_data_stay_text() -> None:
     rows = [line for line in text.splitlines() if line.startswith("| speech: x")]
     assert len(rows) == 1
     assert len(rows[0].replace("\\|", "").split("|")) == 8
+    voices = replace(full().units, voices=("x |\n# Heading", "![spy](http://spy/p.png)"))
+    ids = replace(full().ids, eos_name='<e">\n"""', markers=("|", "<text>"))
+    sample = SampleFacts(group="*", title="t](http://spy)", text="`", path="samples/a (1).wav")
+    text = model_card(replace(full(), units=voices, ids=ids, samples=(sample,), repo="", protocols=(("p`|", "x"),)))
+    assert "](http" not in text
+    assert "\n# Heading" not in text
+    assert "(samples/a%20%281%29.wav)" in text
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        compile(block, "card", "exec")
+    for hostile in ("---\nlicense: mit\n---\n", "a: b\n- c", "'\"{[%&*!", "\u2028x" * 40, "y" * 5_000):
+        card = model_card(replace(full(), name=hostile, question=hostile))
+        assert ModelCard(card).data.license == "cc-by-4.0"
+        assert ModelCard(card).data.model_name == hostile
 
 
 WRONG = [
@@ -324,4 +338,7 @@ def test_small_helpers() -> None:
     assert [hours(x) for x in (0.0, 0.26162, 12, 4567.8, 0.0885)] == ["0", "0.262", "12", "4,568", "0.0885"]
     assert slug("my set (dev)") == "my-set-dev"
     assert cell("a\n b|c<d") == "a b\\|c&lt;d"
+    assert cell("![x](http://y) `z` *w* [1, 2]") == "![x]\\(http://y) \\`z\\` \\*w\\* [1, 2]"
+    assert code_span("a`|\nb") == "a'\\| b"
+    assert slug("x" * 89 + "-y") == "x" * 89
     assert {"apache-2.0", "cc0-1.0", "llama3.2", "other"} <= LICENSES

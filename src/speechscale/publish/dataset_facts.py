@@ -98,7 +98,7 @@ def units_facts(folder: Path, terms: Terms, name: str, corpus: Path | None) -> D
         name=name,
         kind="units",
         terms=terms,
-        made="Encoded by `speechscale units encode`." + (f" Its corpus: {_made(opened.info)}" if opened else ""),
+        made="Encoded by speechscale units encode." + (f" Its corpus: {_made(opened.info)}" if opened else ""),
         utterances=units.info["kept"],
         hours=units.info["hours"],
         speakers=len(speakers - {""}) or None,

@@ -25,7 +25,7 @@ from speechscale.report.card_facts import (
     StartFacts,
     Terms,
 )
-from speechscale.report.cards import CONVENTIONS, hours
+from speechscale.report.cards import CONVENTIONS, code_span, hours
 from speechscale.report.numbers import short_flops
 from speechscale.study.located import Located
 from speechscale.study.recipes import MARKER
@@ -91,8 +91,9 @@ def _study(root: Path) -> dict[str, Any]:
 
 
 def _origin(study: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    name = f" of the study `{study['name']}`" if study.get("name") else " of a study"
-    return f"It is the arm `{config['arm']}` in part `{config['part']}`{name}, at size {config['size']}."
+    name = f" of the study `{code_span(study['name'])}`" if study.get("name") else " of a study"
+    arm, part, size = (code_span(config[key]) for key in ("arm", "part", "size"))
+    return f"It is the arm `{arm}` in part `{part}`{name}, at size `{size}`."
 
 
 def _scores(run: Path, record: Mapping[str, Any]) -> tuple[Any, Lines]:

@@ -195,7 +195,7 @@ class ModelFacts:
 
     Args:
         name: of the model. repo: OWNER/NAME it will have; "" if that is not known.
-        origin: which study, arm or job it comes from, one sentence.
+        origin: which study, arm or job it comes from, one sentence of Markdown; names in it as code (`code_span`).
         question: what the study asked. recipe: how it was trained.
         generation: measures of generated speech (name, value, how). protocols: name -> definition.
         code: version, commit, libraries.

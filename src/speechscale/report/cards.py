@@ -6,11 +6,13 @@ called "not recorded" where a reader would look for it, and left out elsewhere. 
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
@@ -105,13 +107,27 @@ def eval_results(facts: ModelFacts) -> list[EvalResult]:
 def slug(name: str) -> str:
     """A name that the hub takes. Example: "my set (dev)" -> "my-set-dev" """
     made = re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-.")
-    return re.sub(r"[-.]{2,}", "-", made)[:90] or "unnamed"
+    return re.sub(r"[-.]{2,}", "-", made)[:90].strip("-.") or "unnamed"
 
 
 def cell(value: object) -> str:
-    """Text that stays inside its table cell and is no markup, whatever a corpus called its speakers."""
+    """Text that stays inside its table cell and is no markup, whatever a corpus called its speakers.
+
+    Example: "![x](y)\\n|" -> "![x]\\(y) \\|"
+    """
     text = re.sub(r"\s+", " ", str(value)).strip()
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+    text = re.sub(r"([\\`*|]|(?<=\])\()", r"\\\1", text)
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def quoted(value: str) -> str:
+    """A string of Python. Example: 'a"b' -> '"a\\\\"b"'"""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def code_span(value: object) -> str:
+    """Text in a code span of one table cell."""
+    return re.sub(r"\s+", " ", str(value)).strip().replace("`", "'").replace("|", "\\|")
 
 
 def environment() -> jinja2.Environment:
@@ -125,6 +141,7 @@ def environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     made.filters |= {"cell": cell, "count": short_count, "flops": short_flops, "duration": duration, "hours": hours}
+    made.filters |= {"code": code_span, "quoted": quoted, "link": quote}
     return made
 
 
