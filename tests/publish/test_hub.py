@@ -138,7 +138,9 @@ def test_what_must_not_go_is_not_even_listed(folder: Path) -> None:
     assert hub.calls == []
     for card, problem in {
         "---\nlanguage: en\n---\n# A\n": "no license",
+        "---\nlicense:\n---\n# A\n": "no license",
         "---\nlicense: mine\n---\n# A\n": "license: 'mine'",
+        "---\nlicense: other\nlicense_name: x\nlicense_link: LICENSE\n---\n# A\n": "'LICENSE' is not in the folder",
     }.items():
         (folder / "README.md").write_text(card)
         write_sums(folder)
@@ -159,6 +161,8 @@ def test_refusals_of_the_hub_are_told_without_the_token(folder: Path, monkeypatc
         (LocalTokenNotFoundError("no"), "not logged in; log in with `hf auth login`"),
         (HfHubHTTPError("403 Forbidden", response=response), "refused by the hub .*log in"),
         (ConnectionError("offline"), "check name and network"),
+        (ConnectionError("Illegal header value b'Bearer hf_secretsecret x'"), r"\(token\)"),
+        (UnicodeEncodeError("ascii", "Bearer hf_secretsecret\xe9", 22, 23, "ordinal not in range"), "letters"),
     ):
         with pytest.raises(DataError, match=match) as caught:
             push(plan, FakeHub(error=error))

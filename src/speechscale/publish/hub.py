@@ -7,17 +7,18 @@ unless asked otherwise, and the token is the hub library's own affair (its login
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, RepoCard
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
 from speechscale import __version__
 from speechscale.errors import DataError
 from speechscale.publish.bundle import CARD, BundleFile, verify_bundle
-from speechscale.report.card_check import YAML_BLOCK, Kind, check_repo, require_valid
+from speechscale.report.card_check import Kind, check_repo, require_valid
 
 LOGIN = "log in with `hf auth login`, or put a token with write access into HF_TOKEN"
 
@@ -69,9 +70,12 @@ def plan_push(folder: Path, repo: str, *, kind: Kind, public: bool = False) -> P
         raise DataError(f"{folder}: no {CARD}; make the folder with speechscale publish")
     text = card.read_text(encoding="utf-8")
     require_valid(text, kind)
-    block = YAML_BLOCK.match(text)
-    if block is None or "\nlicense:" not in f"\n{block[1]}":
-        raise DataError(f"{card}: no license; name one (--license), others may do nothing with it otherwise")
+    told = RepoCard(text).data.to_dict()
+    if not told.get("license"):
+        raise DataError(f"{card}: no license, and others may do nothing with it; make the folder again with --license")
+    link = str(told.get("license_link") or "")
+    if link.startswith("LICENSE") and link not in {file.path for file in files}:
+        raise DataError(f"{card}: license_link '{link}' is not in the folder; give its address (--license-link)")
     return Push(folder=folder, repo=repo, kind=kind, public=public, files=tuple(files))
 
 
@@ -103,6 +107,8 @@ def push(wanted: Push, api: Api | None = None) -> str:
         code = getattr(getattr(error, "response", None), "status_code", None)
         remedy = LOGIN if code in (401, 403) else "see the hub's answer"
         raise DataError(f"push to {wanted.repo}: refused by the hub ({_first_line(error)}); {remedy}") from None
+    except UnicodeEncodeError:  # of the token, in a header; it must not be shown
+        raise DataError(f"push to {wanted.repo}: the token holds letters that none has; {LOGIN}") from None
     except Exception as error:  # of the http library, whichever the hub's client has
         known = isinstance(error, HFValidationError | OSError) or type(error).__module__.startswith(
             ("http", "requests")
@@ -114,4 +120,6 @@ def push(wanted: Push, api: Api | None = None) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+    """What went wrong, without a token that the http library found no good header."""
+    told = str(error).strip().partition("\n")[0]
+    return re.sub(r"Bearer\s.*|hf_[A-Za-z0-9]+", "(token)", told)

@@ -45,6 +45,8 @@ def validate_card(text: str, kind: Kind) -> list[str]:
     Returns:
         One sentence for each fault, beginning with its field; nothing for a card that can go.
     """
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        return ["text: holds bytes that are no letters, as of a folder's name; give another name (--name)"]
     block = YAML_BLOCK.match(text)
     if block is None:
         return ["metadata: the card does not begin with a block of YAML between two lines '---'"]
@@ -94,7 +96,7 @@ def _license(values: Mapping[str, Any]) -> Iterator[str]:
     if not others and (values.get("license_name") or values.get("license_link")):
         yield "license_name: belongs to license 'other' alone"
     link = values.get("license_link")
-    if link is not None and not re.match(r"https?://\S+$|LICENSE(\.md)?$", str(link)):
+    if link is not None and not re.fullmatch(r"https?://\S+|LICENSE(\.md)?", str(link)):
         yield f"license_link: '{link}' is neither an address nor LICENSE or LICENSE.md"
 
 
