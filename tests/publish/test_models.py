@@ -104,6 +104,8 @@ def test_licences_are_those_of_the_utterances(tmp_path: Path) -> None:
     card = (tmp_path / "out/README.md").read_text()
     assert "CC-BY-4.0: 1 h; CC0-1.0: 2 h" in card
     assert "imported from books (format librispeech)" in card
+    assert "samples/0-resynthesized.wav" in card
+    assert "original" not in card, "recordings of people do not go along"
     assert "/home/somebody" not in card
     assert "synthetic" not in card
     said = study / "steps/corpus/c/utterances.parquet"
@@ -184,6 +186,7 @@ def test_generated_speech_is_measured_and_heard(study: Path, tmp_path: Path) -> 
         "prompt": {"id": "p0", "kind": "text", "text": "tom won", "source": ""}, "audio": "audio/p0-0.wav",
         "prompt_s": 0.0,
     }  # fmt: skip
+    (spoken / "recipe.json").write_text(json.dumps({"model": model}))
     (spoken / "samples.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(row | {"audio": ""}) + "\n")
     publish_model(run, tmp_path / "out", Wanted(results=(tmp_path / "measured",), samples=spoken))
     card = (tmp_path / "out/README.md").read_text()
@@ -196,6 +199,33 @@ def test_generated_speech_is_measured_and_heard(study: Path, tmp_path: Path) -> 
     (tmp_path / "secret.wav").write_bytes(b"x")
     with pytest.raises(DataError, match="no file below it"):
         publish_model(run, tmp_path / "escaped", Wanted(samples=spoken))
+    for broken in ("[1]", "{", '{"audio": "audio/p0-0.wav", "prompt": 3}'):
+        (spoken / "samples.jsonl").write_text(broken)
+        with pytest.raises(DataError, match="cannot be read"):
+            publish_model(run, tmp_path / "escaped", Wanted(samples=spoken))
+    for recipe, fault in (({"model": model | {"sha256": "0" * 64}}, "they are of 'x'"), ({}, "do not say which")):
+        (spoken / "recipe.json").write_text(json.dumps(recipe))
+        with pytest.raises(DataError, match=fault):
+            publish_model(run, tmp_path / "borrowed", Wanted(samples=spoken))
+
+
+def test_what_was_altered_after_training_is_refused(study: Path, tmp_path: Path) -> None:
+    run = best_run(study, "interleaved")
+    for name in ("results.json", "model/model.safetensors"):
+        shutil.copytree(study, tmp_path / name / "study")
+        altered = tmp_path / name / "study" / run.relative_to(study)
+        (altered / name).write_bytes((run / name).read_bytes() + b" ")
+        with pytest.raises(DataError, match=r"not what its record names"):
+            publish_model(altered, tmp_path / "out")
+    made = publish_model(run / "model", tmp_path / "inside", Wanted(dtype="bf16"))
+    card = (tmp_path / "inside/README.md").read_text()
+    assert made.facts.arm == "interleaved", "the run is known from its model"
+    assert "measured before its weights were cast" in card
+    with pytest.raises(DataError, match="OWNER/NAME"):
+        publish_model(run, tmp_path / "out", Wanted(repo="../x"))
+    with pytest.raises(DataError, match="no letters"):
+        publish_model(run, tmp_path / "out", Wanted(name="\udcff"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_training_job_has_a_card(tmp_path: Path) -> None:

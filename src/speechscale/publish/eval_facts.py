@@ -100,13 +100,13 @@ def read_results_folders(folders: Sequence[Path], model: Path) -> Evaluated:
             saved = read_versioned(
                 Path(folder) / RESULTS, "generation results", REMEDY, format=GENERATED, version=GENERATED_VERSION
             )
-            _require_same(saved["stamp"]["recipe"]["model"], sha256, folder)
+            require_same_weights(saved["stamp"]["recipe"]["model"], sha256, folder)
             generation += generation_facts(saved)
             continue
         saved = read_versioned(
             Path(folder) / RESULTS, "evaluation results", REMEDY, format=SCORED, version=SCORED_VERSION
         )
-        _require_same(saved["stamp"]["model"], sha256, folder)
+        require_same_weights(saved["stamp"]["model"], sha256, folder)
         metrics += metric_facts(saved["metrics"], saved["benchmarks"])
         protocols |= dict(protocol_lines(saved["protocols"]))
     return Evaluated(metrics=tuple(metrics), protocols=tuple(sorted(protocols.items())), generation=tuple(generation))
@@ -133,9 +133,12 @@ def generation_facts(saved: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return facts
 
 
-def _require_same(model: Mapping[str, Any], sha256: str, folder: Path) -> None:
+def require_same_weights(model: Any, sha256: str, folder: Path) -> None:
+    """Hold what a folder says of its model to the weights at hand. Raises DataError: it says nothing, or others."""
+    if not isinstance(model, Mapping) or not model.get("sha256"):
+        raise DataError(f"results {folder}: they do not say which weights made them; make them again")
     if model["sha256"] != sha256:
         raise DataError(
-            f"results {folder}: they are of '{model['name']}' with weights {model['sha256'][:12]}, this model has "
-            f"{sha256[:12]}; evaluate this model"
+            f"results {folder}: they are of '{model.get('name', '')}' with weights {model['sha256'][:12]}, this model "
+            f"has {sha256[:12]}; make them with this model"
         )

@@ -7,13 +7,11 @@ checksums last, so that a folder with a card is complete.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from speechscale.errors import DataError
 from speechscale.files import read_json
 from speechscale.model.interop_stock import new_folder
 from speechscale.model.stock import Exported, export_stock
@@ -21,8 +19,9 @@ from speechscale.publish.bundle import CARD, BundleFile, verify_bundle, write_su
 from speechscale.publish.eval_facts import read_results_folders
 from speechscale.publish.job_facts import job_facts
 from speechscale.publish.model_parts import id_facts, shape_of_model, unit_facts
-from speechscale.publish.samples import copy_samples, study_samples
+from speechscale.publish.samples import MOST, copy_samples, generated_samples, study_samples
 from speechscale.publish.study_facts import study_facts
+from speechscale.report.card_check import check_repo
 from speechscale.report.card_facts import ComputeFacts, ModelFacts, SampleFacts, StartFacts, Terms
 from speechscale.report.cards import model_card
 from speechscale.study.located import Located, locate
@@ -71,7 +70,9 @@ def publish_model(run: Path, out: Path, wanted: Wanted | None = None) -> Publish
             behind then.
     """
     wanted = wanted or Wanted()
-    run = Path(run)
+    run = _with_record(Path(run))
+    if wanted.repo:
+        check_repo(wanted.repo)
     located = locate(run, tokenizer=wanted.tokenizer, vocoder=wanted.vocoder)
     facts = _facts(run, located, wanted)
     with new_folder(Path(out)) as draft:
@@ -86,13 +87,20 @@ def publish_model(run: Path, out: Path, wanted: Wanted | None = None) -> Publish
         for path in sorted((draft / "bundle").iterdir()):
             path.rename(draft / path.name)
         (draft / "bundle").rmdir()
-        facts = _finished(facts, made, copy_samples(_samples(run, wanted), draft))
+        samples, left = _samples(run, located, wanted)
+        facts = _finished(facts, made, copy_samples(samples, draft))
         (draft / CARD).write_text(model_card(facts), encoding="utf-8")
         write_sums(draft)
-    notes = list(made.notes)
+    notes = [*made.notes, *left]
     if not facts.terms.license:
         notes.append("no license was named (--license): the card says so, and it cannot be pushed")
     return Published(folder=Path(out), facts=facts, files=tuple(verify_bundle(Path(out))), notes=tuple(notes))
+
+
+def _with_record(run: Path) -> Path:
+    """A study's run, if its model/ was named."""
+    record = read_record(run.resolve().parent) if run.name == "model" else None
+    return run.resolve().parent if record is not None and "row" in record["results"] else run
 
 
 def _facts(run: Path, located: Located, wanted: Wanted) -> ModelFacts:
@@ -155,41 +163,18 @@ def _imported_start(folder: Path) -> StartFacts:
     )
 
 
-def _samples(run: Path, wanted: Wanted) -> Sequence[tuple[Path, SampleFacts]]:
-    if wanted.samples is not None:
-        return list(_generated(Path(wanted.samples)))
-    return study_samples(run)
-
-
-def _generated(folder: Path) -> Sequence[tuple[Path, SampleFacts]]:
-    """Samples that `speechscale generate` wrote: one line of samples.jsonl each, audio below the folder."""
-    path = folder / "samples.jsonl"
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise DataError(f"samples {path}: cannot be read ({error}); give the folder of speechscale generate") from error
-    found = []
-    for row in rows:
-        audio = str(row.get("audio") or "")
-        place = (folder / audio).resolve()
-        if not audio:
-            continue
-        if not place.is_relative_to(folder.resolve()) or not place.is_file():
-            raise DataError(f"samples {path}: '{audio}' is no file below it; generate them again")
-        prompt = row.get("prompt") or {}
-        begun = str(prompt.get("text") or prompt.get("source") or "")
-        group = f"Prompt {prompt.get('id', '')}: {Path(begun).name if prompt.get('kind') == 'speech' else begun}".strip(
-            ": "
-        )
-        seconds = row.get("prompt_s")
-        title = f"into {row.get('into', 'speech')}, sample {row.get('number', 0)}"
-        if seconds:
-            title += f" (the first {seconds:.1f} s are the prompt)"
-        found.append((place, SampleFacts(group=group, title=title, text=str(row.get("text") or ""), path=place.name)))
-    return found
+def _samples(run: Path, located: Located, wanted: Wanted) -> tuple[Sequence[tuple[Path, SampleFacts]], tuple[str, ...]]:
+    """Samples that may go along, and what was left out."""
+    if wanted.samples is None:
+        return study_samples(run)
+    made = generated_samples(Path(wanted.samples), located.folder)
+    more = (f"{len(made) - MOST} more samples were left out; {MOST} go along",) if len(made) > MOST else ()
+    return made[:MOST], more
 
 
 def _finished(facts: ModelFacts, made: Exported, samples: tuple[SampleFacts, ...]) -> ModelFacts:
     cast = next((note for note in made.notes if "cast" in note), "")
     dtype = ", ".join(made.dtypes) + (f" ({cast})" if cast else "")
-    return replace(facts, dtype=dtype, samples=samples)
+    scored = "Every loss and score of this card was measured before its weights were cast to another type."
+    notes = (*facts.notes, scored) if cast and (facts.losses or facts.metrics or facts.generation) else facts.notes
+    return replace(facts, dtype=dtype, samples=samples, notes=notes)

@@ -1,53 +1,107 @@
 """Recordings that go along with a card.
 
-Enters: the folder of a study's run. Leaves: its samples, copied below the card. The one decision worth knowing: the
-study generated with the best run of each arm, and a sample only goes along with the very run that made it.
+Enters: the folder of a study's run, or one of `speechscale generate`. Leaves: samples, copied below the card. The one
+decision worth knowing: a sample only goes along with the very run, or the very weights, that made it.
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from speechscale.errors import DataError
+from speechscale.evals.weights import weights_sha256
+from speechscale.files import read_json
+from speechscale.model.folders import load_model
+from speechscale.publish.eval_facts import require_same_weights
+from speechscale.publish.study_records import StudyRecords, is_storyworld, require_unchanged
 from speechscale.report.card_facts import SampleFacts
 from speechscale.study.located import steps_root
 from speechscale.study.steps import read_record
 
 FOLDER = "samples"
 MOST = 24
+REMEDY = "give the folder of speechscale generate"
 OF_ALL = ("original", "resynthesized")
 """Samples that no model made: what the others are to be heard against."""
 
 
-def study_samples(run: Path) -> list[tuple[Path, SampleFacts]]:
+def study_samples(run: Path) -> tuple[list[tuple[Path, SampleFacts]], tuple[str, ...]]:
     """Samples of the step `samples/PART` that this run made, with the original and its resynthesis.
+
+    Recordings of people stay: a corpus has terms of its own, and it is not this card that gives it away.
+
+    Returns:
+        The samples, and notes about what was left out.
 
     Raises:
         DataError: a sample is missing or altered.
     """
     record = read_record(run)
     if record is None or "row" not in record["results"]:
-        return []
+        return [], ()
     row = record["results"]["row"]
     root = steps_root(run)
     folder = root / "samples" / row["part"]
     made = read_record(folder)
     if made is None or not (folder / "samples.json").is_file() or not _made_by(record, made["inputs"], root):
-        return []
+        return [], ()
+    spoken = is_storyworld(StudyRecords.of(run).first("corpus/"))
+    kinds = (*(OF_ALL if spoken else OF_ALL[1:]), row["arm"])
     entries = json_list(folder / "samples.json")
     chosen = []
     for entry in entries:
         kind = Path(entry["file"]).stem.partition("-")[2]
-        if kind not in (*OF_ALL, row["arm"]):
+        if kind not in kinds:
             continue
         path = folder / Path(entry["file"]).name
-        _require_unchanged(path, made["files"].get(entry["file"], {}).get("sha256"))
+        require_unchanged(folder, made, path.name)
         facts = SampleFacts(group=entry["group"], title=entry["title"], text=entry["text"], path=path.name)
         chosen.append((path, facts))
-    return chosen[:MOST]
+    left = () if spoken else ("the recordings that samples began with were left out: their corpus has its own terms",)
+    return chosen[:MOST], left
+
+
+def generated_samples(folder: Path, model: Path) -> list[tuple[Path, SampleFacts]]:
+    """Samples that `speechscale generate` made with these weights: one line of samples.jsonl each, audio below it.
+
+    Raises:
+        DataError: not such a folder, made with other weights, or audio that is not below it.
+    """
+    recipe = read_json(folder / "recipe.json", "recipe of samples", REMEDY)
+    require_same_weights(recipe.get("model"), weights_sha256(load_model(model)), folder)
+    path = folder / "samples.jsonl"
+    try:
+        rows = [dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"samples {path}: cannot be read ({error}); {REMEDY}") from error
+    found = []
+    for row in rows:
+        prompt = row.get("prompt") or {}
+        if not isinstance(prompt, dict):
+            raise DataError(f"samples {path}: cannot be read (prompt {prompt!r}); {REMEDY}")
+        audio = str(row.get("audio") or "")
+        if not audio:
+            continue
+        place = (folder / audio).resolve()
+        if not place.is_relative_to(folder.resolve()) or not place.is_file():
+            raise DataError(f"samples {path}: '{audio}' is no file below it; generate them again")
+        found.append((place, _told(row, prompt, place.name)))
+    return found
+
+
+def _told(row: Mapping[str, Any], prompt: Mapping[str, Any], name: str) -> SampleFacts:
+    begun = str(prompt.get("text") or prompt.get("source") or "")
+    shown = Path(begun).name if prompt.get("kind") == "speech" and not prompt.get("text") else begun
+    seconds = row.get("prompt_s")
+    title = f"into {row.get('into', 'speech')}, sample {row.get('number', 0)}"
+    if isinstance(seconds, int | float) and seconds > 0:
+        title += f" (the first {seconds:.1f} s are the prompt)"
+    group = f"Prompt {prompt.get('id', '')}: {shown}".strip(": ")
+    return SampleFacts(group=group, title=title, text=str(row.get("text") or ""), path=name)
 
 
 def copy_samples(samples: Sequence[tuple[Path, SampleFacts]], draft: Path) -> tuple[SampleFacts, ...]:
@@ -70,8 +124,6 @@ def copy_samples(samples: Sequence[tuple[Path, SampleFacts]], draft: Path) -> tu
 
 def json_list(path: Path) -> list[dict[str, str]]:
     """Samples.json is a list, not an object."""
-    import json
-
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -92,10 +144,3 @@ def _made_by(record: dict[str, object], inputs: dict[str, str], root: Path) -> b
     arm = record["results"]["row"]["arm"]  # type: ignore[index]
     mine = [(loss, other) for loss, other, other_arm in rows if other_arm == arm]
     return bool(mine) and min(mine, key=lambda entry: entry[0])[1] == name
-
-
-def _require_unchanged(path: Path, sha256: str | None) -> None:
-    if not path.is_file():
-        raise DataError(f"sample '{path}' is missing; run the study again")
-    if sha256 is not None and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-        raise DataError(f"sample '{path}' is not what its record names; run the study again")

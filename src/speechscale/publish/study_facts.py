@@ -16,7 +16,7 @@ from speechscale.publish.eval_facts import metric_facts, protocol_lines
 from speechscale.publish.model_parts import hub_name, id_facts, shape_of_model, unit_facts
 from speechscale.publish.recipe_lines import recipe_lines
 from speechscale.publish.study_data import opening_texts, study_data
-from speechscale.publish.study_records import StudyRecords
+from speechscale.publish.study_records import StudyRecords, require_unchanged
 from speechscale.report.card_facts import (
     ComputeFacts,
     Lines,
@@ -51,6 +51,9 @@ def study_facts(run: Path, located: Located, terms: Terms) -> ModelFacts:
     records = StudyRecords.of(run)
     record, config, row = records.own, records.own["config"], records.own["results"]["row"]
     study = _study(records.root)
+    for name in record["files"]:
+        if name.startswith("model/"):
+            require_unchanged(run, record, name)
     vocabulary, shape = located.load_vocabulary(), shape_of_model(located.folder)
     data = study_data(records)
     metrics, protocols = _scores(run, record)
@@ -99,6 +102,7 @@ def _origin(study: Mapping[str, Any], config: Mapping[str, Any]) -> str:
 def _scores(run: Path, record: Mapping[str, Any]) -> tuple[Any, Lines]:
     if not (run / RESULTS).is_file():
         return (), ()
+    require_unchanged(run, record, RESULTS)
     saved = read_json(run / RESULTS, "evaluation results", "run the study again")
     return metric_facts(saved["metrics"], saved["benchmarks"]), protocol_lines(saved["protocols"])
 

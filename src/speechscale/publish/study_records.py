@@ -6,6 +6,8 @@ the records themselves, so that a card tells of the corpus, the units and the Te
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,22 @@ from typing import Any
 from speechscale.errors import DataError
 from speechscale.study.located import steps_root
 from speechscale.study.steps import read_record
+
+
+def require_unchanged(folder: Path, record: Mapping[str, Any], name: str) -> None:
+    """Hold a file of a step to the checksum in its record. Raises DataError: it is missing or not as listed."""
+    path, listed = folder / name, record["files"].get(name)
+    if not path.is_file():
+        raise DataError(f"'{path}' is missing; run the study again")
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if listed is None or sha256 != listed["sha256"]:
+        raise DataError(f"'{path}' is not what its record names; run the study again")
+
+
+def is_storyworld(corpus: Mapping[str, Any] | None) -> bool:
+    """Whether the record of a corpus is of texts and voices that this package made."""
+    return corpus is not None and bool(corpus["config"]["corpus"]["kind"] == "storyworld")
 
 
 @dataclass(frozen=True, slots=True)
