@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,23 @@ def test_data_goes_along_on_request_without_its_places(corpus: Path, tmp_path: P
     assert any("no license" in note for note in made.notes)
 
 
+def test_a_folder_with_a_card_of_its_own_keeps_its_checksums(corpus: Path, tmp_path: Path) -> None:
+    shutil.copytree(corpus, tmp_path / "c")
+    for name in ("README.md", "SHA256SUMS"):
+        (tmp_path / "c" / name).write_text("of the source")
+    made = publish_dataset(tmp_path / "c", tmp_path / "out", data=True)
+    assert any("README.md, SHA256SUMS of the source" in note for note in made.notes)
+    checked = subprocess.run(["sha256sum", "-c", DATA_SUMS], cwd=tmp_path / "out", capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+    with pytest.raises(DataError, match="would be part of the data"):
+        publish_dataset(tmp_path / "c", tmp_path / "c/out")
+    (tmp_path / "outside.txt").write_text("secret")
+    (tmp_path / "c/link.txt").symlink_to(tmp_path / "outside.txt")
+    with pytest.raises(DataError, match="is a link"):
+        publish_dataset(tmp_path / "c", tmp_path / "linked", data=True)
+    assert not (tmp_path / "linked").exists()
+
+
 def test_audio_that_lies_elsewhere_is_not_copied(tmp_path: Path) -> None:
     sound(tmp_path / "elsewhere/a.wav")
     one = Utterance(id="a", text="a", speaker="s", split="train", audio="a.wav")
@@ -116,6 +135,22 @@ def test_the_command_lists_a_data_set(corpus: Path, tmp_path: Path) -> None:
     )
     assert done.exit_code == 0, done.output
     assert "-> dataset me/books (private)" in done.output
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["made", "--license", "mit"], "--license is for making"),
+        (["made", "out", "--dataset", "--samples", "x"], "--samples is for models"),
+        (["made", "out", "--with-data"], "--with-data needs --dataset"),
+        (["made", "out", "--public"], "--public needs --push"),
+        (["made", "out", "--dataset", "--repo", "me/../x"], "OWNER/NAME"),
+    ],
+)
+def test_options_that_would_do_nothing_are_told(given: list[str], told: str) -> None:
+    done = CliRunner().invoke(cli, ["publish", *given])
+    assert done.exit_code == 2
+    assert told in done.output
 
 
 def test_places_are_taken_out_of_facts() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -62,6 +63,17 @@ def publish(
 
     if repo and pushed and repo != pushed:
         raise click.UsageError("--repo and --push name two repositories")
+    for_models = {"--best": best, "--results": results, "--samples": samples, "--tokenizer": tokenizer}
+    for_models |= {"--vocoder": vocoder, "--dtype": dtype}
+    for_data = {"--corpus": corpus, "--with-data": with_data}
+    for_both = {"--license": license_, "--license-name": license_name, "--license-link": license_link, "--name": name}
+    if out is None:
+        _refuse({"--dataset": dataset, **for_both, **for_models, **for_data}, "is for making a folder; name OUT")
+    elif dataset:
+        _refuse(for_models, "is for models")
+    else:
+        _refuse(for_data, "needs --dataset")
+    _refuse({"--public": public and not (pushed or repo)}, "needs --push or --repo")
     terms = Terms(license=license_, name=license_name, link=license_link)
     if out is None:
         kind = _made_before(source)
@@ -69,6 +81,10 @@ def publish(
         folder = source
     elif dataset:
         kind, folder = "dataset", out
+        if pushed or repo:
+            from speechscale.report.card_check import check_repo
+
+            check_repo(pushed or repo or "")
         files = _dataset(source, out, terms, name, corpus, with_data)
     else:
         kind, folder = "model", out
@@ -89,6 +105,13 @@ def publish(
             click.echo(f"note: {note}")
         files = made.files
     _send(folder, files, kind, repo or pushed, send=pushed is not None, public=public)
+
+
+def _refuse(options: Mapping[str, object], why: str) -> None:
+    """An option that would do nothing is a mistake of the user's, and is told so."""
+    for option, value in options.items():
+        if value:
+            raise click.UsageError(f"{option} {why}")
 
 
 def _chosen(source: Path, best: str | None) -> Path:

@@ -16,12 +16,13 @@ from typing import Any
 from speechscale.errors import DataError
 from speechscale.files import complete_file, read_json, write_json
 from speechscale.model.interop_stock import new_folder
-from speechscale.publish.bundle import CARD, BundleFile, hashed, verify_bundle, write_sums
+from speechscale.publish.bundle import CARD, SUMS, BundleFile, hashed, verify_bundle, write_sums
 from speechscale.publish.dataset_facts import corpus_facts, units_facts
 from speechscale.report.card_facts import DatasetFacts, FileFacts, Terms
 from speechscale.report.dataset_card import dataset_card
 
 DATA_SUMS = "DATA_SHA256SUMS"
+OWN = (CARD, SUMS, DATA_SUMS)
 LEFT_OUT = (".journal", ".lock")
 """Work that is under way."""
 
@@ -59,18 +60,22 @@ def publish_dataset(
             corpus folder and is to be copied, a card the hub would refuse, `out` exists. Nothing is left behind then.
     """
     source, out, terms = Path(source), Path(out), terms or Terms()
+    if out.resolve().is_relative_to(source.resolve()):
+        raise DataError(f"{out} lies in {source}, and would be part of the data; give a folder elsewhere")
     if (source / "corpus.json").is_file():
         facts = corpus_facts(source, terms, name or source.resolve().name)
     elif (source / "units.json").is_file():
         facts = units_facts(source, terms, name or source.resolve().name, corpus)
     else:
         raise DataError(f"{source}: neither corpus.json nor units.json; give a corpus or a folder of units encode")
-    files = list(_data_files(source))
+    files, own = _data_files(source)
     facts = replace(
         facts,
         files=tuple(FileFacts(path=f.path, bytes=f.bytes, sha256=f.sha256, included=data) for f in files),
     )
     notes = [] if terms.license else ["no license was named (--license): the card says so, and it cannot be pushed"]
+    if own:
+        notes.append(f"{', '.join(own)} of the source: not part of the data; the folder gets its own")
     with new_folder(out) as draft:
         if data:
             _copy(source, draft, files, facts.kind)
@@ -82,16 +87,20 @@ def publish_dataset(
     return PublishedData(folder=out, facts=facts, files=tuple(verify_bundle(out)), notes=tuple(notes))
 
 
-def _data_files(source: Path) -> Iterator[BundleFile]:
-    for file in hashed(source):
-        if not any(part in LEFT_OUT or part.startswith(".") for part in Path(file.path).parts):
-            yield file
+def _data_files(source: Path) -> tuple[list[BundleFile], list[str]]:
+    """The data, and names at its top that the new folder needs for itself."""
+    files = [
+        file
+        for file in hashed(source)
+        if not any(part in LEFT_OUT or part.startswith(".") for part in Path(file.path).parts)
+    ]
+    return [file for file in files if file.path not in OWN], [name for name in OWN if (source / name).exists()]
 
 
 def _copy(source: Path, draft: Path, files: list[BundleFile], kind: str) -> None:
     if kind == "corpus":
         root = read_json(source / "corpus.json", "corpus", "import it again")["audio_root"]
-        if Path(root).is_absolute():
+        if not (source / root).resolve().is_relative_to(source.resolve()):
             raise DataError(
                 f"{source}: its audio lies outside of it ('{Path(root).name}'), and a corpus without its audio cannot "
                 "be used; leave --with-data out, or encode it and publish the units"
